@@ -1,0 +1,41 @@
+"""Finding and loading the packaged configs."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+_CONFIGS = Path(__file__).parent / "configs"
+_COMMON = "common"  # the parts that configs are composed of; not loadable recipes
+
+
+def config_names() -> list[str]:
+    """Names of all recipes, sorted, as :func:`get_config` takes them: paths relative to ``configs/``, with ``/``."""
+    names = (path.relative_to(_CONFIGS) for path in _CONFIGS.rglob("*.py"))
+    return sorted(name.as_posix() for name in names if name.parts[0] != _COMMON)
+
+
+def config_path(name: str) -> str:
+    """The file of a config.
+
+    Args:
+        name: path relative to ``configs/``, for example "h_deformable_detr/h_deformable_detr_r50_12ep.py".
+
+    Raises:
+        FileNotFoundError: there is no such config; the message lists those of the same folder.
+    """
+    path = _CONFIGS / name
+    if not path.is_file():
+        siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
+        raise FileNotFoundError(f"no config '{name}'; there is {', '.join(siblings or config_names()) or 'none'}")
+    return str(path)
+
+
+def get_config(name: str) -> DictConfig:
+    """Load a config, not resolved, so that what it interpolates can still be changed.
+
+    Args:
+        name: as for :func:`config_path`.
+    """
+    from ..compat import load_config
+
+    return load_config(config_path(name))
