@@ -4,6 +4,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ..compat import load_config
+
 _CONFIGS = Path(__file__).parent / "configs"
 _COMMON = "common"  # the parts that configs are composed of; not loadable recipes
 
@@ -36,6 +38,4 @@ def get_config(name: str) -> DictConfig:
     Args:
         name: as for :func:`config_path`.
     """
-    from ..compat import load_config
-
     return load_config(config_path(name))
