@@ -1,8 +1,8 @@
 """The one place that knows which Detectron2 is installed, and that works around what is wrong with all of them.
 
-Supported are upstream main and v0.6, each with or without its compiled extension. Both call themselves 0.6, so only what
-they contain tells them apart. What is written here runs the same way on both unless a comment says otherwise; the rest
-of the package calls Detectron2 directly and keeps to what both have.
+Supported are upstream main and v0.6, each with or without its compiled extension. Both call themselves 0.6, so only
+what they contain tells them apart. What is written here runs the same way on both unless a comment says otherwise; the
+rest of the package calls Detectron2 directly and keeps to what both have.
 """
 
 import builtins
