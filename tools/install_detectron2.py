@@ -247,6 +247,15 @@ def probe() -> tuple[bool, str]:
     return done.returncode == 0, lines[-1] if lines else f"exit status {done.returncode}"
 
 
+def refuse_missing_requirement(failure: str) -> None:
+    """Raise InstallError where what `probe` found wrong is an installed Detectron2 that lacks a package it needs."""
+    match = re.fullmatch(r"ModuleNotFoundError: No module named '([\w.]+)'", failure)
+    if match and match[1].split(".")[0] not in ("detectron2", "pkg_resources"):
+        raise InstallError(
+            f"detectron2 is installed, but what it needs is not ({match[1]}): run `pip install -e .`, which brings that"
+        )
+
+
 def download(folder: Path) -> Path:
     """Download the source archive into ``folder`` with a pip that accepts its metadata, and return its path."""
     env = dict(os.environ)
@@ -289,10 +298,13 @@ def main() -> None:
     args = parser.parse_args()
 
     works, what = probe()
-    if works or args.check:
-        print(what if works else f"no working detectron2: {what}")
-        raise SystemExit(0 if works else 1)
+    if works:
+        print(what)
+        return
+    if args.check:
+        raise SystemExit(f"no working detectron2: {what}")
     try:
+        refuse_missing_requirement(what)
         require("torch", "install it first, for example with `pip install torch torchvision`")
         require("setuptools", "run `pip install setuptools wheel` first")
         with tempfile.TemporaryDirectory() as temporary:
@@ -302,6 +314,7 @@ def main() -> None:
             run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", source)
         works, what = probe()
         if not works:
+            refuse_missing_requirement(what)
             raise InstallError(f"detectron2 was installed but does not work: {what}")
     except InstallError as error:
         raise SystemExit(f"install_detectron2: {error}") from None

@@ -1,0 +1,44 @@
+# make setup        a virtual environment in .venv with everything that the other targets need
+# make quickstart   generate a dataset, train a small model on it, evaluate it, draw pictures
+# make test         the tests
+# make lint         style and type checks
+#
+# VENV=folder puts the environment elsewhere, PYTHON=program chooses the Python (3.10 to 3.13) that it is made with.
+# The other targets do the set-up by themselves; it runs once, and again when one of its inputs has changed.
+
+VENV ?= .venv
+PYTHON ?= python3
+
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+STAMP := $(VENV)/.hdetr_d2-is-set-up
+SETUP_INPUTS := Makefile pyproject.toml setup.py constraints.txt tools/install_detectron2.py $(shell find csrc -type f)
+
+.PHONY: setup quickstart test lint
+.DELETE_ON_ERROR:
+
+setup: $(STAMP)
+
+quickstart: $(STAMP)
+	$(RUN) tools/quickstart.py
+
+test: $(STAMP)
+	$(RUN) -m pytest
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "Python 3.10 to 3.13 is needed: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# PyTorch comes first and build isolation is off because the extension is compiled against the installed PyTorch, and
+# because Detectron2's own set-up imports it.
+$(STAMP): $(SETUP_INPUTS) | $(RUN)
+	$(PIP) install -c constraints.txt setuptools wheel ninja torch torchvision
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(RUN) tools/install_detectron2.py
+	touch $@
