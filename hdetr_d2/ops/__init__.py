@@ -1,8 +1,6 @@
-"""Multi-scale deformable attention: compiled kernels behind ``torch.ops.hdetr_d2``, and the same in plain PyTorch."""
+"""Multi-scale deformable attention: compiled operators under ``torch.ops.hdetr_d2``, and the same in plain PyTorch."""
 
+from .ms_deform_attn import ms_deform_attn, ms_deform_attn_fused
 from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
-
-ms_deform_attn = ms_deform_attn_reference
-ms_deform_attn_fused = ms_deform_attn_fused_reference
 
 __all__ = ["ms_deform_attn", "ms_deform_attn_fused", "ms_deform_attn_fused_reference", "ms_deform_attn_reference"]

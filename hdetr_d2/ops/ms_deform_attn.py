@@ -1,0 +1,242 @@
+"""The public functions of multi-scale deformable attention, and what makes their operators differentiable and traceable.
+
+The operators ``torch.ops.hdetr_d2.ms_deform_attn*`` come from the compiled library (csrc/ms_deform_attn), or are declared here if
+there is none; where a device has no kernel, one made of the PyTorch reference stands in, after a warning. Only the inputs are
+kept for the backward pass.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import Library
+
+from . import _extension
+from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
+
+__all__ = ["ms_deform_attn", "ms_deform_attn_fused"]
+
+_SCHEMAS = (
+    "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
+    "ms_deform_attn_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
+    "Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+    "ms_deform_attn_fused(Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, Tensor attention_logits, "
+    "Tensor reference_points) -> Tensor",
+    "ms_deform_attn_fused_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, "
+    "Tensor attention_logits, Tensor reference_points, bool reference_needs_grad) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def ms_deform_attn(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, eq. 3).
+
+    Args:
+        value: (B, S, H, D) projected features of all levels one after another, S = sum of H_l * W_l; float32, float64,
+            float16 or bfloat16. Under autocast it is cast to the autocast type.
+        spatial_shapes: (L, 2) int64, (H_l, W_l) of each level. A CPU tensor beside CUDA ones costs no synchronisation.
+        sampling_locations: (B, Q, H, L, P, 2) as (x, y) in [0, 1] over the level; outside, infinite or NaN reads zeros.
+            Used in float32 whatever its type (float64 if ``value`` is): half locations are off by up to a third of a pixel.
+        attention_weights: (B, Q, H, L, P), used in float32 likewise.
+
+    Returns:
+        (B, Q, H * D) in the dtype of ``value``: bilinear samples (zero padding, corners not aligned), weighted and summed
+        in float32. Differentiable once in all floating-point arguments.
+
+    Raises:
+        RuntimeError: naming the argument, if a shape or dtype does not fit.
+    """
+    value = _autocast(value)
+    dtype = _accumulation_dtype(value)
+    return torch.ops.hdetr_d2.ms_deform_attn(
+        value, spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype)
+    )
+
+
+def ms_deform_attn_fused(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    reference_points: Tensor,
+) -> Tensor:
+    """Multi-scale deformable attention that makes softmax and locations itself (Deformable DETR, appendix A.2).
+
+    Preparing them in PyTorch costs more than the sampling.
+
+    Args:
+        value: (B, S, H, D), as in :func:`ms_deform_attn`.
+        spatial_shapes: (L, 2) int64, (H_l, W_l).
+        sampling_offsets: (B, Q, H, L, P, 2) raw (x, y) offsets: pixels of the level with 2-d reference points, P-ths of half
+            the box's width and height with 4-d ones.
+        attention_logits: (B, Q, H, L * P) raw; their softmax over all levels and points weighs the samples.
+        reference_points: (B, Q, L, 2) centres (x, y), or (B, Q, L, 4) boxes cxcywh, in [0, 1] of the padded level.
+
+    Returns:
+        (B, Q, H * D) in the dtype of ``value``. Differentiable once in all floating-point arguments.
+
+    Raises:
+        RuntimeError: naming the argument, if a shape or dtype does not fit.
+    """
+    value = _autocast(value)
+    dtype = _accumulation_dtype(value)
+    return torch.ops.hdetr_d2.ms_deform_attn_fused(
+        value, spatial_shapes, sampling_offsets.to(dtype), attention_logits.to(dtype), reference_points.to(dtype)
+    )
+
+
+def _accumulation_dtype(value: Tensor) -> torch.dtype:
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _autocast(value: Tensor) -> Tensor:
+    device_type = value.device.type
+    if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+        return value.to(torch.get_autocast_dtype(device_type))
+    return value
+
+
+# ---------------------------------------------------------------- fake kernels
+
+
+def _fake_forward(value: Tensor, spatial_shapes: Tensor, positions: Tensor, *_: Tensor) -> Tensor:
+    return value.new_empty(value.shape[0], positions.shape[1], value.shape[2] * value.shape[3])
+
+
+def _fake_backward(
+    grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        value.new_empty(value.shape),
+        sampling_locations.new_empty(sampling_locations.shape),
+        attention_weights.new_empty(attention_weights.shape),
+    )
+
+
+def _fake_fused_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    reference_points: Tensor,
+    reference_needs_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        value.new_empty(value.shape),
+        sampling_offsets.new_empty(sampling_offsets.shape),
+        attention_logits.new_empty(attention_logits.shape),
+        reference_points.new_empty(reference_points.shape if reference_needs_grad else (0,)),
+    )
+
+
+# ---------------------------------------------------------------- kernels made of the reference
+
+
+def _reference_forward(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
+    _extension.warn_about_reference(value.device.type)
+    return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
+
+
+def _reference_fused(
+    value: Tensor, spatial_shapes: Tensor, sampling_offsets: Tensor, attention_logits: Tensor, reference_points: Tensor
+) -> Tensor:
+    _extension.warn_about_reference(value.device.type)
+    return ms_deform_attn_fused_reference(
+        value, spatial_shapes, sampling_offsets, attention_logits, reference_points
+    )
+
+
+def _reference_backward(
+    grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> tuple[Tensor, ...]:
+    leaves = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
+    with torch.enable_grad():
+        output = ms_deform_attn_reference(leaves[0], spatial_shapes, leaves[1], leaves[2])
+    return torch.autograd.grad(output, leaves, grad_output)
+
+
+def _reference_fused_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_offsets: Tensor,
+    attention_logits: Tensor,
+    reference_points: Tensor,
+    reference_needs_grad: bool,
+) -> tuple[Tensor, ...]:
+    arguments = (value, sampling_offsets, attention_logits, reference_points)
+    leaves = [tensor.detach().requires_grad_() for tensor in arguments]
+    with torch.enable_grad():
+        output = ms_deform_attn_fused_reference(leaves[0], spatial_shapes, *leaves[1:])
+    gradients = torch.autograd.grad(output, leaves, grad_output)
+    return gradients if reference_needs_grad else (*gradients[:3], reference_points.new_empty(0))
+
+
+# ---------------------------------------------------------------- autograd
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    value, spatial_shapes, locations, weights = ctx.saved_tensors
+    grad_value, grad_locations, grad_weights = torch.ops.hdetr_d2.ms_deform_attn_backward(
+        grad_output, value, spatial_shapes, locations, weights
+    )
+    return grad_value, None, grad_locations, grad_weights
+
+
+def _differentiate_fused(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    value, spatial_shapes, offsets, logits, reference_points = ctx.saved_tensors
+    reference_needs_grad = ctx.needs_input_grad[4]
+    grad_value, grad_offsets, grad_logits, grad_reference = torch.ops.hdetr_d2.ms_deform_attn_fused_backward(
+        grad_output, value, spatial_shapes, offsets, logits, reference_points, reference_needs_grad
+    )
+    return grad_value, None, grad_offsets, grad_logits, grad_reference if reference_needs_grad else None
+
+
+def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    pass
+
+
+def _refuse_second_derivative(ctx: Any, *grad_outputs: Tensor) -> None:
+    raise RuntimeError(
+        "hdetr_d2: ms_deform_attn has no second derivative; use ms_deform_attn_reference for double backward"
+    )
+
+
+# ---------------------------------------------------------------- registration
+
+
+def _register() -> Library:
+    """Load or declare the operators and give them what is written in Python. The library must be kept alive."""
+    library = Library("hdetr_d2", "FRAGMENT")
+    if _extension.load() is not None:
+        for schema in _SCHEMAS:
+            library.define(schema)
+    forward, backward, fused, fused_backward = (f"hdetr_d2::{schema.partition('(')[0]}" for schema in _SCHEMAS)
+    torch.library.register_fake(forward, _fake_forward, lib=library)
+    torch.library.register_fake(fused, _fake_forward, lib=library)
+    torch.library.register_fake(backward, _fake_backward, lib=library)
+    torch.library.register_fake(fused_backward, _fake_fused_backward, lib=library)
+    torch.library.register_autograd(forward, _differentiate, setup_context=_keep_inputs, lib=library)
+    torch.library.register_autograd(fused, _differentiate_fused, setup_context=_keep_inputs, lib=library)
+    for name in (backward, fused_backward):
+        torch.library.register_autograd(name, _refuse_second_derivative, setup_context=_keep_nothing, lib=library)
+    # Every backend without a kernel of its own; a kernel of a backend goes before this alias.
+    for name, kernel in (
+        (forward, _reference_forward),
+        (backward, _reference_backward),
+        (fused, _reference_fused),
+        (fused_backward, _reference_fused_backward),
+    ):
+        library.impl(name.partition("::")[2], kernel, "CompositeExplicitAutograd")
+    return library
+
+
+_LIBRARY = _register()
