@@ -1,0 +1,9 @@
+"""The errors of this package that a user can act on."""
+
+
+class DatasetError(ValueError):
+    """The data set is not what the program can use; the message names file, item, fault and remedy."""
+
+
+class UnusableImageError(DatasetError):
+    """One image file cannot be used: missing, corrupt, or of another size than its record says."""
