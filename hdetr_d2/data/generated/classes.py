@@ -1,0 +1,75 @@
+"""The classes of the generated dataset: a shape, a pattern and a colour, such as "striped red star"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .shapes import PATTERNS, SHAPES
+
+# RGB of the main colour. The second colour of a pattern is derived from it (see shapes.pattern_colours).
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (205, 38, 38),
+    "orange": (238, 130, 28),
+    "yellow": (236, 206, 48),
+    "green": (52, 150, 62),
+    "teal": (26, 158, 160),
+    "blue": (44, 84, 200),
+    "purple": (126, 56, 176),
+    "pink": (236, 112, 170),
+    "brown": (122, 78, 44),
+    "white": (232, 232, 226),
+    "black": (44, 44, 50),
+}
+
+
+@dataclass(frozen=True)
+class ObjectClass:
+    """One class of the generated dataset."""
+
+    shape: str
+    pattern: str
+    colour: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.pattern} {self.colour} {self.shape}"
+
+
+MAX_CLASSES = len(SHAPES) * len(PATTERNS) * len(COLOURS)
+
+
+def object_classes(num_classes: int) -> list[ObjectClass]:
+    """The first ``num_classes`` classes of one fixed order.
+
+    A smaller table is a prefix of a larger one and does not depend on the seed of the images, so that sets of several
+    seeds can be used together. Shapes are dealt out in turn, patterns and colours in a fixed random order, so that a
+    small table already holds classes which differ in one attribute only as well as classes which differ in all.
+
+    Raises:
+        ValueError: fewer than 1 class asked for, or more than there are combinations (``MAX_CLASSES``).
+    """
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes must be in [1, {MAX_CLASSES}], got {num_classes}")
+    rng = np.random.Generator(np.random.PCG64(20230617))
+    pairs = [(pattern, colour) for pattern in PATTERNS for colour in COLOURS]
+    orders = {shape: rng.permutation(len(pairs)) for shape in SHAPES}
+    classes = []
+    for rank in range(num_classes):
+        shape = list(SHAPES)[rank % len(SHAPES)]
+        pattern, colour = pairs[orders[shape][rank // len(SHAPES)]]
+        classes.append(ObjectClass(shape=shape, pattern=pattern, colour=colour))
+    return classes
+
+
+def class_probabilities(num_classes: int, *, long_tail: bool) -> np.ndarray:
+    """How likely each class is for an object: (num_classes,) float64, sum 1.
+
+    Uniform, or, with ``long_tail``, falling with the rank as a power law (Zipf's exponent 1.2: with 200 classes the
+    first is 577 times as frequent as the last, the order of magnitude of LVIS). Which class has which rank follows
+    the class table.
+    """
+    ranks = np.arange(1, num_classes + 1, dtype=np.float64)
+    weights = ranks**-1.2 if long_tail else np.ones(num_classes)
+    return weights / weights.sum()

@@ -1,0 +1,258 @@
+"""Writes the generated dataset once into a cache folder, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from .classes import class_probabilities, object_classes
+from .scene import Placed, Scene, SpriteBank, compose
+
+# Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
+GENERATOR_VERSION = 1
+
+_SPLITS = ("train", "val")
+_JPEG_QUALITY = 92
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSpec:
+    """Everything that decides the content of a generated dataset; equal specs give equal files on one installation."""
+
+    num_train: int = 2000
+    num_val: int = 300
+    num_classes: int = 20
+    seed: int = 0
+    long_tail: bool = False
+    scene: Scene = dataclasses.field(default_factory=Scene)
+
+    def key(self) -> str:
+        """Name of the cache folder: readable numbers and a hash of all parameters and the generator's version."""
+        parameters = {"version": GENERATOR_VERSION, **dataclasses.asdict(self)}
+        digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+        low, high = self.scene.image_size
+        size = str(low) if low == high else f"{low}-{high}"
+        return f"generated-{self.num_classes}classes-{self.num_train}+{self.num_val}x{size}-{digest}"
+
+
+@dataclass(frozen=True)
+class GeneratedFiles:
+    """Where a generated dataset lies."""
+
+    root: Path
+
+    def json(self, split: str) -> Path:
+        return self.root / f"{split}.json"
+
+    def images(self, split: str) -> Path:
+        return self.root / split
+
+
+def default_cache_folder() -> Path:
+    """``$HDETR_D2_CACHE`` if set, else ``~/.cache/hdetr_d2``."""
+    return Path(os.environ.get("HDETR_D2_CACHE") or Path.home() / ".cache" / "hdetr_d2")
+
+
+def ensure_generated(
+    *,
+    num_train: int = 2000,
+    num_val: int = 300,
+    image_size: int | tuple[int, int] = 192,
+    num_classes: int = 20,
+    max_objects: int = 30,
+    object_scale: tuple[float, float] = (0.08, 0.64),
+    max_classes_per_image: int = 8,
+    clutter: float = 1.0,
+    seed: int = 0,
+    long_tail: bool = False,
+    cache_folder: str | os.PathLike[str] | None = None,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> GeneratedFiles:
+    """Returns the generated dataset with these parameters, and draws it first if it is not in the cache.
+
+    Several processes may call this at once: one draws, the others wait. A drawing that was killed leaves nothing that
+    is taken for a dataset.
+
+    Args:
+        num_train, num_val: number of pictures.
+        image_size: side in pixels, or smallest and largest side (each side is drawn on its own).
+        num_classes: at most ``classes.MAX_CLASSES``.
+        max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
+        seed: pictures of the two splits differ whatever the seed.
+        long_tail: class frequencies fall as a power law instead of being equal.
+        cache_folder: default ``default_cache_folder()``.
+        num_workers: processes that draw; default one per usable core, at most 8. Does not change the result.
+
+    Raises:
+        ValueError: a parameter makes no sense.
+        DatasetError: scikit-image's photographs are not there.
+    """
+    low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    scene = Scene(
+        image_size=(int(low), int(high)),
+        max_objects=max_objects,
+        object_scale=(float(object_scale[0]), float(object_scale[1])),
+        max_classes_per_image=max_classes_per_image,
+        clutter=float(clutter),
+    )
+    spec = GeneratedSpec(
+        num_train=num_train, num_val=num_val, num_classes=num_classes, seed=seed, long_tail=long_tail, scene=scene
+    )
+    _check(spec)
+    cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
+    files = GeneratedFiles(cache / spec.key())
+    if not files.root.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with _lock(cache / f"{spec.key()}.lock"):
+            if not files.root.is_dir():
+                _draw(spec, files.root, num_workers=num_workers, progress=progress)
+    return files
+
+
+def _check(spec: GeneratedSpec) -> None:
+    low, high = spec.scene.image_size
+    small, large = spec.scene.object_scale
+    problems = {
+        "num_train and num_val must be at least 1": spec.num_train < 1 or spec.num_val < 1,
+        "image_size must be at least 32 pixels, the smaller number first": not 32 <= low <= high,
+        "object_scale must be 0 < smallest <= largest <= 1": not 0 < small <= large <= 1,
+        "max_objects and max_classes_per_image must be at least 1": min(
+            spec.scene.max_objects, spec.scene.max_classes_per_image
+        )
+        < 1,
+        "clutter must not be negative": spec.scene.clutter < 0,
+        "seed must not be negative": spec.seed < 0,
+    }
+    found = [text for text, is_wrong in problems.items() if is_wrong]
+    if found:
+        raise ValueError(f"generated dataset: {'; '.join(found)} (got {spec})")
+    object_classes(spec.num_classes)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process at a time; the operating system lets go of it when the holder dies."""
+    import fcntl  # not on Windows, where Detectron2 does not run either
+
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progress: bool) -> None:
+    """Draws into a folder beside the target and renames it at the end: the target is whole or does not exist."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a drawing that was killed; the lock keeps living ones away
+    jobs = []
+    for split, count in zip(_SPLITS, (spec.num_train, spec.num_val), strict=True):
+        (partial / split).mkdir(parents=True)
+        jobs += [(split, index) for index in range(count)]
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(8, usable) if num_workers is None else num_workers
+    logger.info("Drawing the generated dataset into %s", target)
+    results: dict[str, dict[int, tuple[tuple[int, int], list[Placed]]]] = {split: {} for split in _SPLITS}
+    with tqdm(total=len(jobs), desc="generated dataset", unit="image", disable=not progress) as bar:
+        for (split, index), outcome in _run(spec, partial, jobs, workers):
+            results[split][index] = outcome
+            bar.update()
+    for split in _SPLITS:
+        content = _as_coco(spec, split, results[split])
+        (partial / f"{split}.json").write_text(json.dumps(content))
+    (partial / "parameters.json").write_text(json.dumps(dataclasses.asdict(spec), indent=1))
+    partial.rename(target)
+
+
+def _run(spec: GeneratedSpec, folder: Path, jobs: list[tuple[str, int]], workers: int) -> Iterator[Any]:
+    if workers <= 1:
+        painter = _Painter(spec, folder)
+        yield from map(painter, jobs)
+        return
+    # Not fork: the caller may hold threads (PyTorch, a progress bar), and a fork then can hang.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, initializer=_start_worker, initargs=(spec, folder)) as pool:
+        yield from pool.imap_unordered(_work, jobs, chunksize=16)
+
+
+_painter: _Painter | None = None
+
+
+def _start_worker(spec: GeneratedSpec, folder: Path) -> None:
+    global _painter  # a pool hands its workers no other place to keep the sprite bank
+    _painter = _Painter(spec, folder)
+
+
+def _work(job: tuple[str, int]) -> Any:
+    assert _painter is not None
+    return _painter(job)
+
+
+class _Painter:
+    """Draws and stores single pictures; holds the sprite bank."""
+
+    def __init__(self, spec: GeneratedSpec, folder: Path) -> None:
+        self._spec = spec
+        self._folder = folder
+        largest = spec.scene.object_scale[1] * spec.scene.image_size[1]
+        self._bank = SpriteBank(object_classes(spec.num_classes), size=int(np.clip(2 * largest, 96, 1024)))
+        self._probabilities = class_probabilities(spec.num_classes, long_tail=spec.long_tail)
+
+    def __call__(self, job: tuple[str, int]) -> tuple[tuple[str, int], tuple[tuple[int, int], list[Placed]]]:
+        split, index = job
+        sequence = np.random.SeedSequence([self._spec.seed, _SPLITS.index(split), index])
+        pixels, objects, _ = compose(
+            np.random.Generator(np.random.PCG64(sequence)),
+            scene=self._spec.scene,
+            bank=self._bank,
+            probabilities=self._probabilities,
+            # The first pictures take each class once, so that none is without an example, however rare it is.
+            required_class=index if index < self._spec.num_classes else None,
+        )
+        path = self._folder / split / image_file_name(index)
+        Image.fromarray(pixels).save(path, quality=_JPEG_QUALITY, subsampling=0)
+        return job, ((pixels.shape[0], pixels.shape[1]), objects)
+
+
+def image_file_name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"
+
+
+def _as_coco(
+    spec: GeneratedSpec, split: str, results: dict[int, tuple[tuple[int, int], list[Placed]]]
+) -> dict[str, Any]:
+    """COCO's json structure; all ids start at 1."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in sorted(results):
+        (height, width), objects = results[index]
+        images.append({"id": index + 1, "file_name": image_file_name(index), "width": width, "height": height})
+        for placed in objects:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": index + 1,
+                    "category_id": placed.class_index + 1,
+                    "bbox": list(placed.box),
+                    "area": placed.area,
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": i + 1, "name": c.name} for i, c in enumerate(object_classes(spec.num_classes))]
+    info = {"description": f"hdetr_d2 generated dataset, {split}", "version": str(GENERATOR_VERSION)}
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
