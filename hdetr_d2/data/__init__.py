@@ -1,0 +1,36 @@
+"""Datasets in COCO or LVIS json, the generated dataset, augmentation and loaders."""
+
+from .annotation_file import DatasetInfo, read_annotation_file, read_dataset_info, resolve_path
+from .augmentation import RandomChoice, detr_test_augmentation, detr_train_augmentation
+from .datasets import get_dataset, load_dataset_dicts, register_dataset, resolve_dataset
+from .errors import DatasetError, UnusableImageError
+from .generated import ensure_generated
+from .images import read_rgb_image
+from .loader import TrainLoader, build_test_loader, build_train_loader
+from .mapper import DetrDatasetMapper
+from .sampling import EpochSampling, SampleStream, ShuffledSampling
+
+__all__ = [
+    "DatasetError",
+    "DatasetInfo",
+    "DetrDatasetMapper",
+    "EpochSampling",
+    "RandomChoice",
+    "SampleStream",
+    "ShuffledSampling",
+    "TrainLoader",
+    "UnusableImageError",
+    "build_test_loader",
+    "build_train_loader",
+    "detr_test_augmentation",
+    "detr_train_augmentation",
+    "ensure_generated",
+    "get_dataset",
+    "load_dataset_dicts",
+    "read_annotation_file",
+    "read_dataset_info",
+    "read_rgb_image",
+    "register_dataset",
+    "resolve_dataset",
+    "resolve_path",
+]

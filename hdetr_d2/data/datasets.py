@@ -1,0 +1,312 @@
+"""From a json and an image folder to Detectron2's dataset dicts and catalogs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from .annotation_file import (
+    AnnotationFile,
+    Categories,
+    DatasetInfo,
+    read_annotation_file,
+    read_dataset_info,
+    resolve_path,
+)
+from .errors import DatasetError
+from .generated import ensure_generated
+from .validation import CheckedAnnotations, check_annotations, check_images, locate_images
+
+# Up to here the headers of all image files are read when loading (a few seconds), beyond only their existence is
+# checked.
+HEADER_CHECK_LIMIT = 20_000
+
+logger = logging.getLogger(__name__)
+
+
+def load_dataset_dicts(
+    *,
+    json_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str] | None,
+    names: Sequence[str] | None = None,
+    invalid: str = "error",
+    training: bool = True,
+    filter_empty: bool = False,
+    check_files: str = "auto",
+) -> list[dict[str, Any]]:
+    """Reads and validates a COCO- or LVIS-format json.
+
+    Args:
+        json_file, image_root: as given or below ``$DETECTRON2_DATASETS``. ``image_root=None`` looks at no file (for
+            work on annotations alone).
+        names: class names in the order of the category ids, in place of those in the file.
+        invalid: what becomes of faulty annotations, and in training of missing or mismatching image files: "error" or
+            "drop".
+        training: in evaluation every image must be there whatever ``invalid`` says, since the metrics would otherwise
+            be taken over fewer images than the file has without a sign of it.
+        filter_empty: leaves out images without annotations; the DETR recipes keep them.
+        check_files: "exists", "headers" (also compares sizes, see ``check_images``), "auto" (headers up to
+            ``HEADER_CHECK_LIMIT`` images) or "none". Sizes are compared again when an image is decoded.
+
+    Returns:
+        Detectron2's standard dicts: file_name, image_id, height, width, annotations (bbox XYXY_ABS pixels inside the
+        image, category_id contiguous from 0, iscrowd, id), for LVIS also neg_category_ids and
+        not_exhaustive_category_ids (contiguous).
+
+    Raises:
+        DatasetError: the file cannot be used; see the message.
+    """
+    if invalid not in ("error", "drop"):
+        raise DatasetError(f'dataset.invalid must be "error" or "drop", got {invalid!r}')
+    if check_files not in ("auto", "exists", "headers", "none"):
+        raise DatasetError(f'check_files must be "auto", "exists", "headers" or "none", got {check_files!r}')
+    table = read_annotation_file(json_file)
+    class_names(table, names)
+    checked = check_annotations(table, invalid=invalid)
+    usable = np.ones(len(table.image_ids), dtype=bool)
+    if image_root is None:
+        paths = [candidates[0] for candidates in table.image_names]
+    else:
+        paths, found = locate_images(table, resolve_path(image_root))
+        if check_files != "none":
+            headers = check_files == "headers" or (check_files == "auto" and len(paths) <= HEADER_CHECK_LIMIT)
+            usable = check_images(table, paths, found, headers=headers, drop=training and invalid == "drop")
+    records = _records(table, checked, paths, usable)
+    if filter_empty:
+        records = [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
+    if not records:
+        raise DatasetError(
+            f"{table.path}: no image with annotations is left; dataset.filter_empty=False keeps empty ones"
+        )
+    logger.info("%s: %d images, %d annotations", table.path, len(records), sum(len(r["annotations"]) for r in records))
+    return records
+
+
+def class_names(table: AnnotationFile, names: Sequence[str] | None) -> list[str]:
+    """The given names if they fit the file's categories, else those of the file.
+
+    Raises:
+        DatasetError: another number of names than of categories.
+    """
+    if names is None:
+        return list(table.categories.names)
+    if len(names) != len(table.categories.ids):
+        raise DatasetError(
+            f"{table.path}: dataset.names has {len(names)} names, the file {len(table.categories.ids)} categories; give "
+            "one name for each category in the order of their ids, or leave names out"
+        )
+    return [str(name) for name in names]
+
+
+def _records(
+    table: AnnotationFile, checked: CheckedAnnotations, paths: Sequence[str], usable: np.ndarray
+) -> list[dict[str, Any]]:
+    annotations: list[list[dict[str, Any]]] = [[] for _ in paths]
+    for image_row, box, category, identity, crowd in zip(
+        checked.image_rows.tolist(),
+        checked.boxes.tolist(),
+        checked.classes.tolist(),
+        table.annotation_ids[checked.rows].tolist(),
+        table.annotation_crowd[checked.rows].tolist(),
+    ):
+        annotations[image_row].append(
+            {
+                "id": identity,
+                "bbox": box,
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": category,
+                "iscrowd": int(crowd),
+            }
+        )
+    contiguous = {identity: index for index, identity in enumerate(table.categories.ids)}
+    records = []
+    for row in np.flatnonzero(usable).tolist():
+        record: dict[str, Any] = {
+            "file_name": paths[row],
+            "image_id": int(table.image_ids[row]),
+            "height": int(table.image_sizes[row, 0]),
+            "width": int(table.image_sizes[row, 1]),
+            "annotations": annotations[row],
+        }
+        for key, lists in (
+            ("not_exhaustive_category_ids", table.image_not_exhaustive),
+            ("neg_category_ids", table.image_negative),
+        ):
+            if lists is not None:
+                record[key] = [contiguous[identity] for identity in lists[row] if identity in contiguous]
+        records.append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class _Registration:
+    """How a name was registered; also the function that Detectron2's catalog calls."""
+
+    json_file: str
+    image_root: str
+    format: str
+    names: tuple[str, ...] | None
+    invalid: str
+    training: bool
+    filter_empty: bool
+    check_files: str
+
+    def __call__(self) -> list[dict[str, Any]]:
+        return load_dataset_dicts(
+            json_file=self.json_file,
+            image_root=self.image_root,
+            names=self.names,
+            invalid=self.invalid,
+            training=self.training,
+            filter_empty=self.filter_empty,
+            check_files=self.check_files,
+        )
+
+
+def register_dataset(
+    *,
+    name: str,
+    json_file: str | os.PathLike[str],
+    image_root: str | os.PathLike[str],
+    format: str = "coco",
+    names: Sequence[str] | None = None,
+    invalid: str = "error",
+    training: bool = True,
+    filter_empty: bool = False,
+    check_files: str = "auto",
+) -> None:
+    """Puts a dataset into Detectron2's DatasetCatalog and MetadataCatalog; doing it again changes nothing.
+
+    Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
+    and where the file has them class_image_count (as Detectron2's LVIS has it) and thing_frequencies ("r", "c", "f").
+    A name that was registered here with another file is replaced.
+
+    Args:
+        name: the name in the catalogs.
+        format: "coco" or "lvis".
+        The rest: see ``load_dataset_dicts``.
+
+    Raises:
+        DatasetError: unknown format, unreadable file, or the name belongs to a dataset that was not registered here.
+    """
+    if format not in ("coco", "lvis"):
+        raise DatasetError(f'dataset.format must be "coco" or "lvis", got {format!r}')
+    registration = _Registration(
+        json_file=resolve_path(json_file),
+        image_root=resolve_path(image_root),
+        format=format,
+        names=None if names is None else tuple(names),
+        invalid=invalid,
+        training=training,
+        filter_empty=filter_empty,
+        check_files=check_files,
+    )
+    table = read_annotation_file(json_file)
+    metadata = _metadata(table.categories, class_names(table, names), registration)
+    if name in DatasetCatalog:
+        current = DatasetCatalog[name]
+        if not isinstance(current, _Registration):
+            raise DatasetError(f'the dataset name "{name}" is taken by another one in the catalog; set dataset.name')
+        if current == registration and MetadataCatalog.get(name).as_dict() == {"name": name, **metadata}:
+            return
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, registration)
+    MetadataCatalog.get(name).set(**metadata)
+
+
+def _metadata(categories: Categories, names: list[str], registration: _Registration) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "thing_classes": names,
+        "thing_dataset_id_to_contiguous_id": {identity: index for index, identity in enumerate(categories.ids)},
+        "json_file": registration.json_file,
+        "image_root": registration.image_root,
+        "evaluator_type": registration.format,
+    }
+    if categories.image_counts is not None:
+        pairs = zip(categories.ids, categories.image_counts)
+        metadata["class_image_count"] = [{"id": identity, "image_count": count} for identity, count in pairs]
+    if categories.frequencies is not None:
+        metadata["thing_frequencies"] = list(categories.frequencies)
+    return metadata
+
+
+def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> list[dict[str, Any]]:
+    """Registers a dataset and loads it; what configs use as ``dataset`` of a loader.
+
+    Args:
+        name: the name in the catalogs.
+        num_classes: the class count of the model; checked against the file.
+        source: the other arguments of ``register_dataset``.
+
+    Raises:
+        DatasetError: see ``load_dataset_dicts``; also another number of categories than ``num_classes``.
+    """
+    register_dataset(name=name, **source)
+    found = len(MetadataCatalog.get(name).thing_classes)
+    if num_classes is not None and found != num_classes:
+        raise DatasetError(
+            f"{MetadataCatalog.get(name).json_file}: has {found} categories, the config says dataset.num_classes="
+            f"{num_classes}; leave num_classes out to have it read from the training file"
+        )
+    return DatasetCatalog.get(name)
+
+
+def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
+    """Fills what a ``dataset`` node of a config leaves open: generated files, num_classes.
+
+    Args:
+        dataset: the node (dict or DictConfig), changed in place: ``train``/``val`` files of a generated dataset are
+            put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
+            missing (evaluation on another machine), from the validation file.
+
+    Returns:
+        The information of the training file (of the validation file where that is missing).
+
+    Raises:
+        DatasetError: no file is there, or training and validation list different categories.
+    """
+    if dataset.get("generate") is not None:
+        files = ensure_generated(**dict(dataset["generate"]))
+        for split in ("train", "val"):
+            dataset[split]["json"] = str(files.json(split))
+            dataset[split]["images"] = str(files.images(split))
+    infos: dict[str, DatasetInfo] = {}
+    errors: list[DatasetError] = []
+    for split in ("train", "val"):
+        json_file = dataset[split]["json"]
+        try:
+            if json_file is None:
+                raise DatasetError(f"dataset.{split}.json is not set; give dataset.{split}.json=... and .images=...")
+            resolve_path(json_file)
+        except DatasetError as error:
+            errors.append(error)
+            continue
+        infos[split] = read_dataset_info(json_file)
+    if not infos:
+        raise errors[0]
+    if len(infos) == 2:
+        _require_equal_categories(dataset, infos["train"], infos["val"])
+    info = infos.get("train") or infos["val"]
+    if dataset.get("num_classes") is None:
+        dataset["num_classes"] = info.num_classes
+    return info
+
+
+def _require_equal_categories(dataset: MutableMapping[str, Any], train: DatasetInfo, val: DatasetInfo) -> None:
+    """The position in the sorted table is the class of the model, so both files must list the same."""
+    of_train, of_val = dict(zip(train.category_ids, train.names)), dict(zip(val.category_ids, val.names))
+    if of_train.keys() == of_val.keys() and (dataset.get("names") is not None or of_train == of_val):
+        return
+    difference = sorted(of_train.items() ^ of_val.items())[:3]
+    raise DatasetError(
+        f"{dataset['train']['json']} and {dataset['val']['json']} list different categories (such as {difference}); "
+        "put the same list of categories into both"
+    )

@@ -1,0 +1,237 @@
+"""Loaders for training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.common import DatasetFromList
+from detectron2.data.samplers import InferenceSampler
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from .errors import DatasetError, UnusableImageError
+from .sampling import EpochSampling, MicroBatchSampler, SampleStream, ShuffledSampling
+
+Record = dict[str, Any]
+Mapper = Callable[[Record], Record]
+
+# So many unusable files in a row mean that the folder is broken and not a file.
+_MAX_SUBSTITUTIONS = 20
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Seeds the global generators of NumPy, Python and PyTorch (CPU) for a while; their states come back afterwards."""
+    numpy_state = np.random.get_state()  # noqa: NPY002
+    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    np.random.seed(int(words[0]))  # noqa: NPY002  (Detectron2 draws from the global generator)
+    random.seed(int(words[1]))
+    torch.random.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+        torch.random.set_rng_state(torch_state)
+
+
+class _TrainSamples(Dataset):
+    """Maps (stream position, index) to a sample; both together decide everything about it.
+
+    An unusable image file is replaced by the next image of the dataset, the same one in every run, and noted in the
+    sample under "skipped_files" for the main process to count.
+    """
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
+        self._records = records
+        self._mapper = mapper
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Record:
+        position, index = key
+        skipped: list[str] = []
+        for shift in range(min(len(self._records), _MAX_SUBSTITUTIONS)):
+            record = self._records[(index + shift) % len(self._records)]
+            try:
+                with seeded(self._seed, position):
+                    sample = self._mapper(record)
+            except UnusableImageError as error:
+                skipped.append(str(error))
+                continue
+            if skipped:
+                sample["skipped_files"] = skipped
+            return sample
+        raise DatasetError(f"{len(skipped)} image files in a row cannot be used, first: {skipped[0]}")
+
+
+class TrainLoader:
+    """Endless iterator over the micro-batches of this process, each a list of samples.
+
+    ``for micro_batch in loader`` begins at step ``start_iter``; a step has ``accumulate`` of them.
+
+    Attributes:
+        start_iter: first optimiser step; may be set until iteration begins.
+        num_skipped: how often an unusable image file was replaced so far in this process.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: Sequence[Record],
+        mapper: Mapper,
+        sampling: EpochSampling,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        num_workers: int,
+        start_iter: int,
+    ) -> None:
+        sampling.start(records)
+        self._stream = SampleStream(sampling, seed=seed)
+        self._samples = _TrainSamples(DatasetFromList(list(records), copy=False), mapper, seed)
+        self._batch_size = batch_size
+        self._accumulate = accumulate
+        self._num_workers = num_workers
+        self._sampler(start_iter)  # refuses an impossible batch size now and not in the first step
+        self.num_images = len(records)
+        self.start_iter = start_iter
+        self.num_skipped = 0
+        self._reported: set[str] = set()
+
+    def _sampler(self, start_iter: int) -> MicroBatchSampler:
+        return MicroBatchSampler(
+            self._stream,
+            batch_size=self._batch_size,
+            accumulate=self._accumulate,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            start_step=start_iter,
+        )
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        loader = DataLoader(
+            self._samples,
+            batch_sampler=self._sampler(self.start_iter),  # type: ignore[arg-type]
+            num_workers=self._num_workers,
+            collate_fn=as_list,
+            # The base seed of workers is drawn from this, so that the main process's generator is left alone.
+            generator=torch.Generator().manual_seed(0),
+        )
+        for micro_batch in loader:
+            for sample in micro_batch:
+                self._count_skipped(sample.pop("skipped_files", ()))
+            yield micro_batch
+
+    def _count_skipped(self, messages: Sequence[str]) -> None:
+        self.num_skipped += len(messages)
+        for message in messages:
+            if message not in self._reported:
+                self._reported.add(message)
+                logger.warning(
+                    "Skipped an image in training: %s (%d files unusable so far, skipped %d times)",
+                    message,
+                    len(self._reported),
+                    self.num_skipped,
+                )
+
+
+def as_list(samples: list[Record]) -> list[Record]:
+    """The collate function: a batch is the list of its samples."""
+    return samples
+
+
+def build_train_loader(
+    *,
+    dataset: Sequence[Record],
+    mapper: Mapper,
+    batch_size: int,
+    accumulate: int = 1,
+    seed: int = 0,
+    num_workers: int = 2,
+    start_iter: int = 0,
+    sampling: EpochSampling | None = None,
+) -> TrainLoader:
+    """The loader of training.
+
+    Optimiser step t takes samples t * batch_size to (t + 1) * batch_size of one global stream, whatever the number of
+    processes, and a sample's augmentation is seeded by (seed, position in the stream), whatever the number of
+    workers.
+
+    Args:
+        dataset: dataset dicts (``get_dataset``).
+        mapper: turns a dataset dict into a sample; must be picklable for worker processes.
+        batch_size: images per optimiser step over all processes and accumulation steps.
+        accumulate: micro-batches per step.
+        seed: of order and augmentation.
+        num_workers: loading processes of this process; 0 loads in the process itself.
+        start_iter: first optimiser step, for resuming.
+        sampling: what an epoch holds; None means every image once in random order.
+
+    Raises:
+        DatasetError: the dataset is empty; while iterating: many image files in a row are unusable.
+        ValueError: ``batch_size`` is no multiple of ``accumulate`` times the number of processes.
+    """
+    if not dataset:
+        raise DatasetError("the training dataset has no images")
+    return TrainLoader(
+        records=dataset,
+        mapper=mapper,
+        sampling=sampling or ShuffledSampling(),
+        batch_size=batch_size,
+        accumulate=accumulate,
+        seed=seed,
+        num_workers=num_workers,
+        start_iter=start_iter,
+    )
+
+
+class _TestSamples(Dataset):
+    def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
+        self._records = records
+        self._mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Record:
+        return self._mapper(self._records[index])
+
+
+def build_test_loader(
+    *, dataset: Sequence[Record], mapper: Mapper, batch_size: int = 1, num_workers: int = 2
+) -> DataLoader:
+    """The loader of evaluation: every image once, in order, split among the processes.
+
+    An unusable image file ends the evaluation with an UnusableImageError that names it.
+
+    Args:
+        dataset: dataset dicts (``get_dataset`` with ``training=False``).
+        mapper: turns a dataset dict into a sample.
+        batch_size: images per forward pass of one process.
+        num_workers: loading processes of this process.
+
+    Raises:
+        DatasetError: the dataset is empty.
+    """
+    if not dataset:
+        raise DatasetError("the evaluation dataset has no images")
+    return DataLoader(
+        _TestSamples(DatasetFromList(list(dataset), copy=False), mapper),
+        batch_size=batch_size,
+        sampler=InferenceSampler(len(dataset)),
+        num_workers=num_workers,
+        collate_fn=as_list,
+        generator=torch.Generator().manual_seed(0),
+    )
