@@ -1,0 +1,22 @@
+"""Building blocks that know tensors, not models."""
+
+from .attention import GroupView, MultiheadAttention
+from .boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou, inverse_sigmoid, xyxy_to_cxcywh
+from .deformable_attention import MultiScaleDeformableAttention
+from .mlp import MLP
+from .position import SinePositionEmbedding, box_sine_embedding, sine_embedding
+
+__all__ = [
+    "MLP",
+    "GroupView",
+    "MultiScaleDeformableAttention",
+    "MultiheadAttention",
+    "SinePositionEmbedding",
+    "box_iou",
+    "box_sine_embedding",
+    "cxcywh_to_xyxy",
+    "generalized_box_iou",
+    "inverse_sigmoid",
+    "sine_embedding",
+    "xyxy_to_cxcywh",
+]

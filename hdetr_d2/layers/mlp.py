@@ -1,0 +1,27 @@
+"""Multi-layer perceptron."""
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them, as DETR's box head has it.
+
+    Args:
+        in_features: width of the input.
+        hidden_features: width of every hidden layer.
+        out_features: width of the output.
+        num_layers: how many linear layers; at least 1.
+    """
+
+    def __init__(self, *, in_features: int, hidden_features: int, out_features: int, num_layers: int) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"MLP: num_layers must be at least 1, got {num_layers}")
+        widths = [in_features] + [hidden_features] * (num_layers - 1) + [out_features]
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(widths[:-1], widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        for layer in self.layers[:-1]:
+            x = layer(x).relu()
+        return self.layers[-1](x)

@@ -1,0 +1,84 @@
+"""What the parts of a model hand to one another."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one image.
+
+    Args:
+        labels: (M,) int64 in [0, K).
+        boxes: (M, 4) cxcywh in [0, 1] of the un-padded image.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Feature maps as one sequence of tokens.
+
+    Args:
+        tokens: (B, S, C), the levels one after another, each row-major.
+        positions: (B, S, C), position and level embedding of each token.
+        padding: (B, S) bool, True on padding; None where no image of the batch is padded.
+        spatial_shapes: (L, 2) int64 on the CPU, (H_l, W_l).
+        valid_ratios: (B, L, 2) as (x, y): the part of each level that is image and not padding.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    padding: Tensor | None
+    spatial_shapes: Tensor
+    valid_ratios: Tensor
+
+
+@dataclass(frozen=True)
+class QueryGroup:
+    """Queries that are supervised alike.
+
+    Args:
+        name: the primary group's, or that of a group that exists in training only.
+        content: (B, n, C).
+        reference: (B, n, 2) points or (B, n, 4) cxcywh boxes in [0, 1] of the un-padded image, without gradient
+            unless they are learned.
+        position: (B, n, C) positional query.
+        sees: names of other groups it attends to; every group sees itself.
+        mask: (n, n) bool over its own queries, True where attention is blocked; None for none.
+    """
+
+    name: str
+    content: Tensor
+    reference: Tensor
+    position: Tensor
+    sees: tuple[str, ...] = ()
+    mask: Tensor | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one group of queries predicts in a stack of layers.
+
+    Args:
+        logits: (L, B, n, K).
+        boxes: (L, B, n, 4) cxcywh in [0, 1] of the un-padded image.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+
+    def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
+        """Boxes of some queries, differentiable.
+
+        Args:
+            layer: (P,) int64.
+            row: (P,) int64, image * n + query.
+
+        Returns:
+            (P, 4) cxcywh.
+        """
+        return self.boxes.flatten(1, 2)[layer, row]
