@@ -1,0 +1,8 @@
+"""Which query learns from which target."""
+
+from .base import CostMatcher, Matcher
+from .cost import MatchingCost
+from .hungarian import HungarianMatcher
+from .one_to_many import OneToManyMatcher, solve_one_to_many
+
+__all__ = ["CostMatcher", "HungarianMatcher", "Matcher", "MatchingCost", "OneToManyMatcher", "solve_one_to_many"]

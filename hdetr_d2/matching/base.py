@@ -1,0 +1,53 @@
+"""What a matcher is."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from .cost import MatchingCost
+
+
+class Matcher(ABC):
+    """Decides which queries of one image are supervised by which target."""
+
+    @abstractmethod
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Match the queries of one image.
+
+        Args:
+            logits: (N, K).
+            boxes: (N, 4) cxcywh in [0, 1].
+            labels: (M,) int64 target classes.
+            target_boxes: (M, 4) cxcywh in [0, 1].
+
+        Returns:
+            ``query_indices`` (P,) and ``target_indices`` (P,), int64 on the CPU.
+        """
+
+
+class CostMatcher(Matcher):
+    """A matcher that depends on nothing but a cost matrix, so that many can be copied to the host at once.
+
+    Args:
+        cost: how pairs are costed; None is Deformable DETR's.
+    """
+
+    def __init__(self, *, cost: MatchingCost | None = None) -> None:
+        self.cost = cost if cost is not None else MatchingCost()
+
+    @abstractmethod
+    def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
+        """Match by a cost matrix.
+
+        Args:
+            cost: (N, M) on the CPU. A pair that is not finite is never matched.
+
+        Returns:
+            ``query_indices`` (P,) ascending and ``target_indices`` (P,), int64.
+        """
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As the base class says."""
+        return self.solve(self.cost(logits, boxes, labels, target_boxes).cpu())

@@ -1,0 +1,18 @@
+"""Schemes of supervision: which queries are matched one-to-one, which one-to-many, where and when."""
+
+from .base import PRIMARY, GroupSpec, Rule, Supervision
+from .hybrid_branch import HybridBranch
+from .hybrid_epoch import HybridEpoch
+from .hybrid_layer import HybridLayer
+from .one_to_one import OneToOne
+
+__all__ = [
+    "PRIMARY",
+    "GroupSpec",
+    "HybridBranch",
+    "HybridEpoch",
+    "HybridLayer",
+    "OneToOne",
+    "Rule",
+    "Supervision",
+]
