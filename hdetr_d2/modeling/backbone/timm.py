@@ -1,0 +1,97 @@
+"""Any timm model as a Detectron2 backbone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from timm.utils.model import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+@BACKBONE_REGISTRY.register()
+class TimmBackbone(Backbone):
+    """Feature maps of a timm model under Detectron2's names (``res2`` is stride 4, ``res5`` stride 32).
+
+    Args:
+        name: timm's name, such as ``"swin_tiny_patch4_window7_224"`` or ``"resnet18"``.
+        out_features: which maps, finest first, of ``res2`` to ``res5``.
+        pretrained: whether timm loads its weights (from its cache or, where there is a network, its hub).
+        checkpoint_path: weights on disk instead.
+        output_norm: a LayerNorm on every output, as Swin has it in detectors.
+        frozen_norm: whether BatchNorm layers keep their statistics and learn nothing.
+        freeze_at: how many stages are not trained, the stem being the first; as Detectron2's ResNet counts them.
+        checkpoint_activations: recompute blocks in backward, where the model supports it.
+        model_args: further arguments of the model, such as ``{"drop_path_rate": 0.2}``.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        out_features: Sequence[str] = ("res3", "res4", "res5"),
+        pretrained: bool = False,
+        checkpoint_path: str = "",
+        output_norm: bool = False,
+        frozen_norm: bool = False,
+        freeze_at: int = 0,
+        checkpoint_activations: bool = False,
+        model_args: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        unknown = [feature for feature in out_features if feature not in STRIDES]
+        if unknown:
+            raise ValueError(f"TimmBackbone: unknown features {unknown}; there are {list(STRIDES)}")
+        arguments = dict(model_args or {})
+        if name.startswith("swin"):
+            arguments.setdefault("strict_img_size", False)  # windows need not divide what detectors feed
+        body = timm.create_model(
+            name, pretrained=pretrained, checkpoint_path=checkpoint_path, features_only=True, **arguments
+        )
+        reductions, channels = body.feature_info.reduction(), body.feature_info.channels()
+        missing = [feature for feature in out_features if STRIDES[feature] not in reductions]
+        if missing:
+            raise ValueError(f"TimmBackbone: {name} has strides {reductions}, none of them for {missing}")
+        self._index = {feature: reductions.index(STRIDES[feature]) for feature in out_features}
+        self._out_features = list(out_features)
+        self._out_feature_strides = {feature: STRIDES[feature] for feature in out_features}
+        self._out_feature_channels = {feature: channels[index] for feature, index in self._index.items()}
+        self._channels_last = getattr(body, "output_fmt", None) == "NHWC"
+        self.body = freeze_batch_norm_2d(body) if frozen_norm else body
+        if checkpoint_activations:
+            self.body.set_grad_checkpointing(True)
+        self._freeze(freeze_at)
+        self.norms = nn.ModuleDict(
+            {feature: nn.LayerNorm(width) for feature, width in self._out_feature_channels.items()}
+            if output_norm
+            else {}
+        )
+
+    def _freeze(self, stages: int) -> None:
+        """Stop training of the stem (1 stage), of the stem and ``res2`` (2), and so on."""
+        ends = dict(zip(getattr(self.body, "return_layers", {}), self.body.feature_info.reduction()))
+        if stages and not ends:
+            raise ValueError(f"TimmBackbone: {type(self.body).__name__} has no stages in order; use freeze_at=0")
+        # Every stage from stride 4 on ends with a feature; all before the first such stage is the stem.
+        names = list(dict(self.body.named_children()))
+        stage_of = {name: list(STRIDES.values()).index(stride) + 2 for name, stride in ends.items() if stride >= 4}
+        for position, name in enumerate(names):
+            stage = stage_of.get(name, 1 + sum(done in stage_of for done in names[:position]))
+            if stage <= stages:
+                self.body.get_submodule(name).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(B, 3, H, W) normalised images -> (B, C, H / stride, W / stride) by feature name."""
+        outputs = self.body(x)
+        features = {}
+        for feature, index in self._index.items():
+            output = outputs[index]
+            if feature in self.norms:
+                output = output if self._channels_last else output.permute(0, 2, 3, 1)
+                features[feature] = self.norms[feature](output).permute(0, 3, 1, 2).contiguous()
+            else:
+                features[feature] = output.permute(0, 3, 1, 2).contiguous() if self._channels_last else output
+        return features

@@ -1,0 +1,137 @@
+"""The registered meta-architecture: images in, losses or detections out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling.backbone import Backbone
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from hdetr_d2.layers import xyxy_to_cxcywh
+from hdetr_d2.losses import SetCriterion
+from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.supervision import PRIMARY, Supervision
+
+from .postprocess import to_instances, top_detections
+from .transformer import Transformer
+
+
+@META_ARCH_REGISTRY.register()
+class DETR(nn.Module):
+    """Every model of the DETR family, by what it is composed of.
+
+    Args:
+        backbone: a Detectron2 backbone.
+        neck: features by name to a list of maps.
+        transformer: maps to predictions.
+        supervision: which groups of queries training adds, and how each group and layer is matched.
+        criterion: the losses.
+        num_classes: K; targets are in [0, K).
+        num_detections: how many are returned for an image.
+        pixel_mean: of each channel, in the range and channel order of the input images.
+        pixel_std: of each channel.
+
+    Attributes:
+        progress: part of training done, in [0, 1); set by the trainer before each step, read by the supervision.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        neck: nn.Module,
+        transformer: Transformer,
+        supervision: Supervision,
+        criterion: SetCriterion,
+        num_classes: int,
+        num_detections: int = 100,
+        pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
+        pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.transformer = transformer
+        self.supervision = supervision
+        self.criterion = criterion
+        self.num_classes = num_classes
+        self.num_detections = num_detections
+        self.progress = 0.0
+        transformer.query_source.add_groups(supervision.extra_groups())
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.pixel_mean.device
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+        """Train or detect.
+
+        Args:
+            batched_inputs: Detectron2 dicts with ``image`` (3, h, w); in training ``instances`` with ``gt_boxes``
+                (XYXY pixels of ``image``) and ``gt_classes``; in evaluation optionally ``height`` and ``width``, the
+                size that boxes are wanted at.
+
+        Returns:
+            Training: weighted losses, each a scalar, the same keys in every step. Evaluation: ``{"instances": ...}``
+            for each image.
+        """
+        images = self.preprocess(batched_inputs)
+        features = self.backbone(images.tensor)
+        predictions, proposals = self.predict(features, tuple(images.tensor.shape[-2:]), images.image_sizes)
+        if self.training:
+            targets = self.targets(batched_inputs)
+            return self.losses(predictions, proposals, targets)
+        sizes = [
+            (int(x.get("height", size[0])), int(x.get("width", size[1])))
+            for x, size in zip(batched_inputs, images.image_sizes)
+        ]
+        primary = predictions[PRIMARY]
+        detections = top_detections(primary.logits[-1], primary.boxes[-1], self.num_detections)
+        return [{"instances": instances} for instances in to_instances(*detections, sizes)]
+
+    def predict(
+        self,
+        features: Mapping[str, Tensor],
+        padded_size: tuple[int, int],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> tuple[dict[str, Predictions], Predictions | None]:
+        """Everything between the backbone and the losses; arguments and result as ``Transformer.forward`` has them."""
+        return self.transformer(self.neck(features), padded_size, image_sizes)
+
+    def losses(
+        self, predictions: Mapping[str, Predictions], proposals: Predictions | None, targets: Sequence[Targets]
+    ) -> dict[str, Tensor]:
+        """Weighted losses of a step, computed in float32 whatever the precision of the model."""
+        with torch.autocast(device_type=self.device.type, enabled=False):
+            return self.criterion(predictions, proposals, targets, supervision=self.supervision, progress=self.progress)
+
+    def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
+        """Normalise, then pad below and to the right with zeros to the largest height and width of the batch."""
+        images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        return ImageList.from_tensors(images)
+
+    def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Targets]:
+        """Classes and normalised cxcywh boxes of each image.
+
+        Raises:
+            ValueError: for a class outside [0, num_classes), naming the image.
+        """
+        targets = []
+        for x in batched_inputs:
+            instances = x["instances"]
+            labels = instances.gt_classes
+            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+                raise ValueError(
+                    f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(labels.max())} is outside the "
+                    f"{self.num_classes} classes of the model; set dataset.num_classes"
+                )
+            height, width = instances.image_size
+            boxes = instances.gt_boxes.tensor.to(self.device, torch.float32)
+            scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=self.device)
+            targets.append(Targets(labels=labels.to(self.device), boxes=xyxy_to_cxcywh(boxes / scale)))
+        return targets
