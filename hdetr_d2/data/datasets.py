@@ -99,8 +99,8 @@ def class_names(table: AnnotationFile, names: Sequence[str] | None) -> list[str]
         return list(table.categories.names)
     if len(names) != len(table.categories.ids):
         raise DatasetError(
-            f"{table.path}: dataset.names has {len(names)} names, the file {len(table.categories.ids)} categories; give "
-            "one name for each category in the order of their ids, or leave names out"
+            f"{table.path}: dataset.names has {len(names)} names, the file {len(table.categories.ids)} categories; "
+            "give one name for each category in the order of their ids, or leave names out"
         )
     return [str(name) for name in names]
 

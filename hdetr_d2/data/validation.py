@@ -150,7 +150,7 @@ def _refuse_or_log(table: AnnotationFile, faults: _Faults, invalid: str) -> None
     rest = f" ({total} annotations are faulty: {faults.summary()})" if total > 1 else ""
     raise DatasetError(
         f"{table.path}: annotation {table.annotation_ids[row]} (image {image_id}{file_name}) "
-        f"{faults.texts[row]}{rest}; fix the file or set dataset.invalid="drop"'
+        f'{faults.texts[row]}{rest}; fix the file or set dataset.invalid="drop"'
     )
 
 
