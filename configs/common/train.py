@@ -1,0 +1,18 @@
+"""How a run is carried out. The settings' meanings: ``hdetr_d2.engine.settings.TrainSettings``."""
+
+train = dict(
+    output_dir="output",
+    init_checkpoint="",  # weights to start from; optimiser and iteration are not taken from it
+    device="auto",  # "auto" | "cpu" | "cuda"
+    precision="fp32",  # "fp32" | "bf16" | "fp16"
+    seed=42,
+    batch_size=16,  # images per optimiser step, over all processes and accumulation steps
+    accumulate=1,  # micro-batches per optimiser step
+    clip_grad=dict(max_norm=0.1, norm_type=2.0),  # over the whole model; None = off
+    checkpoint=dict(period_epochs=1, max_to_keep=2),
+    eval_period_epochs=1,  # 0 = only at the end
+    eval_untrained=False,  # also evaluate before the first step
+    best_metric="bbox/AP",
+    log_period=20,
+    ddp=dict(find_unused_parameters=False, broadcast_buffers=False),
+)

@@ -1,0 +1,19 @@
+"""Training and evaluation around Detectron2's trainer: configs, processes, steps, hooks."""
+
+from .errors import ConfigError, ResumeError
+from .optim import ParamRule, get_param_groups
+from .schedule import LearningRateSchedule, ScheduleSettings, build_schedule
+from .settings import TrainSettings
+from .trainer import Trainer
+
+__all__ = [
+    "ConfigError",
+    "LearningRateSchedule",
+    "ParamRule",
+    "ResumeError",
+    "ScheduleSettings",
+    "TrainSettings",
+    "Trainer",
+    "build_schedule",
+    "get_param_groups",
+]

@@ -1,0 +1,155 @@
+"""Optimiser groups chosen by parameter name, and the table that shows them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+from torch import nn
+
+from .errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_GROUP = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParamRule:
+    """Which parameters differ from the rest, and by how much.
+
+    Args:
+        name: what the group is called in the log and in the optimiser's state.
+        contains: the rule holds for a parameter whose dotted name contains one of these strings.
+        lr_factor: multiplies the base learning rate; None leaves it to later rules.
+        weight_decay_factor: multiplies the weight decay; None leaves it to later rules.
+    """
+
+    name: str
+    contains: Sequence[str]
+    lr_factor: float | None = None
+    weight_decay_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.contains, str) or not self.contains:
+            raise ConfigError(f'optimiser rule "{self.name}": contains must be a non-empty list of strings')
+        if self.lr_factor is None and self.weight_decay_factor is None:
+            raise ConfigError(f'optimiser rule "{self.name}" sets neither lr_factor nor weight_decay_factor')
+
+    def matches(self, parameter_name: str) -> bool:
+        return any(part in parameter_name for part in self.contains)
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What the rules say about one parameter: the factors, and the names of the rules that set them."""
+
+    group: str
+    lr_factor: float
+    weight_decay_factor: float
+
+
+def _decide(parameter_name: str, rules: Sequence[ParamRule]) -> _Decision:
+    lr_factor: float | None = None
+    weight_decay_factor: float | None = None
+    used: list[str] = []
+    for rule in rules:
+        if not rule.matches(parameter_name):
+            continue
+        sets_lr = lr_factor is None and rule.lr_factor is not None
+        sets_decay = weight_decay_factor is None and rule.weight_decay_factor is not None
+        if sets_lr:
+            lr_factor = rule.lr_factor
+        if sets_decay:
+            weight_decay_factor = rule.weight_decay_factor
+        if sets_lr or sets_decay:
+            used.append(rule.name)
+    return _Decision(
+        group="+".join(used) or DEFAULT_GROUP,
+        lr_factor=1.0 if lr_factor is None else lr_factor,
+        weight_decay_factor=1.0 if weight_decay_factor is None else weight_decay_factor,
+    )
+
+
+def get_param_groups(
+    model: nn.Module,
+    *,
+    base_lr: float,
+    weight_decay: float,
+    rules: Iterable[ParamRule | Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Put every trainable parameter of ``model`` into exactly one named optimiser group.
+
+    For the learning rate the first matching rule that sets ``lr_factor`` decides, for the weight decay the first that
+    sets ``weight_decay_factor``. Parameters with the same deciding rules share a group; what no rule names is
+    "default". A parameter that several modules share is counted once.
+
+    Args:
+        base_lr: learning rate of the default group.
+        weight_decay: weight decay of the default group.
+        rules: `ParamRule` objects or mappings of their fields.
+
+    Returns:
+        Groups {"name", "params", "lr", "weight_decay"} for a torch optimiser, in order of first appearance.
+
+    Raises:
+        ConfigError: a shared parameter whose names fall under different rules.
+    """
+    parsed = [rule if isinstance(rule, ParamRule) else ParamRule(**rule) for rule in rules]
+    first_name: dict[int, str] = {}
+    groups: dict[_Decision, dict[str, Any]] = {}
+    matched: set[str] = set()
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        # a frozen parameter also counts as matched: freezing the backbone does not make its rule a mistake
+        matched.update(rule.name for rule in parsed if rule.matches(name))
+        if not parameter.requires_grad:
+            continue
+        decision = _decide(name, parsed)
+        if id(parameter) in first_name:
+            other = first_name[id(parameter)]
+            if _decide(other, parsed) != decision:
+                raise ConfigError(
+                    f'the parameter shared as "{other}" and "{name}" falls under different optimiser rules '
+                    f'("{_decide(other, parsed).group}", "{decision.group}"); make one rule match both names'
+                )
+            continue
+        first_name[id(parameter)] = name
+        group = groups.setdefault(
+            decision,
+            {
+                "name": decision.group,
+                "params": [],
+                "lr": base_lr * decision.lr_factor,
+                "weight_decay": weight_decay * decision.weight_decay_factor,
+            },
+        )
+        group["params"].append(parameter)
+    for rule in parsed:
+        if rule.name not in matched:
+            # not an error: one rule list serves models with and without deformable attention
+            logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(rule.contains))
+    return list(groups.values())
+
+
+def describe_param_groups(groups: Iterable[Mapping[str, Any]]) -> str:
+    """A table of the groups: name, tensors, parameters, learning rate, weight decay."""
+    rows = [
+        (
+            group.get("name", "?"),
+            len(group["params"]),
+            f"{sum(parameter.numel() for parameter in group['params']):,}",
+            f"{group['lr']:g}",
+            f"{group.get('weight_decay', 0.0):g}",
+        )
+        for group in groups
+    ]
+    return tabulate(
+        rows,
+        headers=("group", "tensors", "parameters", "lr", "weight decay"),
+        tablefmt="pipe",
+        colalign=("left", "right", "right", "right", "right"),
+        disable_numparse=True,
+    )

@@ -1,0 +1,257 @@
+"""Building the parts of a run from its resolved config, training, and evaluating."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.config import instantiate
+from detectron2.engine import hooks as d2_hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ..checkpoint.loading import SafeCheckpointer
+from ..data import resolve_dataset
+from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
+from .distributed import resolve_device, unwrap, wrap_ddp
+from .errors import ConfigError, ResumeError
+from .hooks import Evaluate, ProgressPrinter, Results, SaveCheckpoints, SetLearningRate, keep_lines_until
+from .optim import describe_param_groups
+from .precision import Precision
+from .schedule import build_schedule
+from .seeding import seed_everything, set_random_state
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def resolve(cfg: DictConfig) -> int:
+    """Fill in what the data set decides (``dataset.num_classes``, files of a generated one), in place.
+
+    Returns:
+        The number of training images.
+    """
+    if comm.is_main_process():
+        resolve_dataset(cfg.dataset)  # may draw the data set: one process does, the others then find it
+    comm.synchronize()
+    return resolve_dataset(cfg.dataset).num_images
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model on its device, initialised from ``train.seed`` alike in every process."""
+    settings = train_settings(cfg)
+    seed_everything(settings.seed)
+    model = instantiate(cfg.model).to(resolve_device(settings.device))
+    seed_everything(settings.seed + comm.get_rank())  # dropout differs between the processes
+    return model
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over ``model``, with the groups that ``optimizer.params`` describes."""
+    node = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True}).optimizer
+    node.params.model = model
+    optimizer = instantiate(node)
+    logger.info("optimiser %s\n%s", type(optimizer).__name__, describe_param_groups(optimizer.param_groups))
+    return optimizer
+
+
+class Evaluation:
+    """The config's evaluator over its test loader, in float32; the data set is loaded at the first call.
+
+    Every process must call it; the results are those of the main one, {} on the others.
+    """
+
+    def __init__(self, cfg: DictConfig, model: nn.Module) -> None:
+        self.cfg = cfg
+        # not a wrapped model: processes may have different numbers of batches, and its forward pass communicates
+        self.model = unwrap(model)
+        self._loader: Any = None
+
+    def __call__(self) -> Results:
+        if self._loader is None:
+            self._loader = instantiate(self.cfg.dataloader.test)
+        evaluator = instantiate(self.cfg.dataloader.evaluator)
+        results = inference_on_dataset(self.model, self._loader, evaluator) or {}
+        if comm.is_main_process():
+            print_csv_format(results)
+        return results
+
+
+def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
+    """``--eval-only``: the weights of ``train.init_checkpoint``, or with ``resume`` the run's latest."""
+    settings = train_settings(cfg)
+    model = build_model(cfg)
+    checkpointer = SafeCheckpointer(model, settings.output_dir)
+    if not settings.init_checkpoint and not (resume and checkpointer.has_checkpoint()):
+        logger.warning("no train.init_checkpoint is given: the untrained model is evaluated")
+    checkpointer.resume_or_load(settings.init_checkpoint, resume=resume)
+    return Evaluation(cfg, model)()
+
+
+def run_training(cfg: DictConfig, num_images: int, *, resume: bool = False) -> Results:
+    """Train to the end of the schedule.
+
+    Args:
+        cfg: resolved (`resolve`).
+        num_images: of the training set, as `resolve` returned it.
+        resume: continue from the latest checkpoint in ``train.output_dir``, or start where there is none.
+
+    Returns:
+        The results of the last evaluation; {} except on the main process.
+    """
+    settings = train_settings(cfg)
+    settings.check_world_size(comm.get_world_size())
+    loader = instantiate(cfg.dataloader.train)
+    length = run_length(cfg, getattr(loader, "num_images", num_images))  # the loader may have dropped faulty images
+    if comm.is_main_process():
+        os.makedirs(settings.output_dir, exist_ok=True)
+        save_resolved(cfg, settings.output_dir)
+    comm.synchronize()
+    logger.info(
+        "%d images, %d per step: %d iterations an epoch, %d in all",
+        length.num_images, settings.batch_size, length.iterations_per_epoch, length.max_iter,
+    )  # fmt: skip
+    trainer, checkpointer = build_trainer(cfg, length)
+    random_states = _load(trainer, checkpointer, cfg, length, resume=resume)
+    loader.start_iter = trainer.start_iter
+    trainer.set_data(iter(loader))
+    if random_states is not None:
+        set_random_state(random_states)  # last: building the loader draws numbers too
+    trainer.train(trainer.start_iter, length.max_iter)
+    return next(hook.latest for hook in trainer._hooks if isinstance(hook, Evaluate))
+
+
+def build_trainer(cfg: DictConfig, length: RunLength) -> tuple[Trainer, SafeCheckpointer]:
+    """Model, optimiser, trainer, hooks and checkpointer of a resolved config."""
+    settings = train_settings(cfg)
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    device = next(model.parameters()).device
+    trainer = Trainer(
+        model=wrap_ddp(model, **settings.ddp),
+        optimizer=optimizer,
+        precision=Precision(name=settings.precision, device=device),
+        accumulate=settings.accumulate,
+        clip_grad=settings.clip_grad,
+        log_period=settings.log_period,
+        output_dir=settings.output_dir,
+    )
+    trainer.model.train()
+    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer)
+    trainer.register_hooks(
+        [
+            d2_hooks.IterationTimer(),
+            SetLearningRate(
+                optimizer=optimizer, schedule=build_schedule(schedule_settings(cfg), length.iterations_per_epoch)
+            ),
+            SaveCheckpoints(
+                checkpointer=checkpointer,
+                period=length.checkpoint_period,
+                max_to_keep=settings.checkpoint.max_to_keep,
+                run=_identity(cfg, length),
+            ),
+            Evaluate(
+                evaluate=Evaluation(cfg, model),
+                period=length.eval_period,
+                checkpointer=checkpointer,
+                best_metric=settings.best_metric,
+                untrained=settings.eval_untrained,
+            ),
+        ]
+    )
+    return trainer, checkpointer
+
+
+def _writers(output_dir: str, length: RunLength) -> list[EventWriter]:
+    return [
+        ProgressPrinter(max_iter=length.max_iter, iterations_per_epoch=length.iterations_per_epoch),
+        JSONWriter(os.path.join(output_dir, "metrics.json")),
+        TensorboardXWriter(output_dir),
+    ]
+
+
+def _identity(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
+    """What must not change between a run and its continuation, and what is worth a warning."""
+    settings = train_settings(cfg)
+    return {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "num_images": length.num_images,
+        "world_size": comm.get_world_size(),
+        "max_iter": length.max_iter,
+        "precision": settings.precision,
+    }
+
+
+# the meaning of "iteration" and the order of the images hang on these
+_MUST_AGREE = ("batch_size", "seed", "num_images")
+
+
+def _load(
+    trainer: Trainer, checkpointer: SafeCheckpointer, cfg: DictConfig, length: RunLength, *, resume: bool
+) -> dict[str, Any] | None:
+    """Set weights, state and ``trainer.start_iter``, register the writers; this process's random state, if it is known.
+
+    Raises:
+        ResumeError: the checkpoint belongs to a run with other settings or another model.
+    """
+    settings = train_settings(cfg)
+    resuming = resume and checkpointer.has_checkpoint()
+    random_state = None
+    if resume and not resuming:
+        logger.warning("--resume: there is no checkpoint in %s yet; starting from the beginning", settings.output_dir)
+    if resuming:
+        random_state = _resume(trainer, checkpointer, _identity(cfg, length))
+    else:
+        checkpointer.load(settings.init_checkpoint, checkpointables=[])
+        trainer.start_iter = 0
+    if comm.is_main_process():
+        keep_lines_until(os.path.join(settings.output_dir, "metrics.json"), trainer.start_iter - 1)
+        writers = d2_hooks.PeriodicWriter(_writers(settings.output_dir, length), period=settings.log_period)
+        trainer.register_hooks([writers])
+    return random_state
+
+
+def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> dict[str, Any] | None:
+    path = checkpointer.get_checkpoint_file()
+    try:
+        extra = checkpointer.load(path)
+    except (ValueError, KeyError) as error:
+        raise ResumeError(f"{path} does not fit this config's model or optimiser: {error}") from error
+    if checkpointer.report is not None and not checkpointer.report.complete:
+        raise ResumeError(
+            f"{path} holds another model; to start from its weights use train.init_checkpoint without --resume\n"
+            f"{checkpointer.report.table()}"
+        )
+    if "run" not in extra or "iteration" not in extra:
+        raise ResumeError(f"{path} was not written by this trainer; use train.init_checkpoint without --resume")
+    before = extra["run"]
+    for key, value in identity.items():
+        if before.get(key) == value:
+            continue
+        if key in _MUST_AGREE:
+            raise ResumeError(
+                f"{path} is of a run with {key}={before.get(key)}, now it is {value}: the data order and the schedule "
+                f"would not go on where they stopped. Set {key} back, or start a new run with train.init_checkpoint"
+            )
+        logger.warning("resuming with %s=%s; it was %s", key, value, before.get(key))
+    trainer.start_iter = int(extra["iteration"]) + 1
+    logger.info("resuming %s after %d steps", path, trainer.start_iter)
+    states = extra.get("random_states") or []
+    if len(states) != comm.get_world_size():
+        # the order of the data does not depend on the number of processes, dropout does
+        seed_everything(identity["seed"] + trainer.start_iter * 1000 + comm.get_rank())
+        return None
+    return states[comm.get_rank()]
+
+
+def check_devices(cfg: DictConfig) -> None:
+    """Refuse, before processes are started, a device that this machine has not."""
+    if not isinstance(cfg.train.device, str):
+        raise ConfigError(f"train.device must be a string, not {cfg.train.device!r}")
+    resolve_device(cfg.train.device)

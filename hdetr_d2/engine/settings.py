@@ -1,0 +1,145 @@
+"""The ``train`` node of a config as a checked object."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+T = TypeVar("T")
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipGradSettings:
+    """Clipping of the norm of the whole model's gradient to ``max_norm``."""
+
+    max_norm: float
+    norm_type: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSettings:
+    """A checkpoint every ``period_epochs`` epochs (0: only at the end), of which the ``max_to_keep`` latest stay."""
+
+    period_epochs: float
+    max_to_keep: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How a run is carried out.
+
+    Args:
+        output_dir: everything that the run writes goes here.
+        init_checkpoint: weights to start from, or "".
+        device: "auto" is CUDA where there is any, else the CPU.
+        precision: of the forward pass; parameters, matching and the optimiser stay float32.
+        seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
+        batch_size: images per optimiser step, over all processes and accumulation steps.
+        accumulate: micro-batches per optimiser step.
+        clip_grad: None does not clip (the norm is logged all the same).
+        checkpoint: when to save and what to keep.
+        eval_period_epochs: 0 evaluates only at the end.
+        eval_untrained: also evaluate before the first step, for the comparison.
+        best_metric: "task/metric" of the evaluator; the weights with its largest value are kept as ``model_best.pth``.
+        log_period: iterations between two lines of the log; losses are means over that period.
+        ddp: further arguments of ``torch.nn.parallel.DistributedDataParallel``.
+    """
+
+    output_dir: str
+    init_checkpoint: str
+    device: str
+    precision: str
+    seed: int
+    batch_size: int
+    accumulate: int
+    clip_grad: ClipGradSettings | None
+    checkpoint: CheckpointSettings
+    eval_period_epochs: float
+    eval_untrained: bool
+    best_metric: str
+    log_period: int
+    ddp: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f'train.precision must be one of {", ".join(PRECISIONS)}, not "{self.precision}"')
+        for name in ("batch_size", "accumulate", "log_period"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train.{name} must be at least 1, not {getattr(self, name)}")
+        if self.checkpoint.max_to_keep < 1:
+            raise ConfigError(f"train.checkpoint.max_to_keep must be at least 1, not {self.checkpoint.max_to_keep}")
+        if self.clip_grad is not None and not self.clip_grad.max_norm > 0:
+            raise ConfigError("train.clip_grad.max_norm must be positive; train.clip_grad=null turns clipping off")
+
+    @classmethod
+    def from_config(cls, node: Mapping[str, Any]) -> TrainSettings:
+        return from_mapping(cls, node, "train")
+
+    def check_world_size(self, world_size: int) -> None:
+        """Refuse a batch that cannot be shared evenly among ``world_size`` processes and the accumulation steps."""
+        if self.batch_size % (world_size * self.accumulate):
+            raise ConfigError(
+                f"train.batch_size={self.batch_size} cannot be divided among {world_size} process(es) and "
+                f"train.accumulate={self.accumulate}; choose a multiple of {world_size * self.accumulate}"
+            )
+
+
+def unknown_key_hint(key: str, known: typing.Iterable[str]) -> str:
+    """What to say after "no such key": the nearest names, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(key, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+
+
+def from_mapping(cls: type[T], node: Mapping[str, Any], where: str) -> T:
+    """Build the dataclass ``cls`` from a config node, refusing unknown, missing and wrongly typed fields.
+
+    Args:
+        node: a resolved mapping, with nested mappings for nested dataclasses.
+        where: the node's dotted name, for messages.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in node:
+        if key not in fields:
+            raise ConfigError(f"{where}.{key} is not a setting; {unknown_key_hint(str(key), fields)}")
+    missing = sorted(fields - set(node))
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}; start from configs/common/{where}.py")
+    return cls(**{name: _convert(hints[name], node[name], f"{where}.{name}") for name in fields})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check ``value`` against the annotation ``hint``; numbers widen from int to float, lists become tuples."""
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, not {value!r}")
+        return from_mapping(typing.cast(type, hint), value, where)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        item = typing.get_args(hint)[0]
+        if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
+            raise ConfigError(f"{where} must be a list, not {value!r}")
+        return tuple(_convert(item, entry, where) for entry in value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a mapping, not {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}")
+    return value

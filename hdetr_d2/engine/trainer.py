@@ -1,0 +1,235 @@
+"""The training loop's one step, for every model and every way to run it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.engine import TrainerBase
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..checkpoint.loading import write_atomically
+from .distributed import all_reduce_mean, unwrap
+from .precision import Precision
+from .settings import ClipGradSettings
+
+logger = logging.getLogger(__name__)
+
+Batch = Sequence[Mapping[str, Any]]
+
+
+class Trainer(TrainerBase):
+    """Detectron2's loop and hooks around one optimiser step with accumulation, mixed precision and clipping.
+
+    Everything that happens around a step (schedule, checkpoints, evaluation, logs) is a hook. Losses leave the device
+    once every ``log_period`` steps, as one tensor.
+
+    Args:
+        model: returns a dict of weighted scalar losses, with the same keys at every step; wrapped in
+            DistributedDataParallel where there are several processes. Its attribute ``progress`` is set to
+            iteration / max_iter before each step.
+        optimizer: over the model's parameters.
+        precision: of the forward pass.
+        accumulate: micro-batches per step. Their losses are weighted by their numbers of targets, so that the step
+            equals that of one large batch whose loss is divided by the number of its targets.
+        clip_grad: None does not clip.
+        log_period: steps between two transfers of losses to the event storage.
+        output_dir: where the state is saved when a loss or gradient is not finite.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        precision: Precision,
+        accumulate: int = 1,
+        clip_grad: ClipGradSettings | None = None,
+        log_period: int = 20,
+        output_dir: str = "",
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer = optimizer
+        self.precision = precision
+        self.accumulate = accumulate
+        self.clip_grad = clip_grad
+        self.output_dir = output_dir
+        self.log_period = log_period
+        self.skipped_steps = 0
+        self._batches: Iterator[Batch] = iter(())
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._loss_names: tuple[str, ...] = ()
+        self._loss_sum: Tensor | None = None
+        self._norm_sum: Tensor | None = None
+        self._summed_steps = 0
+
+    def set_data(self, batches: Iterator[Batch]) -> None:
+        """Give the micro-batches of this process, from the first step that will run.
+
+        Args:
+            batches: endless; ``accumulate`` of them make a step.
+        """
+        self._batches = batches
+
+    def run_step(self) -> None:
+        """One optimiser step."""
+        module = unwrap(self.model)
+        if not module.training:
+            raise RuntimeError("the model was left in evaluation mode")
+        start = time.perf_counter()
+        batches = [next(self._batches) for _ in range(self.accumulate)]
+        data_time = time.perf_counter() - start
+
+        module.progress = self.iter / self.max_iter  # type: ignore[assignment]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._forward_backward(batches)
+        self.precision.scaler.unscale_(self.optimizer)
+        limit = self.clip_grad
+        norm = nn.utils.clip_grad_norm_(
+            self._parameters,
+            max_norm=limit.max_norm if limit else float("inf"),
+            norm_type=limit.norm_type if limit else 2.0,
+        )
+        self._check_finite(losses, norm, batches)
+        scale = self.precision.scaler.get_scale()
+        self.precision.scaler.step(self.optimizer)
+        self.precision.scaler.update()
+        if self.precision.scaler.get_scale() < scale:
+            self.skipped_steps += 1
+        self._log(losses, norm, data_time)
+
+    def _forward_backward(self, batches: Sequence[Batch]) -> Tensor:
+        """Accumulate the gradient of a step; the step's losses, detached, (number of losses,) float32."""
+        device = self._parameters[0].device
+        total: Tensor | None = None
+        for index, (batch, weight) in enumerate(zip(batches, micro_batch_weights(batches, device), strict=True)):
+            last = index + 1 == len(batches)
+            synchronise_later = isinstance(self.model, DistributedDataParallel) and not last
+            with self.model.no_sync() if synchronise_later else nullcontext():  # type: ignore[operator]
+                with self.precision.autocast():
+                    losses = self.model(batch)
+                vector = self._as_vector(losses) * weight
+                self.precision.scaler.scale(vector.sum()).backward()
+            total = vector.detach() if total is None else total + vector.detach()
+        assert total is not None
+        return total
+
+    def _as_vector(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The losses in the order of their names, float32."""
+        names = tuple(sorted(losses))
+        if not self._loss_names:
+            self._loss_names = names
+        if names != self._loss_names:
+            raise RuntimeError(
+                f"the model's losses changed from {sorted(self._loss_names)} to {sorted(names)}; "
+                "every step and every process must have the same"
+            )
+        return torch.stack([losses[name].float() for name in names])
+
+    def _check_finite(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
+        """Stop before the optimiser has seen a loss or gradient that is not finite; one scalar leaves the device."""
+        finite = losses.isfinite().all()
+        if not self.precision.scales:
+            # gradients are averaged over the processes, so that all see the same norm; each has its own losses
+            finite = finite & norm.isfinite()
+        elif self.precision.scaler.get_scale() < Precision.MIN_SCALE:
+            finite = torch.zeros_like(finite)
+        flag = finite.to(torch.uint8)
+        if comm.get_world_size() > 1:
+            dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+        if flag.item():
+            return
+        self._save_and_stop(losses, norm, batches)
+
+    def _save_and_stop(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
+        """Save the state before this step with the step's batches, and raise."""
+        mine = {
+            "rank": comm.get_rank(),
+            "losses": dict(zip(self._loss_names, losses.tolist(), strict=True)),
+            "gradient_norm": norm.item(),
+            "images": [
+                {key: sample.get(key) for key in ("file_name", "image_id")} for batch in batches for sample in batch
+            ],
+        }
+        processes = comm.all_gather(mine)
+        path = os.path.join(self.output_dir, f"nonfinite_{self.iter:07d}.pth")
+        if comm.is_main_process() and self.output_dir:
+            state = {"model": unwrap(self.model).state_dict(), "trainer": self.state_dict(), "processes": processes}
+            write_atomically(path, lambda file: torch.save(state, file))
+        comm.synchronize()  # no process may end the job before the file is complete
+        lines = []
+        for process in processes:
+            bad = [name for name, value in process["losses"].items() if not _is_finite(value)]
+            what = f"losses not finite: {', '.join(bad)}" if bad else f"gradient norm {process['gradient_norm']}"
+            names = ", ".join(str(image["file_name"]) for image in process["images"])
+            lines.append(f"  process {process['rank']}: {what}; images: {names}")
+        raise FloatingPointError(
+            f"a loss or the gradient is not finite at iteration {self.iter}; the state before this step is in {path}\n"
+            + "\n".join(lines)
+        )
+
+    def _log(self, losses: Tensor, norm: Tensor, data_time: float) -> None:
+        """Add up on the device; every ``log_period`` steps put the means into the event storage."""
+        norm = torch.where(norm.isfinite(), norm.detach(), 0.0).float()  # fp16: of a step that the scaler skips
+        self._loss_sum = losses if self._loss_sum is None else self._loss_sum + losses
+        self._norm_sum = norm if self._norm_sum is None else self._norm_sum + norm
+        self._summed_steps += 1
+        self.storage.put_scalar("data_time", data_time)
+        next_iter = self.iter + 1
+        if next_iter % self.log_period and next_iter != self.max_iter:
+            return
+        means = torch.cat([self._loss_sum, self._norm_sum.reshape(1)]) / self._summed_steps
+        *values, norm_value = all_reduce_mean(means).tolist()
+        self._loss_sum = self._norm_sum = None
+        self._summed_steps = 0
+        named = dict(zip(self._loss_names, values, strict=True))
+        self.storage.put_scalar("total_loss", sum(values), smoothing_hint=False)
+        for name, value in named.items():
+            self.storage.put_scalar(name, value, smoothing_hint=False)
+        self.storage.put_scalar("gradient_norm", norm_value, smoothing_hint=False)
+        if self.precision.scales:
+            self.storage.put_scalar("gradient_scale", self.precision.scaler.get_scale(), smoothing_hint=False)
+            self.storage.put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the loop, its hooks, the optimiser and the gradient scaler."""
+        state = super().state_dict()
+        state["optimizer"] = self.optimizer.state_dict()
+        state["scaler"] = self.precision.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(dict(state_dict))
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        if self.precision.scales and state_dict["scaler"]:
+            self.precision.scaler.load_state_dict(state_dict["scaler"])
+
+
+def micro_batch_weights(batches: Sequence[Batch], device: torch.device) -> Sequence[Tensor | float]:
+    """What each micro-batch's losses are multiplied by, so that their sum is the loss of all of them together.
+
+    A micro-batch's loss is divided by n_i, its number of targets averaged over the processes and at least 1. The whole
+    step's should be divided by the sum over its micro-batches: the weight is max(n_i, 1) / max(sum of n_i, 1).
+
+    Args:
+        batches: the micro-batches of this process, with Detectron2 ``instances``.
+        device: of the returned tensors; collectives run there.
+    """
+    if len(batches) == 1:
+        return [1.0]
+    counts = [sum(len(sample["instances"]) for sample in batch) for batch in batches]
+    mean_counts = all_reduce_mean(torch.tensor(counts, dtype=torch.float32, device=device))
+    return list((mean_counts.clamp(min=1) / mean_counts.sum().clamp(min=1)).unbind())
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0
