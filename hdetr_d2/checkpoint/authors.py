@@ -134,7 +134,7 @@ def to_authors(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> dict[st
     queries = []
     for key, value in state.items():
         if key.startswith(("transformer.query_source.content.", "transformer.query_source.embed.")):
-            queries.append((f".{PRIMARY}." not in key, value))
+            queries.append((not key.endswith(f".{PRIMARY}"), value))
         elif key.startswith("transformer.heads.encoder_"):
             head, rest = key.removeprefix("transformer.heads.encoder_").split(".", 1)
             renamed[f"{head}.{layout.num_layers}.{rest}"] = value
@@ -160,7 +160,7 @@ def to_authors(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> dict[st
 def _split_queries(table: Tensor, num_queries: int, layout: AuthorsLayout) -> dict[str, Tensor]:
     kind = "content" if layout.two_stage else "embed"
     groups = {PRIMARY: table[:num_queries], HybridBranch.group: table[num_queries:]}
-    return {f"transformer.query_source.{kind}.{name}.weight": rows for name, rows in groups.items() if len(rows)}
+    return {f"transformer.query_source.{kind}.{name}": rows for name, rows in groups.items() if len(rows)}
 
 
 def _arrange_heads(state: dict[str, Tensor], layout: AuthorsLayout) -> dict[str, Tensor]:

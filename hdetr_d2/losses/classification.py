@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,13 +52,13 @@ class _NegativeFocal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, alpha: float, gamma: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, alpha: float, gamma: float) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(logits)
         ctx.alpha, ctx.gamma = alpha, gamma
         return ((1 - alpha) * logits.sigmoid() ** gamma * F.softplus(logits)).sum((1, 2))
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         (logits,) = ctx.saved_tensors
         p = logits.sigmoid()
         slope = (1 - ctx.alpha) * p**ctx.gamma * (ctx.gamma * (1 - p) * F.softplus(logits) + p)

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import torch
 from torch import nn
 
 from hdetr_d2.layers import MLP
@@ -46,13 +47,12 @@ class PredictionHeads(nn.Module):
         class_head = nn.Linear(embed_dim, num_classes)
         nn.init.constant_(class_head.bias, -math.log((1 - prior) / prior))
         box_head = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=4, num_layers=3)
-        nn.init.zeros_(box_head.layers[-1].weight)
-        nn.init.zeros_(box_head.layers[-1].bias)
+        box_head.start_at(torch.zeros(4))
         count = 1 if shared else num_layers
         self.class_embed = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
         self.bbox_embed = nn.ModuleList(copy.deepcopy(box_head) for _ in range(count))
         if initial_size:
-            nn.init.constant_(self.bbox_embed[0].layers[-1].bias[2:], -2.0)
+            self.of_layer(0)[1].start_at(torch.tensor([0.0, 0.0, -2.0, -2.0]))
         self.encoder = encoder
         if encoder == "own":
             self.encoder_class_embed = copy.deepcopy(class_head)

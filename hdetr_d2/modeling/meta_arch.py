@@ -37,6 +37,9 @@ class DETR(nn.Module):
         progress: part of training done, in [0, 1); set by the trainer before each step, read by the supervision.
     """
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,

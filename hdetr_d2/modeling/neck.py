@@ -43,7 +43,7 @@ class ChannelMapper(nn.Module):
         )
         for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
+            nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
 
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Map features by name, (B, C_i, H_i, W_i), to ``num_levels`` maps (B, C, H_l, W_l), finest first."""

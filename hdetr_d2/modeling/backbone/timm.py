@@ -48,7 +48,7 @@ class TimmBackbone(Backbone):
         arguments = dict(model_args or {})
         if name.startswith("swin"):
             arguments.setdefault("strict_img_size", False)  # windows need not divide what detectors feed
-        body = timm.create_model(
+        body: Any = timm.create_model(
             name, pretrained=pretrained, checkpoint_path=checkpoint_path, features_only=True, **arguments
         )
         reductions, channels = body.feature_info.reduction(), body.feature_info.channels()
@@ -60,7 +60,7 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = {feature: STRIDES[feature] for feature in out_features}
         self._out_feature_channels = {feature: channels[index] for feature, index in self._index.items()}
         self._channels_last = getattr(body, "output_fmt", None) == "NHWC"
-        self.body = freeze_batch_norm_2d(body) if frozen_norm else body
+        self.body: Any = freeze_batch_norm_2d(body) if frozen_norm else body
         if checkpoint_activations:
             self.body.set_grad_checkpointing(True)
         self._freeze(freeze_at)

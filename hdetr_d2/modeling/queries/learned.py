@@ -21,7 +21,7 @@ class LearnedQueries(QuerySource):
     def __init__(self, *, num_queries: int = 300, embed_dim: int = 256) -> None:
         super().__init__(num_queries=num_queries)
         self.embed_dim = embed_dim
-        self.embed = nn.ModuleDict()
+        self.embed = nn.ParameterDict()
         self.reference_points = nn.Linear(embed_dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
@@ -29,7 +29,7 @@ class LearnedQueries(QuerySource):
 
     def _add_parameters(self, spec: GroupSpec) -> None:
         # One table of (position, content) a group, as the authors' query_embed.
-        self.embed[spec.name] = nn.Embedding(spec.num_queries, 2 * self.embed_dim)
+        self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, 2 * self.embed_dim))
 
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
@@ -39,7 +39,7 @@ class LearnedQueries(QuerySource):
         batch = memory.tokens.shape[0]
         groups = []
         for spec in self.specs if training else self.specs[:1]:
-            table = self.embed[spec.name].weight
+            table = self.embed[spec.name]
             position, content = table.expand(batch, *table.shape).split(self.embed_dim, dim=-1)
             with torch.autocast(device_type=table.device.type, enabled=False):
                 reference = self.reference_points(position).sigmoid()

@@ -83,12 +83,12 @@ class TwoStageQueries(QuerySource):
         self.pos_trans_norm = nn.LayerNorm(2 * embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
         nn.init.xavier_uniform_(self.pos_trans.weight)
-        self.content = nn.ModuleDict()
+        self.content = nn.ParameterDict()
         self._add_parameters(self.specs[0])
 
     def _add_parameters(self, spec: GroupSpec) -> None:
         if self.mixed:
-            self.content[spec.name] = nn.Embedding(spec.num_queries, self.embed_dim)
+            self.content[spec.name] = nn.Parameter(torch.randn(spec.num_queries, self.embed_dim))
 
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
@@ -131,7 +131,7 @@ class TwoStageQueries(QuerySource):
             start = part.stop
             content = box_content[:, part]
             if self.mixed:
-                learned = self.content[spec.name].weight[: part.stop - part.start]
+                learned = self.content[spec.name][: part.stop - part.start]
                 content = learned.expand(reference.shape[0], *learned.shape)
             group = QueryGroup(
                 name=spec.name, content=content, reference=reference[:, part], position=position[:, part]
