@@ -1,0 +1,284 @@
+"""Pictures of data, predictions and training: boxes on images, sheets of several images, curves of runs."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .data.errors import DatasetError
+from .data.images import read_rgb_image
+
+_GAP = 8
+_PAPER = (255, 255, 255)
+_INK = (30, 30, 30)
+
+
+@dataclass(frozen=True)
+class DrawnBox:
+    """A box to draw: XYXY in pixels of the image, class id (contiguous, decides the colour), text beside it."""
+
+    xyxy: tuple[float, float, float, float]
+    class_id: int
+    text: str
+
+
+def class_colour(class_id: int) -> tuple[int, int, int]:
+    """A vivid RGB colour; neighbouring ids are far apart (the golden angle around the colour wheel)."""
+    hue = (0.07 + class_id * 0.61803398875) % 1.0
+    value = (1.0, 0.8)[class_id // 7 % 2]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, OSError):  # Pillow 10.0, or one without FreeType: a fixed small font
+        return ImageFont.load_default()
+
+
+def draw_boxes(image: Image.Image, boxes: Sequence[DrawnBox], *, long_side: int = 480) -> Image.Image:
+    """Draws boxes with labels on a copy of an image, enlarged or reduced so that lines and labels are readable.
+
+    Args:
+        image: RGB.
+        boxes: drawn large ones first, so that small ones stay visible.
+        long_side: of the result, in pixels.
+    """
+    scale = long_side / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = image.resize(size, Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(canvas)
+    font = _font(max(10, long_side // 40))
+    thickness = max(1, long_side // 240)
+
+    def area(box: DrawnBox) -> float:
+        return (box.xyxy[2] - box.xyxy[0]) * (box.xyxy[3] - box.xyxy[1])
+
+    ordered = sorted(boxes, key=area, reverse=True)
+    for box in ordered:
+        corners = [v * scale for v in box.xyxy]
+        pen.rectangle(corners, outline=class_colour(box.class_id), width=thickness)
+    for box in ordered:
+        if box.text:
+            _draw_label(pen, box, (box.xyxy[0] * scale, box.xyxy[1] * scale), size, font)
+    return canvas
+
+
+def _draw_label(
+    pen: ImageDraw.ImageDraw, box: DrawnBox, corner: tuple[float, float], size: tuple[int, int], font: Any
+) -> None:
+    """The text on a plate of the class's colour above the box, or inside it where there is no room above."""
+    left, top, right, bottom = pen.textbbox((0, 0), box.text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = min(max(corner[0], 0), max(size[0] - width, 0))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    colour = class_colour(box.class_id)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    dark = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    pen.text((x + 2 - left, y + 2 - top), box.text, fill=(0, 0, 0) if dark else (255, 255, 255), font=font)
+
+
+def truth_boxes(record: Mapping[str, Any], names: Sequence[str]) -> list[DrawnBox]:
+    """The annotations of a dataset dict (XYXY_ABS, as ``load_dataset_dicts`` gives them)."""
+    return [
+        DrawnBox(
+            tuple(a["bbox"]), a["category_id"], names[a["category_id"]] + (" (crowd)" if a.get("iscrowd", 0) else "")
+        )
+        for a in record["annotations"]
+    ]
+
+
+def load_predictions(
+    results_json: str | os.PathLike[str], contiguous_ids: Mapping[int, int]
+) -> dict[int, list[dict[str, Any]]]:
+    """COCO-style results by image id: bbox XYXY pixels, class_id contiguous, score; best first.
+
+    Args:
+        results_json: a list of {image_id, category_id, bbox (x, y, width, height), score}.
+        contiguous_ids: from the file's category ids to class ids.
+
+    Raises:
+        DatasetError: no such list, or a category that the dataset does not have.
+    """
+    try:
+        results = json.loads(Path(results_json).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{results_json}: cannot be read as json ({error})") from error
+    if not isinstance(results, list):
+        raise DatasetError(f"{results_json}: is no list of results but a {type(results).__name__}")
+    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for position, result in enumerate(results):
+        try:
+            x, y, width, height = result["bbox"]
+            class_id = contiguous_ids[result["category_id"]]
+            entry = {"bbox": (x, y, x + width, y + height), "class_id": class_id, "score": float(result["score"])}
+            by_image[result["image_id"]].append(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{results_json}: entry {position} cannot be used ({error!r}): {result}") from error
+    for entries in by_image.values():
+        entries.sort(key=lambda entry: -entry["score"])
+    return dict(by_image)
+
+
+def predicted_boxes(
+    predictions: Iterable[Mapping[str, Any]], names: Sequence[str], score_threshold: float
+) -> list[DrawnBox]:
+    """Those predictions of ``load_predictions`` that reach the threshold."""
+    return [
+        DrawnBox(tuple(p["bbox"]), p["class_id"], f"{names[p['class_id']]} {p['score']:.2f}")
+        for p in predictions
+        if p["score"] >= score_threshold
+    ]
+
+
+def comparison_sheet(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    names: Sequence[str],
+    predictions: Mapping[int, Sequence[Mapping[str, Any]]] | None = None,
+    score_threshold: float = 0.3,
+    columns: int = 2,
+    long_side: int = 480,
+) -> Image.Image:
+    """Images in a grid; with predictions, each as a pair of ground truth (left) and predictions (right).
+
+    Args:
+        records: dataset dicts.
+        names: class names by class id.
+        predictions: by image id, from ``load_predictions``; None draws the annotations alone.
+        score_threshold: predictions with a lower score are not drawn.
+        columns: images (pairs) in a row.
+        long_side: of one image in the sheet, in pixels.
+    """
+    if not records:
+        raise ValueError("there are no images to draw")
+    panels: list[Image.Image] = []
+    for record in records:
+        image = Image.fromarray(read_rgb_image(record["file_name"], height=record["height"], width=record["width"]))
+        title = os.path.basename(record["file_name"])
+        truth = draw_boxes(image, truth_boxes(record, names), long_side=long_side)
+        if predictions is None:
+            panels.append(_titled(truth, title))
+            continue
+        found = predicted_boxes(predictions.get(record["image_id"], ()), names, score_threshold)
+        drawn = draw_boxes(image, found, long_side=long_side)
+        pair = [_titled(truth, f"{title}: ground truth"), _titled(drawn, f"predictions, score >= {score_threshold:g}")]
+        panels.append(_grid(pair, columns=2, gap=2))
+    return _grid(panels, columns=columns, gap=_GAP)
+
+
+def _titled(image: Image.Image, title: str) -> Image.Image:
+    font = _font(max(11, max(image.size) // 34))
+    strip = max(11, max(image.size) // 34) + 8
+    panel = Image.new("RGB", (image.width, image.height + strip), _PAPER)
+    ImageDraw.Draw(panel).text((4, 3), title, fill=_INK, font=font)
+    panel.paste(image, (0, strip))
+    return panel
+
+
+def _grid(panels: Sequence[Image.Image], *, columns: int, gap: int) -> Image.Image:
+    columns = min(columns, len(panels))
+    width, height = max(p.width for p in panels), max(p.height for p in panels)
+    rows = math.ceil(len(panels) / columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), _PAPER)
+    for index, panel in enumerate(panels):
+        sheet.paste(panel, (index % columns * (width + gap), index // columns * (height + gap)))
+    return sheet
+
+
+def read_metrics(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
+    """The series of a Detectron2 metrics.json (one json object a line): name -> [(iteration, value), ...].
+
+    A run that was resumed has written some iterations twice; the later value counts. A last line that was cut off by a
+    crash is ignored, as are values that are not finite numbers.
+
+    Args:
+        path: the file, or the output folder that holds it.
+
+    Raises:
+        DatasetError: there is no such file.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / "metrics.json"
+    if not file.is_file():
+        raise DatasetError(f"there is no {file}; give a run's metrics.json or its output folder")
+    series: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        iteration = entry.get("iteration")
+        if iteration is None:
+            continue
+        for name, value in entry.items():
+            if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
+                series[name][int(iteration)] = float(value)
+    return {name: sorted(points.items()) for name, points in series.items()}
+
+
+def plot_runs(
+    runs: Mapping[str, str | os.PathLike[str]], output: str | os.PathLike[str], *, loss: str = "total_loss"
+) -> None:
+    """Draws loss and AP curves of one or several runs side by side into a PNG (or any format that Matplotlib knows).
+
+    Args:
+        runs: name in the legend -> metrics.json or output folder.
+        output: file to write.
+        loss: the series of the left diagram.
+
+    Raises:
+        DatasetError: a run has no metrics.json.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not runs:
+        raise ValueError("there are no runs to draw")
+    series = {name: read_metrics(path) for name, path in runs.items()}
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for index, (name, metrics) in enumerate(series.items()):
+        colour = f"C{index % 10}"
+        _plot_loss(left, name, metrics.get(loss, []), colour)
+        for metric, style in (("bbox/AP", "-"), ("bbox/AP50", "--")):
+            points = metrics.get(metric, [])
+            if points:
+                x, y = zip(*points)
+                label = f"{metric.partition('/')[2]}, {name}: {y[-1]:.1f}"
+                right.plot(x, y, style, marker="o", markersize=3, color=colour, label=label)
+    left.set(title=loss, xlabel="iteration", ylabel="loss")
+    right.set(title="COCO box AP on the validation set", xlabel="iteration", ylabel="AP (%)", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
+        else:
+            axes.text(0.5, 0.5, "nothing recorded", ha="center", va="center", transform=axes.transAxes)
+    figure.savefig(output, dpi=110)
+
+
+def _plot_loss(axes: Any, name: str, points: Sequence[tuple[int, float]], colour: str) -> None:
+    """The raw values faintly, and their running mean (exponential, over a twentieth of the run)."""
+    if not points:
+        return
+    iterations, values = zip(*points)
+    keep = 1.0 - 1.0 / max(1.0, len(values) / 20)
+    smooth, total = [], values[0]
+    for value in values:
+        total = keep * total + (1.0 - keep) * value
+        smooth.append(total)
+    axes.plot(iterations, values, color=colour, alpha=0.25, linewidth=0.8)
+    axes.plot(iterations, smooth, color=colour, label=name)

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Draws loss and AP curves of runs from their metrics.json.
+
+Example:
+    python tools/plot_metrics.py hybrid=output/hybrid one2one=output/one2one --output curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from hdetr_d2.data import DatasetError
+from hdetr_d2.visualization import plot_runs
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="output folder or metrics.json of a run, or NAME=PATH to name it")
+    parser.add_argument("--output", default="metrics.png", help="picture to write (default: %(default)s)")
+    parser.add_argument("--loss", default="total_loss", help="series of the left diagram (default: %(default)s)")
+    return parser.parse_args()
+
+
+def named(run: str) -> tuple[str, str]:
+    """(name in the legend, path); the name of the folder where none is given."""
+    if "=" in run and not Path(run).exists():
+        name, _, path = run.partition("=")
+        return name, path
+    path = Path(run).resolve()
+    return (path.parent if path.is_file() else path).name, run
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    runs = dict(named(run) for run in arguments.runs)
+    if len(runs) < len(arguments.runs):
+        print("error: two runs have the same name; name them as NAME=PATH", file=sys.stderr)
+        return 2
+    try:
+        plot_runs(runs, arguments.output, loss=arguments.loss)
+    except DatasetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
