@@ -77,8 +77,7 @@ class LearningRateSchedule:
         self.warmup = LinearParamScheduler(warmup_factor, 1.0)
 
     def __call__(self, iteration: int) -> float:
-        # fvcore turns the position back into an iteration by truncation, which can land one too low
-        factor = self.shape((iteration + 1e-6) / self.max_iter)
+        factor = self.shape(iteration / self.max_iter)
         if iteration < self.warmup_iters:
             factor *= self.warmup(iteration / self.warmup_iters)
         return factor

@@ -1,0 +1,23 @@
+import pytest
+import torch
+
+from tests.engine.toy import write_dataset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums in one order, so that runs can be compared bit by bit; and a forked child has no threads to miss."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> list[str]:
+    """Overrides that point the toy config at 12 training and 5 validation images."""
+    folder = tmp_path_factory.mktemp("toy_data")
+    write_dataset(folder / "train", 12, seed=0)
+    write_dataset(folder / "val", 5, seed=1)
+    return [
+        f"dataset.{split}.{key}={folder / split / file}"
+        for split in ("train", "val")
+        for key, file in (("json", "annotations.json"), ("images", "images"))
+    ]

@@ -1,0 +1,123 @@
+import pytest
+from detectron2.config import instantiate
+from omegaconf import OmegaConf
+
+from hdetr_d2.compat import load_config
+from hdetr_d2.engine import ConfigError
+from hdetr_d2.engine.config import find_config, load, run_length, train_settings
+from hdetr_d2.engine.overrides import apply_overrides
+from tests.engine.toy import CONFIG, losses, run_in_process
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("train.batchsize=2", "batch_size"),
+        ("trian.batch_size=2", "train"),
+        ("optimizer.learning_rate=1", "lr"),
+        ("model.dropuot=0.5", "dropout"),
+        ("train.clip_grad={max_nrom: 1}", "max_norm"),
+        ("train.seed.value=1", "seed"),
+        ("dataset.generate.seed=1", "null"),
+        ("optimizer.params.rules.7.lr_factor=1", "list of 2"),
+        ("dataloader.train.batch_size.x=1", "train.batch_size"),
+        ("train.seed", "key=value"),
+        ("~train.seed", "deleted"),
+        ("train.seed=1,2", r"\[a,b\]"),
+    ],
+)
+def test_an_override_without_effect_is_refused_with_a_hint(override, hint):
+    with pytest.raises(ConfigError, match=f"(?s){hint}"):
+        load(CONFIG, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.batch_size=8", "dataloader.train.batch_size", 8),  # through its interpolation
+        ("optimizer.lr=0.5", "optimizer.params.base_lr", 0.5),
+        ("optimizer.params.rules.0.lr_factor=0.3", "optimizer.params.rules.0.lr_factor", 0.3),
+        ("optimizer.eps=1e-6", "optimizer.eps", 1e-6),  # a parameter of AdamW that the config does not state
+        ("dataloader.train.num_workers=3", "dataloader.train.num_workers", 3),
+        ("dataset.generate={seed: 3}", "dataset.generate.seed", 3),
+        ("train.clip_grad=null", "train.clip_grad", None),
+        ("+mine.note=a", "mine.note", "a"),
+        ("train.init_checkpoint=", "train.init_checkpoint", ""),
+    ],
+)
+def test_an_override_reaches_what_follows_from_it(override, key, value):
+    assert OmegaConf.select(load(CONFIG, [override]), key) == value
+
+
+def test_settings_that_a_config_file_misspells_are_refused_too():
+    cfg = load(CONFIG)
+    cfg.train.eval_perod_epochs = 3
+    with pytest.raises(ConfigError, match="eval_period_epochs"):
+        train_settings(cfg)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batch_size=0", "at least 1"),
+        ("train.batch_size=four", "type int"),
+        ("train.precision=fp8", "bf16"),
+        ("train.clip_grad.max_norm=0", "clip_grad=null"),
+        ("train.checkpoint.max_to_keep=0", "max_to_keep"),
+    ],
+)
+def test_impossible_settings_are_refused(override, message):
+    with pytest.raises(ConfigError, match=message):
+        train_settings(load(CONFIG, [override]))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ConfigError, match="multiple of 6"):
+        train_settings(load(CONFIG, ["train.accumulate=2"])).check_world_size(3)
+
+
+def test_iterations_follow_from_data_set_and_batch():
+    length = run_length(load(CONFIG, ["train.batch_size=16", "schedule.epochs=12"]), 118_287)
+    assert (length.iterations_per_epoch, length.max_iter) == (7393, 88_716)  # the published 7,393 iterations an epoch
+    assert (length.checkpoint_period, length.eval_period) == (7393, 7393)
+    assert run_length(load(CONFIG, ["schedule.epochs=0.5"]), 12).max_iter == 2
+
+
+def test_a_missing_config_is_told_with_what_there_is():
+    with pytest.raises(ConfigError, match="no file"):
+        find_config("h_deformable_detr/no_such.py")
+
+
+def test_the_saved_config_reproduces_the_run(data, tmp_path):
+    run_in_process(*data, f"train.output_dir={tmp_path / 'first'}", "optimizer.eps=1e-6")
+    saved = tmp_path / "first" / "config.yaml"
+    cfg = load(str(saved))
+    assert cfg.dataset.num_classes == 3  # read from the json when the run began
+    assert cfg.optimizer.eps == 1e-6
+    cfg.train.output_dir = str(tmp_path / "second")
+    assert cfg.dataloader.train.batch_size == 4
+    cfg.train.batch_size = 2
+    assert cfg.dataloader.train.batch_size == 2  # interpolations are kept
+    assert instantiate(load_config(saved).model).classes.out_features == 3
+
+    from hdetr_d2.engine.cli import argument_parser, main
+
+    main(argument_parser().parse_args(["--config-file", str(saved), f"train.output_dir={tmp_path / 'second'}"]))
+    assert losses(tmp_path / "second") == losses(tmp_path / "first")
+
+
+def test_a_config_that_cannot_be_saved_stops_the_run_before_it_starts(data, tmp_path):
+    from hdetr_d2.engine.config import save_resolved
+
+    cfg = load(CONFIG)
+    cfg.dataloader.test.mapper.augmentations = [lambda image: image]
+    with pytest.raises(ConfigError, match="augmentations"):
+        save_resolved(cfg, str(tmp_path))
+
+
+def test_overrides_leave_the_config_alone_when_one_is_refused():
+    cfg = load(CONFIG)
+    before = OmegaConf.to_container(cfg, resolve=False)
+    with pytest.raises(ConfigError):
+        apply_overrides(cfg, ["train.sede=1"])
+    assert OmegaConf.to_container(cfg, resolve=False) == before
