@@ -1,0 +1,167 @@
+"""COCO metrics: every backend against pycocotools' own summary, and the cases that the backends do not handle."""
+
+import contextlib
+import io
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from hdetr_d2.evaluation import BACKENDS, available_backends, evaluate_coco
+from hdetr_d2.evaluation.backends import evaluate_boxes
+from hdetr_d2.evaluation.ground_truth import load_ground_truth
+
+PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
+
+
+def random_problem(seed: int) -> tuple[dict, list[dict]]:
+    """Crowds, tied scores, gaps in the ids; two images and the last category have detections but no annotations."""
+    rng = np.random.default_rng(seed)
+    images = [{"id": 3 + 7 * i, "width": 400, "height": 300} for i in range(15)]
+    categories = [{"id": 2 + 3 * i, "name": f"class {i}"} for i in range(5)]
+    annotations, detections = [], []
+    for image in images[:-2]:
+        for _ in range(rng.integers(0, 9)):
+            box = np.concatenate([rng.uniform(0, 150, 2), rng.uniform(3, 200, 2)])
+            category_id = categories[rng.integers(0, 4)]["id"]  # none of the last
+            annotation = {"id": len(annotations), "image_id": image["id"], "category_id": category_id}
+            crowd = int(rng.random() < 0.15)
+            annotations.append({**annotation, "bbox": box.tolist(), "area": 0.8 * box[2] * box[3], "iscrowd": crowd})
+            for _ in range(rng.integers(0, 4)):
+                near = (box + rng.normal(0, 5, 4)).clip(0)
+                detections.append(detection(image, category_id, near, rng))
+    for image in images:
+        for _ in range(20):
+            detections.append(detection(image, categories[rng.integers(0, 5)]["id"], rng.uniform(1, 150, 4), rng))
+    return {"images": images, "categories": categories, "annotations": annotations}, detections
+
+
+def detection(image: dict, category_id: int, box: np.ndarray, rng: np.random.Generator) -> dict:
+    score = float(np.round(rng.random(), 1))  # many ties
+    return {"image_id": image["id"], "category_id": category_id, "bbox": box.tolist(), "score": score}
+
+
+def stats_of_pycocotools(truth: dict, results: list[dict]) -> np.ndarray:
+    """The 12 numbers of pycocotools, used as its documentation says."""
+    coco = COCO()
+    # pycocotools takes a detection that is matched to annotation 0 for one that is not matched.
+    annotations = [{**each, "id": each["id"] + 1} for each in truth["annotations"]]
+    coco.dataset = {**truth, "annotations": annotations}
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes([dict(each) for each in results]), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats
+
+
+NAMES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_backend_gives_the_numbers_that_pycocotools_prints(backend: str, seed: int) -> None:
+    truth, results = random_problem(seed)
+    metrics = evaluate_coco(truth, results, backend=backend)["bbox"]
+    expected = stats_of_pycocotools(truth, results)
+    assert [metrics[name] for name in NAMES] == pytest.approx(100 * expected, abs=1e-10)
+    assert 0 < metrics["AP"] < metrics["AP50"] < 100
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_precision_and_recall_are_the_same_to_the_last_bit_with_another_limit(backend: str) -> None:
+    truth, results = random_problem(seed=5)
+    loaded = load_ground_truth(truth)
+    oracle = evaluate_boxes(loaded, results, max_dets=[1, 5, 8], backend="pycocotools")
+    found = evaluate_boxes(loaded, results, max_dets=[1, 5, 8], backend=backend)
+    np.testing.assert_array_equal(found.precision, oracle.precision)
+    np.testing.assert_array_equal(found.recall, oracle.recall)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_ap_of_a_class_is_what_pycocotools_gives_for_it_alone(backend: str) -> None:
+    truth, results = random_problem(seed=1)
+    metrics = evaluate_coco(truth, results, backend=backend)["bbox"]
+    for category in truth["categories"]:
+        mine = [each for each in truth["annotations"] if each["category_id"] == category["id"]]
+        found = [each for each in results if each["category_id"] == category["id"]]
+        alone = stats_of_pycocotools({**truth, "annotations": mine}, found)[0]
+        expected = math.nan if alone == -1 else 100 * alone
+        assert metrics[f"AP-{category['name']}"] == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_perfect_detections_have_ap_100_and_none_have_ap_0(backend: str) -> None:
+    truth, _ = random_problem(seed=2)
+    perfect = [
+        {key: each[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5}
+        for each in truth["annotations"]
+        if not each["iscrowd"]
+    ]
+    assert evaluate_coco(truth, perfect, backend=backend)["bbox"]["AP"] == pytest.approx(100)
+    nothing = evaluate_coco(truth, [], backend=backend)["bbox"]
+    assert nothing["AP"] == nothing["AR100"] == nothing["AP-class 0"] == 0
+    assert math.isnan(nothing["AP-class 4"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_without_annotations_nothing_is_defined(backend: str) -> None:
+    truth, results = random_problem(seed=3)
+    metrics = evaluate_coco({**truth, "annotations": []}, results, backend=backend)["bbox"]
+    assert all(math.isnan(value) for value in metrics.values())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_limit_of_detections_counts_per_image_and_category(backend: str) -> None:
+    boxes = [[0, 0, 20, 20], [100, 100, 50, 50]]
+    annotations = [
+        {"id": 10 * category + index, "image_id": 1, "category_id": category, "bbox": box}
+        for category in (1, 2)
+        for index, box in enumerate(boxes)
+    ]
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
+    truth = {"images": [{"id": 1}], "categories": categories, "annotations": annotations}
+    perfect = [{key: each[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for each in annotations]
+    assert evaluate_coco(truth, perfect, max_dets=1, backend=backend)["bbox"]["AR1"] == pytest.approx(50)
+    metrics = evaluate_coco(truth, perfect, max_dets=2, backend=backend)["bbox"]
+    assert metrics["AR2"] == pytest.approx(100) and "AR100" not in metrics
+
+
+def test_the_fastest_backend_comes_first_and_pycocotools_is_always_there() -> None:
+    assert available_backends()[-1] == "pycocotools"
+    with pytest.raises(ValueError, match="no evaluation backend 'cocoapi'; there is auto, hotcoco"):
+        evaluate_coco(*random_problem(0), backend="cocoapi")
+
+
+def run_program(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], text=True, capture_output=True)
+
+
+def test_the_program_prints_and_writes_the_metrics_of_two_files(tmp_path: Path) -> None:
+    truth, results = random_problem(seed=6)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    files = ["--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json", "--output", tmp_path / "out.json"]
+    done = run_program(*files, "--style", "coco")
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "out.json").read_text())["bbox"]
+    expected = evaluate_coco(truth, results)["bbox"]
+    assert written["AP"] == expected["AP"] and written["AP-class 4"] is None
+    assert f"{expected['AP']:.2f}" in done.stdout and "class 3" in done.stdout
+
+
+def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path: Path) -> None:
+    truth, results = random_problem(seed=6)
+    results[4]["image_id"] = 1
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json")
+    assert done.returncode == 1
+    assert "detection 4 (image 1) is of an image" in done.stderr and "Traceback" not in done.stderr
