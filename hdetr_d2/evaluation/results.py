@@ -28,7 +28,8 @@ def load_results(results: str | os.PathLike[str] | Sequence[Result], truth: Grou
         ResultsError: see :func:`validate_results`.
         OSError: the file cannot be read.
     """
-    source, detections = "the results", results
+    source = "the results"
+    detections: Any = results
     if isinstance(results, (str, os.PathLike)):
         source = os.fspath(results)
         with open(source, encoding="utf-8") as file:
