@@ -1,0 +1,69 @@
+"""What is inside the wheel that pip builds from a checkout."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from hdetr_d2 import model_zoo
+
+ROOT = Path(__file__).parents[1]
+PARTS = ["pyproject.toml", "setup.py", "LICENSE", "README.md", "hdetr_d2", "configs", "csrc"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """A wheel without native operators, built from a copy so that the checkout stays as it is."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(
+                ROOT / part, source / part, symlinks=True, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+            )
+        else:
+            shutil.copy(ROOT / part, source)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
+    command = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(target), str(source)]
+    subprocess.run(command, check=True, env={**os.environ, "HDETR_D2_NO_EXTENSION": "1"})
+    (path,) = target.iterdir()
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_has_every_config_and_every_module(wheel: zipfile.ZipFile) -> None:
+    configs = {
+        f"hdetr_d2/model_zoo/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.py")
+    }
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hdetr_d2").rglob("*.py")}
+    assert configs and modules
+    assert configs | modules | {"hdetr_d2/py.typed"} <= set(wheel.namelist())
+
+
+def test_the_wheel_has_nothing_outside_the_package(wheel: zipfile.ZipFile) -> None:
+    assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in wheel.namelist()} == {"hdetr_d2"}
+
+
+def test_the_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    (licence,) = [name for name in wheel.namelist() if name.endswith("/LICENSE")]
+    assert b"Apache License" in wheel.read(licence)
+
+
+def test_configs_are_found_by_name_and_wrong_names_are_told_the_right_ones() -> None:
+    names = model_zoo.config_names()
+    assert names and not any(name.startswith("common/") for name in names)
+    assert Path(model_zoo.config_path(names[0])).is_file()
+    with pytest.raises(FileNotFoundError, match=f"no config 'nothing.py'; there is .*{names[0]}"):
+        model_zoo.config_path("nothing.py")
+    folder = Path(names[0]).parent
+    with pytest.raises(FileNotFoundError, match=f"there is {names[0]}"):
+        model_zoo.config_path(f"{folder}/nothing.py")
+
+
+def test_a_config_of_the_zoo_keeps_its_interpolations() -> None:
+    cfg = model_zoo.get_config(model_zoo.config_names()[0])
+    assert {"model", "dataloader", "optimizer", "schedule", "train", "dataset"} <= set(cfg)
+    assert OmegaConf.is_interpolation(cfg.model, "num_classes")
