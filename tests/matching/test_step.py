@@ -1,0 +1,96 @@
+"""Matching of a whole step against one call an image, layer and group."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hdetr_d2.matching import HungarianMatcher, Matcher, MatchingCost, OneToManyMatcher
+from hdetr_d2.matching.step import Matches, MatchRequest, match_step
+from hdetr_d2.structures import Predictions, Targets
+
+
+class FirstQueries(Matcher):
+    """Gives target i query i, looking at no cost."""
+
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        count = min(len(labels), len(logits))
+        return torch.arange(count), torch.arange(count)
+
+
+def draw_targets(*counts: int) -> list[Targets]:
+    return [Targets(torch.randint(4, (n,)), 0.2 + 0.3 * torch.rand(n, 4)) for n in counts]
+
+
+def draw_predictions(layers: int, images: int, queries: int) -> Predictions:
+    return Predictions(torch.randn(layers, images, queries, 4), 0.2 + 0.3 * torch.rand(layers, images, queries, 4))
+
+
+def triples(matches: Matches) -> set[tuple[int, int, int]]:
+    return set(zip(matches.layer.tolist(), matches.row.tolist(), matches.target.tolist()))
+
+
+def triples_one_by_one(request: MatchRequest) -> set[tuple[int, int, int]]:
+    result = set()
+    predictions = request.predictions
+    for layer, matcher in enumerate(request.matchers):
+        first_target = 0
+        for image, targets in enumerate(request.targets):
+            pairs = matcher(
+                predictions.logits[layer, image], predictions.boxes[layer, image], targets.labels, targets.boxes
+            )
+            for query, target in zip(*(x.tolist() for x in pairs)):
+                result.add((layer, image * predictions.logits.shape[2] + query, first_target + target))
+            first_target += len(targets.labels)
+    return result
+
+
+def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
+    targets = draw_targets(3, 0, 5)
+    other = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
+    by_class = MatchingCost(class_weight=9.0, l1_weight=0.1, giou_weight=0.1)
+    requests = [
+        MatchRequest(draw_predictions(3, 3, 10), [HungarianMatcher()] * 3, targets),
+        MatchRequest(
+            draw_predictions(4, 3, 25),
+            [
+                OneToManyMatcher(k=3),
+                HungarianMatcher(cost=by_class),
+                OneToManyMatcher(k=2, cost=by_class),
+                FirstQueries(),
+            ],
+            targets,
+        ),
+        MatchRequest(draw_predictions(1, 3, 40), [HungarianMatcher()], other),
+    ]
+    results = match_step(requests)
+    assert len(results) == 3
+    for request, matches in zip(requests, results):
+        expected = triples_one_by_one(request)
+        assert triples(matches) == expected and len(matches.layer) == len(expected)
+        by_layer = [sum(layer == wanted for layer, _, _ in expected) for wanted in range(len(request.matchers))]
+        assert matches.per_layer == by_layer
+
+
+def test_a_step_without_targets_matches_nothing() -> None:
+    request = MatchRequest(draw_predictions(2, 2, 5), [HungarianMatcher(), FirstQueries()], draw_targets(0, 0))
+    (matches,) = match_step([request])
+    assert matches.per_layer == [0, 0]
+    assert matches.layer.shape == matches.row.shape == matches.target.shape == (0,)
+    assert matches.layer.dtype == matches.row.dtype == matches.target.dtype == torch.int64
+
+
+def test_one_image_that_diverged_does_not_change_the_matches_of_the_others() -> None:
+    predictions, targets = draw_predictions(2, 2, 6), draw_targets(2, 3)
+    matchers = [HungarianMatcher(), OneToManyMatcher(k=2)]
+    (clean,) = match_step([MatchRequest(predictions, matchers, targets)])
+    predictions.boxes[:, 0] = math.nan
+    (dirty,) = match_step([MatchRequest(predictions, matchers, targets)])
+    assert triples(dirty) == {triple for triple in triples(clean) if triple[1] >= 6}
+
+
+def test_matching_leaves_no_graph() -> None:
+    predictions = draw_predictions(1, 1, 6)
+    predictions.logits.requires_grad_()
+    (matches,) = match_step([MatchRequest(predictions, [HungarianMatcher()], draw_targets(2))])
+    assert not matches.layer.requires_grad and len(matches.layer) == 2
