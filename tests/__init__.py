@@ -1,0 +1,1 @@
+"""The tests; a package, so that processes which a test starts find it, whatever else is called `tests`."""
