@@ -1,0 +1,84 @@
+"""Focal loss against published numbers, plain autograd and finite differences."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hdetr_d2.losses import Positives, SigmoidFocalLoss, box_losses
+
+
+def positives_of(*entries: tuple[int, int, int]) -> Positives:
+    """(layer, row, label) of each matched query."""
+    columns = torch.tensor(entries, dtype=torch.int64).view(-1, 3).unbind(1)
+    return Positives(*columns)
+
+
+def focal_entry_by_entry(logits: Tensor, positives: Positives, alpha: float, gamma: float) -> Tensor:
+    """The paper's formula with a one-hot target of every layer, differentiated by autograd."""
+    target = torch.zeros_like(logits)
+    target[positives.layer, positives.row, positives.label] = 1.0
+    p = logits.sigmoid()
+    correct = torch.where(target == 1, p, 1 - p)
+    weight = torch.where(target == 1, torch.full_like(p, alpha), torch.full_like(p, 1 - alpha))
+    return (-weight * (1 - correct) ** gamma * correct.log()).sum((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("p", "positive", "q", "negative"),
+    [
+        (0.1, 0.466273, 0.1, 0.000790),
+        (0.5, 0.043322, 0.5, 0.129965),
+        (0.9, 0.000263, 0.9, 1.398820),
+        (0.01, 1.128382, 0.01, 0.000001),
+        (0.3, 0.147487, 0.3, 0.024076),
+    ],
+)
+def test_focal_loss_has_the_published_values(p: float, positive: float, q: float, negative: float) -> None:
+    logits = torch.tensor([[[math.log(p / (1 - p))]]])
+    loss = SigmoidFocalLoss()
+    assert loss(logits, positives_of((0, 0, 0))).tolist() == pytest.approx([positive], abs=1e-6)
+    logits = torch.tensor([[[math.log(q / (1 - q))]]])
+    assert loss(logits, positives_of()).tolist() == pytest.approx([negative], abs=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.25, 2.0), (0.5, 1.0), (0.4, 3.0), (0.25, 0.0)])
+def test_loss_and_gradient_of_each_layer_are_those_of_the_plain_formula(alpha: float, gamma: float) -> None:
+    logits = 3 * torch.randn(3, 8, 5, dtype=torch.float64)
+    positives = positives_of((0, 1, 2), (0, 7, 4), (2, 0, 0), (2, 1, 0), (2, 3, 1))
+    layer_weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    results = []
+    for function in (
+        SigmoidFocalLoss(alpha=alpha, gamma=gamma),
+        lambda x, y: focal_entry_by_entry(x, y, alpha, gamma),
+    ):
+        x = logits.clone().requires_grad_()
+        value = function(x, positives)
+        (gradient,) = torch.autograd.grad((value * layer_weights).sum(), x)
+        results.append((value.detach(), gradient))
+    for ours, plain in zip(*results):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_gradient_is_that_of_finite_differences() -> None:
+    logits = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    positives = positives_of((0, 1, 2), (1, 3, 0))
+    assert torch.autograd.gradcheck(lambda x: SigmoidFocalLoss()(x, positives), (logits,))
+
+
+@pytest.mark.parametrize("extreme", [-500.0, -90.0, 90.0, 500.0])
+def test_saturated_logits_have_finite_losses_and_gradients(extreme: float) -> None:
+    logits = torch.full((1, 4, 3), extreme, requires_grad=True)
+    loss = SigmoidFocalLoss()(logits, positives_of((0, 2, 1)))
+    loss.sum().backward()
+    assert loss.isfinite().all() and logits.grad.isfinite().all()
+
+
+def test_box_losses_of_a_pair_are_the_coordinate_differences_and_one_minus_the_generalized_iou() -> None:
+    # Unit squares at (0.5, 0.5) and (1.5, 0.5): no overlap, hull 2 x 1, union 2.
+    boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.2, 0.4]])
+    targets = torch.tensor([[1.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.2, 0.4]])
+    l1, giou = box_losses(boxes, targets)
+    assert l1.tolist() == pytest.approx([1.0, 0.0])
+    assert giou.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)

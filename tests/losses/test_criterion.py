@@ -1,0 +1,213 @@
+"""The criterion against a literal re-computation: SciPy, loops over images, queries and classes."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import box_convert, generalized_box_iou
+
+from hdetr_d2.losses import ClassificationLoss, Positives, SetCriterion, SigmoidFocalLoss
+from hdetr_d2.matching import HungarianMatcher
+from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer, OneToOne, Rule, Supervision
+
+CLASSES = 4
+WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+
+
+def draw_boxes(*shape: int) -> Tensor:
+    return torch.cat([0.2 + 0.6 * torch.rand(*shape, 2), 0.05 + 0.3 * torch.rand(*shape, 2)], dim=-1).double()
+
+
+def draw_predictions(layers: int, images: int, queries: int) -> Predictions:
+    logits = torch.randn(layers, images, queries, CLASSES, dtype=torch.float64)
+    return Predictions(logits.requires_grad_(), draw_boxes(layers, images, queries).requires_grad_())
+
+
+def draw_targets(*counts: int) -> list[Targets]:
+    return [Targets(torch.randint(CLASSES, (n,)), draw_boxes(n)) for n in counts]
+
+
+def literal_layer(logits: Tensor, boxes: Tensor, targets: Sequence[Targets], k: int) -> dict[str, float]:
+    """Sums of the three losses of one layer, (B, n, K) and (B, n, 4), targets repeated k times; not normalised."""
+    sums = dict.fromkeys(WEIGHTS, 0.0)
+    for image_logits, image_boxes, target in zip(logits.detach(), boxes.detach(), targets):
+        labels, target_boxes = target.labels.repeat(k), target.boxes.repeat(k, 1)
+        p = image_logits.sigmoid()
+        positive = 0.25 * (1 - p) ** 2 * -(p + 1e-8).log()
+        negative = 0.75 * p**2 * -(1 - p + 1e-8).log()
+        giou = generalized_box_iou(
+            box_convert(image_boxes, "cxcywh", "xyxy"), box_convert(target_boxes, "cxcywh", "xyxy")
+        )
+        l1 = torch.cdist(image_boxes, target_boxes, p=1)
+        cost = 2 * (positive - negative)[:, labels] + 5 * l1 - 2 * giou
+        rows, columns = linear_sum_assignment(cost.numpy())
+        class_of = {row: int(labels[column]) for row, column in zip(rows, columns)}
+        for query in range(len(image_logits)):
+            for label in range(CLASSES):
+                q = p[query, label].item()
+                if class_of.get(query) == label:
+                    sums["loss_ce"] += 0.25 * (1 - q) ** 2 * -math.log(q)
+                else:
+                    sums["loss_ce"] += 0.75 * q**2 * -math.log(1 - q)
+        for row, column in zip(rows, columns):
+            sums["loss_bbox"] += l1[row, column].item()
+            sums["loss_giou"] += 1 - giou[row, column].item()
+    return sums
+
+
+def literal(
+    predictions: Predictions, targets: Sequence[Targets], *, k: Sequence[int], names: Sequence[str], factor: float = 1.0
+) -> dict[str, float]:
+    """Weighted losses of a group by key; ``k`` and ``names`` are of its layers."""
+    count = max(1, sum(len(t.labels) for t in targets))
+    losses = {}
+    for layer, (copies, name) in enumerate(zip(k, names)):
+        sums = literal_layer(predictions.logits[layer], predictions.boxes[layer], targets, copies)
+        losses.update({key + name: factor * WEIGHTS[key] * sums[key] / (copies * count) for key in WEIGHTS})
+    return losses
+
+
+def assert_equal(losses: dict[str, Tensor], expected: dict[str, float]) -> None:
+    assert losses.keys() == expected.keys()
+    assert {key: value.item() for key, value in losses.items()} == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+TARGET_COUNTS = [(3, 2), (4, 0), (0, 0), (1, 12)]
+
+
+@pytest.mark.parametrize("counts", TARGET_COUNTS)
+def test_one_to_one_losses_are_those_of_the_literal_computation(counts: tuple[int, ...]) -> None:
+    predictions, targets = draw_predictions(3, 2, 8), draw_targets(*counts)
+    losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=OneToOne())
+    assert_equal(losses, literal(predictions, targets, k=[1, 1, 1], names=["_0", "_1", ""]))
+
+
+@pytest.mark.parametrize("counts", TARGET_COUNTS)
+def test_hybrid_branch_losses_are_those_of_repeated_targets_over_k_times_their_number(counts: tuple[int, ...]) -> None:
+    groups = {"one2one": draw_predictions(2, 2, 8), "one2many": draw_predictions(2, 2, 15)}
+    targets = draw_targets(*counts)
+    supervision = HybridBranch(num_queries=15, k=3, weight=0.5)
+    losses = SetCriterion()(groups, None, targets, supervision=supervision)
+    expected = literal(groups["one2one"], targets, k=[1, 1], names=["_0", ""])
+    expected |= literal(groups["one2many"], targets, k=[3, 3], names=["_0_one2many", "_one2many"], factor=0.5)
+    assert_equal(losses, expected)
+
+
+def test_hybrid_layer_losses_are_one_to_many_in_the_first_layers() -> None:
+    predictions, targets = draw_predictions(3, 2, 20), draw_targets(2, 3)
+    supervision = HybridLayer(k=4, num_one2many_layers=2)
+    losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=supervision)
+    assert_equal(losses, literal(predictions, targets, k=[4, 4, 1], names=["_0", "_1", ""]))
+
+
+def test_hybrid_epoch_losses_change_with_progress() -> None:
+    predictions, targets = draw_predictions(2, 2, 20), draw_targets(2, 3)
+    supervision = HybridEpoch(k=4, rho=0.5)
+    for progress, k in ((0.0, 4), (0.49, 4), (0.5, 1), (0.99, 1)):
+        losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=supervision, progress=progress)
+        assert_equal(losses, literal(predictions, targets, k=[k, k], names=["_0", ""]))
+
+
+@pytest.mark.parametrize("counts", TARGET_COUNTS)
+@pytest.mark.parametrize("binary", [True, False])
+def test_proposals_learn_class_zero_or_all_classes(counts: tuple[int, ...], binary: bool) -> None:
+    predictions, proposals, targets = draw_predictions(1, 2, 8), draw_predictions(1, 2, 30), draw_targets(*counts)
+    criterion = SetCriterion(binary_encoder=binary, encoder_weight=0.7)
+    losses = criterion({"one2one": predictions}, proposals, targets, supervision=OneToOne())
+    expected = literal(predictions, targets, k=[1], names=[""])
+    learned = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets] if binary else targets
+    expected |= literal(proposals, learned, k=[1], names=["_enc"], factor=0.7)
+    assert_equal(losses, expected)
+
+
+def test_weights_multiply_their_loss() -> None:
+    predictions, targets = draw_predictions(1, 1, 8), draw_targets(3)
+    plain = SetCriterion()({"one2one": predictions}, None, targets, supervision=OneToOne())
+    criterion = SetCriterion(class_weight=1.0, l1_weight=10.0, giou_weight=6.0)
+    weighted = criterion({"one2one": predictions}, None, targets, supervision=OneToOne())
+    ratios = {key: (weighted[key] / plain[key]).item() for key in plain}
+    assert ratios == pytest.approx({"loss_ce": 0.5, "loss_bbox": 2.0, "loss_giou": 3.0})
+
+
+@pytest.mark.parametrize("supervision", [OneToOne(), HybridBranch(num_queries=15, k=3), HybridEpoch(k=3)])
+def test_keys_are_the_same_in_every_step(supervision: Supervision) -> None:
+    keys = []
+    for counts in TARGET_COUNTS:
+        groups = {
+            name: draw_predictions(2, 2, 15) for name in ("one2one", *(g.name for g in supervision.extra_groups()))
+        }
+        for progress in (0.0, 0.9):
+            losses = SetCriterion()(
+                groups, draw_predictions(1, 2, 30), draw_targets(*counts), supervision=supervision, progress=progress
+            )
+            keys.append(list(losses))
+    assert all(names == keys[0] for names in keys)
+    assert len(keys[0]) == 3 * (2 * (1 + len(supervision.extra_groups())) + 1)
+
+
+@pytest.mark.parametrize("counts", TARGET_COUNTS)
+def test_every_prediction_gets_a_finite_gradient_whatever_the_targets(counts: tuple[int, ...]) -> None:
+    predictions, proposals = draw_predictions(2, 2, 8), draw_predictions(1, 2, 30)
+    losses = SetCriterion()({"one2one": predictions}, proposals, draw_targets(*counts), supervision=OneToOne())
+    assert all(value.dim() == 0 for value in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    for tensor in (predictions.logits, predictions.boxes, proposals.logits, proposals.boxes):
+        assert tensor.grad is not None and tensor.grad.isfinite().all()
+    assert predictions.logits.grad.abs().min() > 0  # background is learned without targets too
+    assert predictions.boxes.grad.any() == (sum(counts) > 0)
+
+
+def test_half_precision_predictions_are_measured_in_single_precision() -> None:
+    wide, targets = draw_predictions(1, 2, 8), draw_targets(3, 2)
+    half = Predictions(wide.logits.detach().bfloat16(), wide.boxes.detach().bfloat16())
+    single = Predictions(half.logits.float(), half.boxes.float())
+    results = [SetCriterion()({"one2one": p}, None, targets, supervision=OneToOne()) for p in (half, single)]
+    assert all(value.dtype == torch.float32 for value in results[0].values())
+    assert results[0] == results[1]
+
+
+def test_a_nan_prediction_makes_the_loss_nan_and_does_not_raise() -> None:
+    predictions = draw_predictions(1, 2, 8)
+    with torch.no_grad():
+        predictions.logits[0, 0, 3] = math.nan
+    losses = SetCriterion()({"one2one": predictions}, None, draw_targets(3, 2), supervision=OneToOne())
+    assert losses["loss_ce"].isnan()
+
+
+class IoUWitness(ClassificationLoss):
+    """A class loss that keeps what it is told."""
+
+    needs_iou = True
+
+    def forward(self, logits: Tensor, positives: Positives) -> Tensor:
+        self.seen = positives
+        return logits.sum((1, 2))
+
+
+def test_a_class_loss_that_asks_gets_the_overlap_of_each_matched_pair_without_gradient() -> None:
+    predictions, targets = draw_predictions(1, 1, 8), draw_targets(3)
+    with torch.no_grad():
+        predictions.boxes[0, 0, 5] = targets[0].boxes[1]
+    witness = IoUWitness()
+    SetCriterion(classification=witness)({"one2one": predictions}, None, targets, supervision=OneToOne())
+    assert not witness.seen.iou.requires_grad
+    assert witness.seen.iou[witness.seen.row == 5].tolist() == pytest.approx([1.0])
+    assert witness.seen.label[witness.seen.row == 5].tolist() == [targets[0].labels[1].item()]
+
+
+def test_a_rule_of_a_scheme_of_ones_own_decides_weight_and_normaliser() -> None:
+    class LastLayerOnly(Supervision):
+        def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
+            return Rule(HungarianMatcher(), weight=float(layer == num_layers - 1), normaliser=2.0)
+
+    predictions, targets = draw_predictions(2, 1, 8), draw_targets(3)
+    losses = SetCriterion(classification=SigmoidFocalLoss())(
+        {"one2one": predictions}, None, targets, supervision=LastLayerOnly()
+    )
+    expected = literal(predictions, targets, k=[1, 1], names=["_0", ""])
+    expected = {key: 0.0 if key.endswith("_0") else value / 2 for key, value in expected.items()}
+    assert_equal(losses, expected)
