@@ -155,6 +155,13 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
+def broadcast_buffers(model: nn.Module) -> None:
+    """Give every process rank 0's buffers: the statistics of a trained BatchNorm follow each process's own images."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def all_reduce_mean(values: Tensor) -> Tensor:
     """The mean of ``values`` over the processes, on all of them; without waiting for the device."""
     world_size = comm.get_world_size()

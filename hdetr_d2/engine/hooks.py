@@ -134,6 +134,7 @@ class Evaluate(HookBase):
         start = self.trainer.start_iter
         if comm.is_main_process():
             keep_lines_until(self.path, start if start else -1)
+        comm.synchronize()
         due = self._due(start) if start else self.untrained
         records = read_evaluations(self.path)
         done_before = any(record["iteration"] == start for record in records)
@@ -162,8 +163,6 @@ class Evaluate(HookBase):
         best_before = max(
             (self._value(flatten_results(record["results"])) for record in records), default=float("-inf")
         )
-        records.append({"iteration": done, "results": results})
-        _write_lines(self.path, records)
         if self.best_metric not in flat:
             logger.warning(
                 'no metric "%s" for model_best.pth; there are: %s', self.best_metric, ", ".join(sorted(flat))
@@ -171,10 +170,23 @@ class Evaluate(HookBase):
         elif self._value(flat) > best_before:
             logger.info("best %s so far: %.4f", self.best_metric, flat[self.best_metric])
             self.checkpointer.save("model_best", tag=False, with_checkpointables=False, iteration=done, metrics=flat)
+        # last, so that an evaluation with a record is one whose weights were kept
+        records.append({"iteration": done, "results": _json_values(results)})
+        _write_lines(self.path, records)
 
     def _value(self, flat: Mapping[str, float]) -> float:
         value = flat.get(self.best_metric, float("-inf"))
         return value if value == value else float("-inf")  # NaN: a data set without objects of that kind
+
+
+def _json_values(value: Any) -> Any:
+    """Numpy's numbers as Python's; NaN, the metric of what no object belongs to, as None, which json has."""
+    if isinstance(value, Mapping):
+        return {str(key): _json_values(inner) for key, inner in value.items()}
+    if isinstance(value, (int, str)) or value is None:
+        return value
+    number = float(value)
+    return None if number != number else number
 
 
 def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

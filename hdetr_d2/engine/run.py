@@ -18,7 +18,7 @@ from torch import nn
 from ..checkpoint.loading import SafeCheckpointer
 from ..data import resolve_dataset
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
-from .distributed import resolve_device, unwrap, wrap_ddp
+from .distributed import broadcast_buffers, resolve_device, unwrap, wrap_ddp
 from .errors import ConfigError, ResumeError
 from .hooks import Evaluate, ProgressPrinter, Results, SaveCheckpoints, SetLearningRate, keep_lines_until
 from .optim import describe_param_groups
@@ -76,6 +76,7 @@ class Evaluation:
         if self._loader is None:
             self._loader = instantiate(self.cfg.dataloader.test)
         evaluator = instantiate(self.cfg.dataloader.evaluator)
+        broadcast_buffers(self.model)
         results = inference_on_dataset(self.model, self._loader, evaluator) or {}
         if comm.is_main_process():
             print_csv_format(results)
