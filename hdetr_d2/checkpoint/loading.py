@@ -137,6 +137,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        """What the pickle's reference to ``module.name`` becomes, if it is allowed."""
         full_name = f"{module}.{name}"
         if full_name not in ALLOWED:
             raise CheckpointError(
@@ -247,6 +248,17 @@ class SafeCheckpointer(DetectionCheckpointer):
         if tag:
             self.tag_last_checkpoint(os.path.basename(path))
         return path
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As `fvcore`'s; a path, a URL, or "" for nothing.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it cannot be read safely (`load_checkpoint`).
+        """
+        if path and "://" not in path and not os.path.isfile(path):
+            raise FileNotFoundError(f"checkpoint {path} does not exist")
+        return super().load(path, *args, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         write_atomically(

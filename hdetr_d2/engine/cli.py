@@ -17,10 +17,10 @@ from ..checkpoint.loading import CheckpointError
 from ..compat import detectron2_info
 from ..data import DatasetError
 from .config import load, train_settings
-from .distributed import launch
+from .distributed import check_device, launch
 from .errors import ConfigError, ResumeError
 from .hooks import Results
-from .run import check_devices, resolve, run_evaluation, run_training
+from .run import resolve, run_evaluation, run_training
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +33,26 @@ examples:
 """
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """Detectron2's command line; ``--config-file`` also takes the name of a packaged config."""
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Detectron2's command line; ``--config-file`` also takes the name of a packaged config.
+
+    Args:
+        argv: None is this process's own.
+    """
     parser = default_argument_parser(epilog=EPILOG)
     # Detectron2's default port follows from the user's id, so that two jobs of one user collide
-    parser.set_defaults(dist_url="auto", opts=[])
-    return parser
+    parser.set_defaults(dist_url="auto")
+    # and it takes all that follows the first override for overrides, "--resume" too
+    (overrides,) = (action for action in parser._actions if action.dest == "opts")
+    overrides.nargs = "*"
+    return parser.parse_intermixed_args(argv)
 
 
 def main(args: argparse.Namespace) -> Results:
     """Train or evaluate in this process (one of several, if a process group exists).
 
     Args:
-        args: of `argument_parser`.
+        args: of `parse_arguments`.
 
     Returns:
         The evaluation's results, {task: {metric: value}}; {} except on the main process.
@@ -62,22 +69,22 @@ def main(args: argparse.Namespace) -> Results:
 
 def run(argv: Sequence[str] | None = None) -> None:
     """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2."""
-    args = argument_parser().parse_args(argv)
+    args = parse_arguments(argv)
     try:
         cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
-        train_settings(cfg)
-        check_devices(cfg)
+        device = train_settings(cfg).device
+        check_device(device)
         launch(
             main,
             num_processes=args.num_gpus or 1,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            device=cfg.train.device,
+            device=device,
             args=(args,),
         )
     except (ConfigError, DatasetError, CheckpointError, ResumeError, FileNotFoundError) as error:
-        print(f"train_net.py: error: {error}", file=sys.stderr)
+        sys.stderr.write(f"train_net.py: error: {error}\n")
         sys.exit(2)
 
 

@@ -25,17 +25,25 @@ from .errors import ConfigError
 TIMEOUT = timedelta(minutes=30)
 
 
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that is not there, without taking hold of one (the processes to be started will)."""
+    if name not in DEVICES:
+        raise ConfigError(
+            f'train.device must be one of {", ".join(DEVICES)}, not "{name}"; CUDA_VISIBLE_DEVICES chooses among GPUs'
+        )
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device=cuda, but PyTorch finds no CUDA device; use train.device=cpu")
+
+
 def resolve_device(name: str) -> torch.device:
     """The device of this process: "auto" is CUDA where there is any, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"train.device={name}, but PyTorch finds no CUDA device; use train.device=cpu")
-        if device.index is None:
-            device = torch.device("cuda", torch.cuda.current_device())
-    return device
+    check_device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def started_by_torchrun() -> bool:

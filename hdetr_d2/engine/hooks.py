@@ -67,6 +67,7 @@ class SaveCheckpoints(HookBase):
         self._written: list[str] = []
 
     def before_train(self) -> None:
+        """Take over this run's earlier checkpoints."""
         # after a resume the run's earlier checkpoints count too; those of a longer former run do not belong to it
         folder = self.checkpointer.save_dir
         if not self.trainer.start_iter or not os.path.isdir(folder):
@@ -131,6 +132,7 @@ class Evaluate(HookBase):
         self.latest: Results = {}
 
     def before_train(self) -> None:
+        """Make up for an evaluation that a kill prevented, or evaluate the untrained model."""
         start = self.trainer.start_iter
         if comm.is_main_process():
             keep_lines_until(self.path, start if start else -1)
@@ -250,6 +252,7 @@ class ProgressPrinter(EventWriter):
         self.iterations_per_epoch = iterations_per_epoch
 
     def write(self) -> None:
+        """Log the line of the latest step."""
         storage = get_event_storage()
         latest = {name: value for name, (value, _) in storage.latest().items()}
         done = storage.iter + 1

@@ -19,7 +19,7 @@ from ..checkpoint.loading import SafeCheckpointer
 from ..data import resolve_dataset
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
 from .distributed import broadcast_buffers, resolve_device, unwrap, wrap_ddp
-from .errors import ConfigError, ResumeError
+from .errors import ResumeError
 from .hooks import Evaluate, ProgressPrinter, Results, SaveCheckpoints, SetLearningRate, keep_lines_until
 from .optim import describe_param_groups
 from .precision import Precision
@@ -249,10 +249,3 @@ def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str
         seed_everything(identity["seed"] + trainer.start_iter * 1000 + comm.get_rank())
         return None
     return states[comm.get_rank()]
-
-
-def check_devices(cfg: DictConfig) -> None:
-    """Refuse, before processes are started, a device that this machine has not."""
-    if not isinstance(cfg.train.device, str):
-        raise ConfigError(f"train.device must be a string, not {cfg.train.device!r}")
-    resolve_device(cfg.train.device)

@@ -4,7 +4,8 @@ from omegaconf import OmegaConf
 
 from hdetr_d2.compat import load_config
 from hdetr_d2.engine import ConfigError
-from hdetr_d2.engine.config import find_config, load, run_length, train_settings
+from hdetr_d2.engine.cli import main, parse_arguments
+from hdetr_d2.engine.config import find_config, load, run_length, save_resolved, train_settings
 from hdetr_d2.engine.overrides import apply_overrides
 from tests.engine.toy import CONFIG, losses, run_in_process
 
@@ -100,15 +101,11 @@ def test_the_saved_config_reproduces_the_run(data, tmp_path):
     assert cfg.dataloader.train.batch_size == 2  # interpolations are kept
     assert instantiate(load_config(saved).model).classes.out_features == 3
 
-    from hdetr_d2.engine.cli import argument_parser, main
-
-    main(argument_parser().parse_args(["--config-file", str(saved), f"train.output_dir={tmp_path / 'second'}"]))
+    main(parse_arguments(["--config-file", str(saved), f"train.output_dir={tmp_path / 'second'}"]))
     assert losses(tmp_path / "second") == losses(tmp_path / "first")
 
 
 def test_a_config_that_cannot_be_saved_stops_the_run_before_it_starts(data, tmp_path):
-    from hdetr_d2.engine.config import save_resolved
-
     cfg = load(CONFIG)
     cfg.dataloader.test.mapper.augmentations = [lambda image: image]
     with pytest.raises(ConfigError, match="augmentations"):

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import Tensor, nn
 
-from hdetr_d2.engine.cli import argument_parser, main
+from hdetr_d2.engine.cli import main, parse_arguments
 from hdetr_d2.engine.distributed import all_reduce_mean
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
@@ -138,7 +138,7 @@ def write_dataset(folder: Path, num_images: int, seed: int) -> None:
 
 def arguments(*options: str) -> Any:
     """Parsed command-line arguments of a toy run."""
-    return argument_parser().parse_args(["--config-file", CONFIG, *options])
+    return parse_arguments(["--config-file", CONFIG, *options])
 
 
 def run_in_process(*options: str) -> Any:
