@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).parent
 _REBUILD = "run `pip install --no-build-isolation -e .` in the checkout (it needs a C++ compiler)"
 
 
-@lru_cache(maxsize=None)
+@cache
 def load() -> str | None:
     """Load the shared object with the operators; a second call does nothing.
 
@@ -33,11 +33,12 @@ def load() -> str | None:
     try:
         torch.ops.load_library(str(library))
     except OSError as error:
-        return f"{library.name} (built for torch {built_for}, this is torch {torch.__version__}) does not load: {error}; {_REBUILD}"
+        versions = f"built for torch {built_for}, this is torch {torch.__version__}"
+        return f"{library.name} ({versions}) does not load: {error}; {_REBUILD}"
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def warn_about_reference(device_type: str) -> None:
     """Say, once a device type, that the slow PyTorch reference runs there instead of a kernel, why, and what to do."""
     reason = load()

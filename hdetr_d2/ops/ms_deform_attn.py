@@ -1,8 +1,8 @@
-"""The public functions of multi-scale deformable attention, and what makes their operators differentiable and traceable.
+"""The public functions of multi-scale deformable attention, and the autograd and fake kernels of their operators.
 
-The operators ``torch.ops.hdetr_d2.ms_deform_attn*`` come from the compiled library (csrc/ms_deform_attn), or are declared here if
-there is none; where a device has no kernel, one made of the PyTorch reference stands in, after a warning. Only the inputs are
-kept for the backward pass.
+The operators ``torch.ops.hdetr_d2.ms_deform_attn*`` come from the compiled library (csrc/ms_deform_attn), or are
+declared here if there is none; where a device has no kernel, one made of the PyTorch reference stands in, after a
+warning. Only the inputs are kept for the backward pass.
 """
 
 from typing import Any
@@ -17,7 +17,8 @@ from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 __all__ = ["ms_deform_attn", "ms_deform_attn_fused"]
 
 _SCHEMAS = (
-    "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor",
+    "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
+    "Tensor attention_weights) -> Tensor",
     "ms_deform_attn_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
     "Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
     "ms_deform_attn_fused(Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, Tensor attention_logits, "
@@ -37,12 +38,12 @@ def ms_deform_attn(
             float16 or bfloat16. Under autocast it is cast to the autocast type.
         spatial_shapes: (L, 2) int64, (H_l, W_l) of each level. A CPU tensor beside CUDA ones costs no synchronisation.
         sampling_locations: (B, Q, H, L, P, 2) as (x, y) in [0, 1] over the level; outside, infinite or NaN reads zeros.
-            Used in float32 whatever its type (float64 if ``value`` is): half locations are off by up to a third of a pixel.
+            Used in float32 whatever its type (float64 if ``value`` is): half locations are off by up to 0.3 pixel.
         attention_weights: (B, Q, H, L, P), used in float32 likewise.
 
     Returns:
-        (B, Q, H * D) in the dtype of ``value``: bilinear samples (zero padding, corners not aligned), weighted and summed
-        in float32. Differentiable once in all floating-point arguments.
+        (B, Q, H * D) in the dtype of ``value``: bilinear samples (zero padding, corners not aligned), weighted and
+        summed in float32. Differentiable once in all floating-point arguments.
 
     Raises:
         RuntimeError: naming the argument, if a shape or dtype does not fit.
@@ -68,8 +69,8 @@ def ms_deform_attn_fused(
     Args:
         value: (B, S, H, D), as in :func:`ms_deform_attn`.
         spatial_shapes: (L, 2) int64, (H_l, W_l).
-        sampling_offsets: (B, Q, H, L, P, 2) raw (x, y) offsets: pixels of the level with 2-d reference points, P-ths of half
-            the box's width and height with 4-d ones.
+        sampling_offsets: (B, Q, H, L, P, 2) raw (x, y) offsets: pixels of the level with 2-d reference points, P-ths
+            of half the box's width and height with 4-d ones.
         attention_logits: (B, Q, H, L * P) raw; their softmax over all levels and points weighs the samples.
         reference_points: (B, Q, L, 2) centres (x, y), or (B, Q, L, 4) boxes cxcywh, in [0, 1] of the padded level.
 
@@ -145,9 +146,7 @@ def _reference_fused(
     value: Tensor, spatial_shapes: Tensor, sampling_offsets: Tensor, attention_logits: Tensor, reference_points: Tensor
 ) -> Tensor:
     _extension.warn_about_reference(value.device.type)
-    return ms_deform_attn_fused_reference(
-        value, spatial_shapes, sampling_offsets, attention_logits, reference_points
-    )
+    return ms_deform_attn_fused_reference(value, spatial_shapes, sampling_offsets, attention_logits, reference_points)
 
 
 def _reference_backward(

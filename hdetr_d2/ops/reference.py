@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in plain PyTorch: the oracle of the tests and the way out where nothing is compiled."""
+"""Multi-scale deformable attention in plain PyTorch: the oracle of the tests, and the fallback."""
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,13 @@ def ms_deform_attn_reference(
     """Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, eq. 3) by ``grid_sample``.
 
     Args:
-        value: (B, S, H, D) projected features of all levels one after another, S = sum of H_l * W_l; H heads of width D.
-        spatial_shapes: (L, 2) int64, (H_l, W_l) of each level, on any device; on CUDA its values are copied to the host.
+        value: (B, S, H, D) projected features of all levels one after another, S = sum of H_l * W_l, H heads of width D.
+        spatial_shapes: (L, 2) int64, (H_l, W_l) of each level; if on CUDA, its values are copied to the host.
         sampling_locations: (B, Q, H, L, P, 2) as (x, y), in [0, 1] over the level; a location outside reads zeros.
         attention_weights: (B, Q, H, L, P).
 
     Returns:
-        (B, Q, H * D) in the dtype of ``value``: bilinear samples (zero padding, corners not aligned), weighted and summed.
+        (B, Q, H * D) in the dtype of ``value``: bilinear samples (zero padding, corners not aligned), weighted, summed.
     """
     batch, _, heads, width = value.shape
     queries, levels, points = sampling_locations.shape[1], sampling_locations.shape[3], sampling_locations.shape[4]
@@ -73,13 +73,13 @@ def ms_deform_attn_fused_reference(
     attention_logits: Tensor,
     reference_points: Tensor,
 ) -> Tensor:
-    """Multi-scale deformable attention from what the attention module's linear layers give (Deformable DETR, appendix A.2).
+    """Multi-scale deformable attention from offsets, logits and reference points (Deformable DETR, appendix A.2).
 
     Args:
         value: (B, S, H, D), as in :func:`ms_deform_attn_reference`.
         spatial_shapes: (L, 2) int64, (H_l, W_l).
-        sampling_offsets: (B, Q, H, L, P, 2) raw (x, y) offsets: pixels of the level with 2-d reference points, P-ths of half
-            the box's width and height with 4-d ones.
+        sampling_offsets: (B, Q, H, L, P, 2) raw (x, y) offsets: pixels of the level with 2-d reference points, P-ths
+            of half the box's width and height with 4-d ones.
         attention_logits: (B, Q, H, L * P) raw; their softmax over all levels and points weighs the samples.
         reference_points: (B, Q, L, 2) centres (x, y), or (B, Q, L, 4) boxes cxcywh, in [0, 1] of the padded level.
 
@@ -97,5 +97,5 @@ def ms_deform_attn_fused_reference(
 
 
 def _finite(grid: Tensor) -> Tensor:
-    """Move NaN, infinite and absurdly far grid coordinates (B, Q, P, 2) to a place outside that ``grid_sample`` can index."""
+    """Move NaN, infinite and absurdly far grid coordinates (B, Q, P, 2) to a place outside that can be indexed."""
     return torch.where(grid.abs() <= 100, grid, torch.full_like(grid, -100))

@@ -1,0 +1,273 @@
+#include "assignment.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace hdetr_d2::matching {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int32_t kNobody = -1;
+
+}  // namespace
+
+template <typename scalar>
+Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand, int32_t capacity)
+    : supply_(lists),
+      sources_(sources),
+      sinks_(sinks),
+      demand_(demand),
+      capacity_(capacity),
+      list_(sources),
+      matched_(sources),
+      complete_(sources, 0),
+      closed_(sources, 0),
+      short_(sources, 0),
+      u_(sources, 0.0),
+      v_(sinks, 0.0),
+      owners_(static_cast<std::size_t>(sinks) * capacity, kNobody),
+      load_(sinks, 0),
+      distance_(sources, kInfinity),
+      step_(sources),
+      settled_(sources, 0) {}
+
+template <typename scalar>
+bool Assignment<scalar>::solve() {
+  if (!start()) return false;
+  for (int32_t source = 0; source < sources_; ++source) {
+    if (!serve(source)) return false;
+  }
+  return true;
+}
+
+template <typename scalar>
+std::vector<Pair> Assignment<scalar>::pairs() const {
+  std::vector<Pair> result;
+  for (int32_t source = 0; source < sources_; ++source) {
+    const std::size_t first = result.size();
+    for (const Link& link : matched_[source]) result.push_back({source, link.sink});
+    std::sort(result.begin() + first, result.end(), [](const Pair& a, const Pair& b) { return a.sink < b.sink; });
+  }
+  return result;
+}
+
+// Whether list_[source] has an element at `position`, loading it if need be. Sets cut_ where that is not known.
+template <typename scalar>
+bool Assignment<scalar>::loaded(int32_t source, std::size_t position) {
+  std::vector<Link>& list = list_[source];
+  while (position >= list.size() && !complete_[source]) {
+    const Supply supply = supply_.extend(source, list);
+    if (supply == Supply::kCut) {
+      cut_ = true;
+      return false;
+    }
+    if (supply == Supply::kEnd) complete_[source] = 1;
+  }
+  return position < list.size();
+}
+
+// Prices that are feasible, and all pairs that they make free of conflict.
+template <typename scalar>
+bool Assignment<scalar>::start() {
+  std::vector<int32_t> bidder(sinks_, kNobody);
+  for (int32_t source = 0; source < sources_; ++source) {
+    loaded(source, demand_ - 1);
+    if (cut_) return false;
+    const std::vector<Link>& list = list_[source];
+    if (list.empty()) continue;
+    const std::size_t last = std::min<std::size_t>(demand_, list.size()) - 1;
+    u_[source] = list[last].cost;
+    for (std::size_t i = 0; i < last && list[i].cost < u_[source]; ++i) {
+      const double reduced = list[i].cost - u_[source];
+      if (reduced < v_[list[i].sink]) {
+        v_[list[i].sink] = reduced;
+        bidder[list[i].sink] = source;
+      }
+    }
+  }
+  for (int32_t source = 0; source < sources_; ++source) {
+    matched_[source].reserve(demand_);
+    for (const Link& link : list_[source]) {
+      if (link.cost >= u_[source]) break;
+      if (bidder[link.sink] == source) take(source, link);
+    }
+  }
+  for (int32_t source = 0; source < sources_; ++source) {
+    for (const Link& link : list_[source]) {
+      if (link.cost > u_[source] || static_cast<int32_t>(matched_[source].size()) == demand_) break;
+      if (link.cost == u_[source] && load_[link.sink] < capacity_ && bidder[link.sink] == kNobody) take(source, link);
+    }
+  }
+  return true;
+}
+
+// Meets what is left of a source's demand, or gives it up where that is impossible.
+template <typename scalar>
+bool Assignment<scalar>::serve(int32_t source) {
+  while (static_cast<int32_t>(matched_[source].size()) + short_[source] < demand_) {
+    const bool found = !closed_[source] && search(source);
+    if (cut_) return false;
+    if (!found && !search_closed(source)) return false;
+    reset();
+  }
+  return true;
+}
+
+// Shortest path from a source to a sink with room; false where there is none, with all that can be reached settled.
+template <typename scalar>
+bool Assignment<scalar>::search(int32_t source) {
+  best_ = kInfinity;
+  relax(source, 0.0, {kNobody, {}});
+  Node node;
+  while (next(best_, node)) {
+    visit(node.source);
+    if (cut_) return false;
+  }
+  if (best_ == kInfinity) return false;
+  raise_prices(best_);
+  hand_over(end_.from);
+  take(end_.from, end_.link);
+  for (const int32_t settled : order_) reprice(settled);
+  return true;
+}
+
+template <typename scalar>
+void Assignment<scalar>::visit(int32_t source) {
+  const double base = distance_[source] - u_[source];
+  for (std::size_t i = 0; loaded(source, i); ++i) {
+    const Link link = list_[source][i];
+    const double least = base + link.cost;
+    if (least >= best_) return;
+    if (load_[link.sink] < capacity_) {
+      best_ = least;
+      end_ = {source, link};
+      return;
+    }
+    // Rounding must not let a distance fall below that of the node it comes from.
+    const double distance = std::max(least - v_[link.sink], distance_[source]);
+    if (distance >= best_) continue;
+    const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
+    for (int32_t place = 0; place < capacity_; ++place) {
+      if (!closed_[owners[place]]) relax(owners[place], distance, {source, link});
+    }
+  }
+}
+
+// No room can be reached: somebody among the settled sources, or in the closed region beyond them, stays one unit short,
+// and the settled sources join the region. Distances are beyond any finite one from here on, of which the finite part is
+// kept. Lists are complete here and are read to their ends, as v may be positive within the region.
+template <typename scalar>
+bool Assignment<scalar>::search_closed(int32_t source) {
+  const std::vector<int32_t> joining = order_;
+  best_ = kInfinity;
+  const auto consider = [&](int32_t candidate) {
+    if (distance_[candidate] - u_[candidate] < best_) {
+      best_ = distance_[candidate] - u_[candidate];
+      end_ = {candidate, {}};
+    }
+  };
+  for (const int32_t settled : joining) consider(settled);
+  for (const int32_t settled : joining) {
+    visit_closed(settled);
+    if (cut_) return false;
+  }
+  if (closed_[source]) relax(source, 0.0, {kNobody, {}});
+  Node node;
+  while (next(best_, node)) {
+    consider(node.source);
+    visit_closed(node.source);
+    if (cut_) return false;
+  }
+  raise_prices(best_);
+  hand_over(end_.from);
+  ++short_[end_.from];
+  for (const int32_t settled : joining) closed_[settled] = 1;
+  for (const int32_t settled : order_) reprice(settled);
+  return true;
+}
+
+template <typename scalar>
+void Assignment<scalar>::visit_closed(int32_t source) {
+  const double base = distance_[source] - u_[source];
+  for (std::size_t i = 0; loaded(source, i); ++i) {
+    const Link link = list_[source][i];
+    const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
+    if (!closed_[owners[0]]) continue;
+    double distance = base + link.cost - v_[link.sink];
+    if (closed_[source]) distance = std::max(distance, distance_[source]);
+    if (distance >= best_) continue;
+    for (int32_t place = 0; place < capacity_; ++place) relax(owners[place], distance, {source, link});
+  }
+}
+
+template <typename scalar>
+void Assignment<scalar>::relax(int32_t source, double distance, Step step) {
+  if (settled_[source] || distance >= distance_[source]) return;
+  if (distance_[source] == kInfinity) reached_.push_back(source);
+  distance_[source] = distance;
+  step_[source] = step;
+  heap_.push_back({distance, source});
+  std::push_heap(heap_.begin(), heap_.end());
+}
+
+// Settles the nearest source that is nearer than `limit`.
+template <typename scalar>
+bool Assignment<scalar>::next(double limit, Node& node) {
+  while (!heap_.empty() && heap_.front().distance < limit) {
+    node = heap_.front();
+    std::pop_heap(heap_.begin(), heap_.end());
+    heap_.pop_back();
+    if (settled_[node.source]) continue;
+    settled_[node.source] = 1;
+    order_.push_back(node.source);
+    return true;
+  }
+  return false;
+}
+
+template <typename scalar>
+void Assignment<scalar>::take(int32_t source, Link link) {
+  matched_[source].push_back(link);
+  owners_[static_cast<std::size_t>(link.sink) * capacity_ + load_[link.sink]++] = source;
+}
+
+// Each source on the way to `source` takes the sink of the next one, which leaves `source` with one less.
+template <typename scalar>
+void Assignment<scalar>::hand_over(int32_t source) {
+  while (step_[source].from != kNobody) {
+    const Step step = step_[source];
+    const auto same = [&](const Link& link) { return link.sink == step.link.sink; };
+    matched_[source].erase(std::find_if(matched_[source].begin(), matched_[source].end(), same));
+    int32_t* owners = &owners_[static_cast<std::size_t>(step.link.sink) * capacity_];
+    *std::find(owners, owners + capacity_, source) = step.from;
+    matched_[step.from].push_back(step.link);
+    source = step.from;
+  }
+}
+
+template <typename scalar>
+void Assignment<scalar>::raise_prices(double end) {
+  for (const int32_t settled : order_) u_[settled] += end - distance_[settled];
+}
+
+// The price of a source's sinks that makes its pairs exactly tight.
+template <typename scalar>
+void Assignment<scalar>::reprice(int32_t source) {
+  for (const Link& link : matched_[source]) v_[link.sink] = link.cost - u_[source];
+}
+
+template <typename scalar>
+void Assignment<scalar>::reset() {
+  for (const int32_t source : reached_) {
+    distance_[source] = kInfinity;
+    settled_[source] = 0;
+  }
+  reached_.clear();
+  order_.clear();
+  heap_.clear();
+}
+
+template class Assignment<float>;
+template class Assignment<double>;
+
+}  // namespace hdetr_d2::matching

@@ -1,0 +1,16 @@
+// The operators of matching; hdetr_d2/matching calls them, and has scipy where they are not built.
+#include <torch/library.h>
+
+TORCH_LIBRARY_FRAGMENT(hdetr_d2, library) {
+  // Many problems at once, on CPU tensors. costs[i] is (queries, targets); every target may be used copies[i] times.
+  // Returns the pairs of all problems one after another, by ascending query, the number of pairs of each, and the
+  // number of queries of each whose costs are all NaN or infinite.
+  library.def("solve_one_to_many(Tensor[] costs, int[] copies) -> (Tensor rows, Tensor columns, Tensor counts, Tensor unmatchable)");
+  // The same on the cheapest candidates of each side that must be served: costs[i] and indices[i] are (sources, T),
+  // ascending. sinks[i] is the number of nodes of the other side, demands[i] what a source asks for and capacities[i]
+  // what a sink can serve. Returns pairs by ascending source; solved[i] is false, and the problem has no pairs, where
+  // the candidates do not suffice to prove the optimum.
+  library.def(
+      "solve_candidates(Tensor[] costs, Tensor[] indices, int[] sinks, int[] demands, int[] capacities) "
+      "-> (Tensor sources, Tensor sinks, Tensor counts, Tensor solved)");
+}
