@@ -57,6 +57,8 @@ class Proposals(Predictions):
     def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
         """As the base class says."""
         tokens, anchors = self.tokens.flatten(0, 1)[row], self.anchors.flatten(0, 1)[row]
+        # Losses are computed outside autocast, where half-precision tokens do not meet half-precision weights.
+        tokens = tokens.to(self.box_head.layers[0].weight.dtype)  # type: ignore[arg-type]
         return (self.box_head(tokens).float() + anchors).sigmoid()
 
 
@@ -123,7 +125,7 @@ class TwoStageQueries(QuerySource):
         return (box_head(_rows(tokens, ranked)).float() + _rows(anchors, ranked)).sigmoid()
 
     def _groups(self, specs: list[GroupSpec], reference: Tensor) -> list[QueryGroup]:
-        embedded = box_sine_embedding(reference, num_features=self.embed_dim // 2)
+        embedded = box_sine_embedding(reference, num_features=self.embed_dim // 2).to(self.pos_trans.weight.dtype)
         position, box_content = self.pos_trans_norm(self.pos_trans(embedded)).split(self.embed_dim, dim=-1)
         groups, start = [], 0
         for spec in specs:
