@@ -128,9 +128,10 @@ class DETR(nn.Module):
         for x in batched_inputs:
             instances = x["instances"]
             labels = instances.gt_classes
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            outside = labels[(labels < 0) | (labels >= self.num_classes)]
+            if len(outside):
                 raise ValueError(
-                    f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(labels.max())} is outside the "
+                    f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(outside[0])} is outside the "
                     f"{self.num_classes} classes of the model; set dataset.num_classes"
                 )
             height, width = instances.image_size
