@@ -13,10 +13,8 @@ SHAPES = torch.tensor([[6, 8], [3, 4]])
 TOKENS = int(SHAPES.prod(1).sum())
 
 
-def drawn_module(**sizes: int) -> MultiScaleDeformableAttention:
-    module = MultiScaleDeformableAttention(
-        **{"embed_dim": 16, "num_heads": 4, "num_levels": 2, "num_points": 3, **sizes}
-    )
+def drawn_module() -> MultiScaleDeformableAttention:
+    module = MultiScaleDeformableAttention(embed_dim=16, num_heads=4, num_levels=2, num_points=3)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return module.double()
@@ -34,9 +32,8 @@ def sample_plainly(
     offsets = F.linear(query, module.sampling_offsets.weight, module.sampling_offsets.bias)
     offsets = offsets.view(batch, queries, heads, levels, points, 2)
     weights = F.linear(query, module.attention_weights.weight, module.attention_weights.bias)
-    weights = (
-        weights.view(batch, queries, heads, levels * points).softmax(-1).view(batch, queries, heads, levels, points)
-    )
+    weights = weights.view(batch, queries, heads, levels * points).softmax(-1)
+    weights = weights.unflatten(-1, (levels, points))
     output = torch.zeros(batch, queries, heads, width // heads, dtype=query.dtype)
     start = 0
     for level, (height, across) in enumerate(SHAPES.tolist()):
