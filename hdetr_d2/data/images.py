@@ -35,6 +35,8 @@ def read_rgb_image(path: str, *, height: int | None = None, width: int | None = 
                 pixels = np.asarray(image).astype(np.int64) // 256
                 image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
             rgb = np.array(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise UnusableImageError(f'"{path}" does not exist') from error
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
         raise UnusableImageError(f'"{path}" cannot be read as an image ({type(error).__name__}: {error})') from error
     if wanted is not None and (rgb.shape[1], rgb.shape[0]) != wanted:

@@ -41,7 +41,8 @@ def _crescent() -> np.ndarray:
     inner = np.linspace(1.68 * np.pi, 0.32 * np.pi, 90)
     big = np.stack([np.cos(outer), np.sin(outer)], axis=1)
     small = np.stack([0.42 + 0.72 * np.cos(inner), 0.72 * np.sin(inner)], axis=1)
-    return np.concatenate([big, small])
+    both = np.concatenate([big, small])
+    return both / np.hypot(*both.T).max()
 
 
 def _drop() -> np.ndarray:

@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -165,13 +166,22 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
         (partial / split).mkdir(parents=True)
         jobs += [(split, index) for index in range(count)]
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(8, usable) if num_workers is None else num_workers
+    # Starting processes takes seconds, in which one alone draws this many pictures.
+    default_workers = min(8, usable) if len(jobs) > 200 else 1
+    workers = default_workers if num_workers is None else num_workers
     logger.info("Drawing the generated dataset into %s", target)
     results: dict[str, dict[int, tuple[tuple[int, int], list[Placed]]]] = {split: {} for split in _SPLITS}
-    with tqdm(total=len(jobs), desc="generated dataset", unit="image", disable=not progress) as bar:
-        for (split, index), outcome in _run(spec, partial, jobs, workers):
+    with _drawing(spec, partial, jobs, workers) as drawn:
+        bar = tqdm(
+            drawn,
+            total=len(jobs),
+            desc="generated dataset",
+            unit="image",
+            disable=not progress,
+            mininterval=0.2 if sys.stderr.isatty() else 10.0,  # a log file need not grow by a line every image
+        )
+        for (split, index), outcome in bar:
             results[split][index] = outcome
-            bar.update()
     for split in _SPLITS:
         content = _as_coco(spec, split, results[split])
         (partial / f"{split}.json").write_text(json.dumps(content))
@@ -179,15 +189,19 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
     partial.rename(target)
 
 
-def _run(spec: GeneratedSpec, folder: Path, jobs: list[tuple[str, int]], workers: int) -> Iterator[Any]:
+@contextmanager
+def _drawing(
+    spec: GeneratedSpec, folder: Path, jobs: list[tuple[str, int]], workers: int
+) -> Iterator[Iterator[tuple[tuple[str, int], Any]]]:
+    """The outcomes of the jobs, in any order."""
     if workers <= 1:
-        painter = _Painter(spec, folder)
-        yield from map(painter, jobs)
+        yield map(_Painter(spec, folder), jobs)
         return
-    # Not fork: the caller may hold threads (PyTorch, a progress bar), and a fork then can hang.
-    context = multiprocessing.get_context("spawn")
+    # Forked where that is safe: a fresh interpreter would import PyTorch first, which takes longer than much of the
+    # drawing. The workers call neither PyTorch nor anything else that keeps threads.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with context.Pool(workers, initializer=_start_worker, initargs=(spec, folder)) as pool:
-        yield from pool.imap_unordered(_work, jobs, chunksize=16)
+        yield pool.imap_unordered(_work, jobs, chunksize=16)
 
 
 _painter: _Painter | None = None
