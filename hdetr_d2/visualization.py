@@ -271,14 +271,14 @@ def plot_runs(
 
 
 def _plot_loss(axes: Any, name: str, points: Sequence[tuple[int, float]], colour: str) -> None:
-    """The raw values faintly, and their running mean (exponential, over a twentieth of the run)."""
+    """The raw values faintly, and their running mean over a twentieth of the run."""
     if not points:
         return
     iterations, values = zip(*points)
-    keep = 1.0 - 1.0 / max(1.0, len(values) / 20)
-    smooth, total = [], values[0]
-    for value in values:
-        total = keep * total + (1.0 - keep) * value
-        smooth.append(total)
+    half = len(values) // 40
+    smooth = []
+    for index in range(len(values)):
+        window = values[max(0, index - half) : index + half + 1]
+        smooth.append(sum(window) / len(window))
     axes.plot(iterations, values, color=colour, alpha=0.25, linewidth=0.8)
     axes.plot(iterations, smooth, color=colour, label=name)
