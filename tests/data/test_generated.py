@@ -1,0 +1,242 @@
+"""The generated dataset: reproducible, whole or absent, and with the statistics that it promises."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hdetr_d2.data import DatasetError, ensure_generated, load_dataset_dicts
+from hdetr_d2.data.generated import MAX_CLASSES, GeneratedFiles, ObjectClass, Scene, backgrounds, object_classes, scene
+from hdetr_d2.data.generated.classes import class_probabilities
+from hdetr_d2.data.generated.scene import SpriteBank, compose
+from hdetr_d2.data.generated.shapes import PATTERNS, SHAPES
+
+SMALL: dict[str, Any] = {"num_train": 12, "num_val": 6, "image_size": 64, "num_classes": 5, "progress": False}
+
+
+def content_of(files: GeneratedFiles) -> dict[str, bytes]:
+    return {str(path.relative_to(files.root)): path.read_bytes() for path in files.root.rglob("*") if path.is_file()}
+
+
+def drawn(count: int, *, num_classes: int = 20, seed: int = 0, **parameters: Any) -> list[Any]:
+    bank = SpriteBank(object_classes(num_classes), size=250)
+    probabilities = class_probabilities(num_classes, long_tail=False)
+    return [
+        compose(np.random.default_rng([seed, index]), scene=Scene(**parameters), bank=bank, probabilities=probabilities)
+        for index in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Any]:
+    return drawn(120)
+
+
+def test_the_same_parameters_give_the_same_files_with_any_number_of_processes(tmp_path: Path) -> None:
+    one = ensure_generated(**SMALL, cache_folder=tmp_path / "a", num_workers=1)
+    two = ensure_generated(**SMALL, cache_folder=tmp_path / "b", num_workers=2)
+    assert content_of(one) == content_of(two)
+    assert sum(name.endswith(".jpg") for name in content_of(one)) == 18
+
+
+def test_seed_and_split_change_every_picture(tmp_path: Path) -> None:
+    one = content_of(ensure_generated(**SMALL, cache_folder=tmp_path))
+    other = content_of(ensure_generated(**SMALL, cache_folder=tmp_path, seed=1))
+    pictures = [data for name, data in (*one.items(), *other.items()) if name.endswith(".jpg")]
+    assert len(set(pictures)) == len(pictures) == 36
+
+
+def test_a_second_call_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ensure_generated(**SMALL, cache_folder=tmp_path)
+    monkeypatch.setattr("hdetr_d2.data.generated.store.compose", None)
+    assert ensure_generated(**SMALL, cache_folder=tmp_path) == first
+    monkeypatch.setenv("HDETR_D2_CACHE", str(tmp_path))
+    assert ensure_generated(**SMALL) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_train": 13}, {"image_size": 65}, {"num_classes": 6}, {"long_tail": True}, {"object_scale": (0.1, 0.6)}],
+)
+def test_other_parameters_have_another_folder(tmp_path: Path, change: dict[str, Any]) -> None:
+    first = ensure_generated(**SMALL, cache_folder=tmp_path)
+    assert ensure_generated(**{**SMALL, **change}, cache_folder=tmp_path).root != first.root
+
+
+def test_a_killed_drawing_leaves_no_dataset_and_the_next_call_makes_it(tmp_path: Path) -> None:
+    settings = {**SMALL, "num_train": 150, "cache_folder": tmp_path, "num_workers": 1}
+    process = multiprocessing.get_context("fork").Process(target=ensure_generated, kwargs=settings)
+    process.start()
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.rglob("*.jpg"))) < 5:
+        assert time.monotonic() < deadline, "nothing was drawn"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not list(tmp_path.rglob("*.json"))
+    leftover = [path.name for path in tmp_path.iterdir() if path.is_dir()]
+    assert [name.endswith(".partial") for name in leftover] == [True]
+    files = ensure_generated(**settings)
+    assert len(load_dataset_dicts(json_file=files.json("train"), image_root=files.images("train"))) == 150
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [files.root.name]
+
+
+def test_processes_that_ask_at_once_share_one_drawing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    settings = {**SMALL, "cache_folder": tmp_path, "num_workers": 1}
+    processes = [context.Process(target=ensure_generated, kwargs=settings) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    files = ensure_generated(**settings)
+    assert len(load_dataset_dicts(json_file=files.json("val"), image_root=files.images("val"), training=False)) == 6
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_train": 0},
+        {"image_size": 16},
+        {"image_size": (96, 64)},
+        {"num_classes": 0},
+        {"num_classes": MAX_CLASSES + 1},
+        {"max_objects": 0},
+        {"object_scale": (0.5, 0.2)},
+        {"clutter": -1},
+        {"seed": -1},
+    ],
+)
+def test_senseless_parameters_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        ensure_generated(**{**SMALL, **change}, cache_folder=tmp_path)
+
+
+def test_missing_photographs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backgrounds.photograph.cache_clear()
+    monkeypatch.setattr(backgrounds, "photograph_folder", lambda: tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="nowhere.*scikit-image"):
+        ensure_generated(**SMALL, cache_folder=tmp_path, num_workers=1)
+
+
+def test_classes_have_unique_names_and_a_small_table_begins_a_large_one() -> None:
+    everything = object_classes(MAX_CLASSES)
+    assert len({c.name for c in everything}) == MAX_CLASSES == len(set(everything)) >= 1000
+    assert object_classes(20) == everything[:20]
+    assert everything[0].name == f"{everything[0].pattern} {everything[0].colour} star"
+
+
+def test_every_silhouette_stays_in_the_unit_disc() -> None:
+    for name, outline in SHAPES.items():
+        assert np.hypot(*outline[0].T).max() <= 1.0 + 1e-6, name
+        assert np.hypot(*outline[0].T).max() >= 0.85, name
+
+
+def test_every_pattern_but_plain_shows_two_colours() -> None:
+    axis = np.linspace(-1, 1, 64, dtype=np.float32)
+    x, y = np.meshgrid(axis, axis)
+    for name, pattern in PATTERNS.items():
+        for phase in (0.0, 2.0, 4.0):
+            share = pattern(x, y, phase)
+            assert share.min() >= 0 and share.max() <= 1
+            assert (0.15 < share.mean() < 0.85) if name != "plain" else (share == 0).all(), name
+
+
+def test_boxes_are_tight_around_the_pixels_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a grey ground, pixels with a hue can only come from the object: noise, light and shadow have none."""
+
+    def grey(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+        return np.full((height, width, 3), 128, dtype=np.float32)
+
+    monkeypatch.setattr(scene, "background", grey)
+    bank = SpriteBank([ObjectClass(shape, "plain", "red") for shape in SHAPES], size=250)
+    for seed in range(28):
+        pixels, objects, _ = compose(
+            np.random.default_rng(seed),
+            scene=Scene(max_objects=1, clutter=0.0, object_scale=(0.15, 0.6)),
+            bank=bank,
+            probabilities=np.full(len(SHAPES), 1 / len(SHAPES)),
+            required_class=seed % len(SHAPES),
+        )
+        # 3 x 3 means against the sensor noise
+        padded = np.pad(pixels.astype(float), ((1, 1), (1, 1), (0, 0)), mode="edge")
+        smooth = sum(padded[i : i + 192, j : j + 192] for i in range(3) for j in range(3)) / 9
+        hue = smooth.max(axis=-1) - smooth.min(axis=-1) > 22
+        rows, columns = np.flatnonzero(hue.sum(axis=1) > 1), np.flatnonzero(hue.sum(axis=0) > 1)
+        x, y, w, h = objects[0].box
+        seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert [x, y, x + w, y + h] == pytest.approx(seen, abs=3)
+
+
+def test_annotations_cover_exactly_the_owned_pixels(pictures: list[Any]) -> None:
+    for _, objects, owner in pictures:
+        assert set(np.unique(owner)) - {0} == set(range(1, len(objects) + 1))
+        for index, placed in enumerate(objects):
+            rows, columns = np.nonzero(owner == index + 1)
+            x, y, w, h = placed.box
+            assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (x, y, x + w, y + h)
+            assert placed.area == len(rows) >= 4
+
+
+def test_an_object_is_only_placed_where_all_stay_visible() -> None:
+    canvas = scene._Canvas(np.zeros((100, 100, 3), dtype=np.float32))
+    square = np.ones((20, 20), dtype=np.float32)
+    assert canvas.place(square, 40, 40, 0.3)
+    assert not canvas.place(square, 41, 41, 0.3)  # would leave 39 of 400 pixels
+    assert not canvas.place(square, 40, 54, 0.8)  # would leave 70 %
+    assert canvas.place(square, 40, 54, 0.6)
+    assert not canvas.place(square, 40, 28, 0.6)  # 70 % and then 60 % more hidden
+    assert not canvas.place(square, -15, 0, 0.1)  # three quarters outside of the picture
+    assert canvas.visible == [280, 400]
+    assert [(canvas.owner == i).sum() for i in (1, 2)] == canvas.visible
+
+
+def test_sizes_crowding_and_occlusion_spread_as_promised(pictures: list[Any]) -> None:
+    counts = np.array([len(objects) for _, objects, _ in pictures])
+    assert counts.min() == 1
+    assert 20 <= counts.max() <= 30
+    assert 5 <= counts.mean() <= 11
+    sides = np.array([max(p.box[2:]) for _, objects, _ in pictures for p in objects]) / 192
+    assert np.quantile(sides, 0.98) / np.quantile(sides, 0.02) >= 5
+    assert sides.max() <= 0.9 and sides.max() >= 0.55
+    boxes = [np.array([p.box for p in objects]) for _, objects, _ in pictures]
+    overlapping = sum(_overlaps(b) for b in boxes if len(b) > 3)
+    assert overlapping >= 100
+
+
+def _overlaps(boxes: np.ndarray) -> int:
+    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    sides = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
+    return int(np.triu((sides > 0).all(axis=-1), k=1).sum())
+
+
+def test_pictures_use_the_range_of_sizes_and_of_brightness() -> None:
+    images = [pixels for pixels, _, _ in drawn(30, image_size=(64, 96))]
+    assert all(64 <= side <= 96 for image in images for side in image.shape[:2])
+    assert len({image.shape for image in images}) > 20
+    assert all(image.std() > 8 for image in images)
+    assert np.std([image.mean() for image in images]) > 8
+
+
+@pytest.mark.parametrize(("long_tail", "num_classes"), [(False, 20), (True, 40)])
+def test_every_class_occurs_and_the_tail_is_long_if_asked(tmp_path: Path, long_tail: bool, num_classes: int) -> None:
+    files = ensure_generated(
+        **{**SMALL, "num_train": 150, "num_val": 45, "num_classes": num_classes, "long_tail": long_tail},
+        cache_folder=tmp_path,
+        num_workers=1,
+    )
+    for split in ("train", "val"):
+        content = json.loads(files.json(split).read_text())
+        counts = np.bincount([a["category_id"] for a in content["annotations"]], minlength=num_classes + 1)[1:]
+        assert counts.min() >= 1
+        if split == "train":
+            assert counts[0] / np.median(counts) > 4 if long_tail else counts.max() / np.median(counts) < 3
