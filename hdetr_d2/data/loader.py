@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,15 +123,23 @@ class TrainLoader:
         )
 
     def __iter__(self) -> Iterator[list[Record]]:
+        sampler = self._sampler(self.start_iter)
+        # Workers hand over single samples: all of them work on the next micro-batch together, and no more than two
+        # micro-batches wait in shared memory (whose file handles are limited), whatever the number of workers.
+        prefetch = max(2, math.ceil(2 * sampler.share / max(self._num_workers, 1)))
         loader = DataLoader(
             self._samples,
-            batch_sampler=self._sampler(self.start_iter),  # type: ignore[arg-type]
+            batch_size=None,
+            sampler=itertools.chain.from_iterable(sampler),
             num_workers=self._num_workers,
-            collate_fn=as_list,
+            prefetch_factor=prefetch if self._num_workers else None,
+            collate_fn=unchanged,
             # The base seed of workers is drawn from this, so that the main process's generator is left alone.
             generator=torch.Generator().manual_seed(0),
         )
-        for micro_batch in loader:
+        samples = iter(loader)
+        while True:
+            micro_batch = list(itertools.islice(samples, sampler.share))
             for sample in micro_batch:
                 self._count_skipped(sample.pop("skipped_files", ()))
             yield micro_batch
@@ -147,8 +157,8 @@ class TrainLoader:
                 )
 
 
-def as_list(samples: list[Record]) -> list[Record]:
-    """The collate function: a batch is the list of its samples."""
+def unchanged(samples: Any) -> Any:
+    """The collate function: a sample stays as it is, and a batch is the list of its samples."""
     return samples
 
 
@@ -232,6 +242,6 @@ def build_test_loader(
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
         num_workers=num_workers,
-        collate_fn=as_list,
+        collate_fn=unchanged,
         generator=torch.Generator().manual_seed(0),
     )

@@ -65,7 +65,7 @@ class SampleStream:
 
 
 class MicroBatchSampler:
-    """The share of one process of every micro-batch, as a batch sampler of ``torch.utils.data.DataLoader``.
+    """The share of one process of every micro-batch: endless lists of (position, index).
 
     Step t takes stream[t * batch_size : (t + 1) * batch_size], cut into ``accumulate`` micro-batches in order; of
     each, rank r of W takes the r-th of W equal slices.
@@ -73,6 +73,9 @@ class MicroBatchSampler:
     Args:
         batch_size: images per optimiser step over all ranks and micro-batches.
         start_step: first step.
+
+    Attributes:
+        share: samples of this process in a micro-batch.
 
     Raises:
         ValueError: ``batch_size`` cannot be divided by ``accumulate * world_size``.
@@ -90,6 +93,7 @@ class MicroBatchSampler:
         self._stream = stream
         self._micro_batch = batch_size // accumulate
         self._first, self._last = (r * self._micro_batch // world_size for r in (rank, rank + 1))
+        self.share = self._last - self._first
         self._start = start_step * batch_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
