@@ -25,7 +25,8 @@ PACKAGE = "hdetr_d2.ops"
 PARTS = ["ms_deform_attn"]
 CUDA_ARCHITECTURES = [70, 75, 80, 86, 89, 90, 100, 120]
 # Loops with a floor or a comparison of floats vectorise only where traps and errno do not matter.
-CXX_FLAGS = "-std=c++17 -O3 -g0 -fno-math-errno -fno-trapping-math -fopenmp -Wall -Wno-unknown-pragmas".split()
+CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wall"]
+CXX_FLAGS += ["-Wno-unknown-pragmas"]  # what one compiler unrolls by, another does not know
 SWITCH_ON = {"1", "on", "true", "yes"}
 
 
@@ -40,14 +41,14 @@ def sources(extension: str, *, folder: str = "") -> list[str]:
 
 
 def nvcc_architectures(nvcc: Path) -> str:
-    """The architectures built for if neither a GPU nor the user says which: those this nvcc knows, and PTX for newer."""
+    """The architectures built for if neither a GPU nor the user says which: what this nvcc knows, and PTX for newer."""
     known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
     wanted = [f"{number // 10}.{number % 10}" for number in CUDA_ARCHITECTURES if f"compute_{number}\n" in known]
     return ";".join(wanted) + "+PTX"
 
 
 def find_cuda() -> Path | None:
-    """The CUDA toolkit: torch's guess if it holds the headers, else where nvcc (maybe a wrapper script) says it lives."""
+    """The CUDA toolkit: torch's guess if it holds the headers, else where nvcc (a wrapper, maybe) says it is."""
     from torch.utils import cpp_extension
 
     guess = cpp_extension.CUDA_HOME
@@ -160,7 +161,7 @@ def arguments() -> dict[str, object]:
 
 
 def build_in_place() -> None:
-    """Build the operators into the checkout, installing nothing, reading no pyproject.toml (benchmarks/gpu_check.sh)."""
+    """Build the operators into the checkout, without reading pyproject.toml (benchmarks/gpu_check.sh)."""
     os.chdir(ROOT)
     command = Distribution({"name": "hdetr_d2", **arguments()}).get_command_obj("build_ext")
     command.inplace = True

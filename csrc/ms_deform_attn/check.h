@@ -1,4 +1,5 @@
-// What every kernel of multi-scale deformable attention asks of its arguments, with errors that name argument and shapes.
+// What every kernel of multi-scale deformable attention asks of its arguments, with errors that name argument and
+// shapes.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,11 +16,13 @@ struct Sizes {
 // The type of everything but value and output: double for double, float for float, bfloat16 and half.
 at::ScalarType accumulation_type(const at::Tensor& value);
 
-// Plain form: value (B, S, H, D), spatial_shapes (L, 2), sampling_locations (B, Q, H, L, P, 2), attention_weights (B, Q, H, L, P).
+// Plain form: value (B, S, H, D), spatial_shapes (L, 2), sampling_locations (B, Q, H, L, P, 2), attention_weights (B,
+// Q, H, L, P).
 Sizes check_sampling(const at::Tensor& value, const at::Tensor& spatial_shapes, const at::Tensor& sampling_locations,
                      const at::Tensor& attention_weights);
 
-// Fused form: sampling_offsets (B, Q, H, L, P, 2), attention_logits (B, Q, H, L * P), reference_points (B, Q, L, 2 or 4).
+// Fused form: sampling_offsets (B, Q, H, L, P, 2), attention_logits (B, Q, H, L * P), reference_points (B, Q, L, 2 or
+// 4).
 Sizes check_fused(const at::Tensor& value, const at::Tensor& spatial_shapes, const at::Tensor& sampling_offsets,
                   const at::Tensor& attention_logits, const at::Tensor& reference_points);
 

@@ -3,7 +3,8 @@
 
 TORCH_LIBRARY_FRAGMENT(hdetr_d2, library) {
   library.def(
-      "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> Tensor");
+      "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, Tensor attention_weights) -> "
+      "Tensor");
   library.def(
       "ms_deform_attn_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
       "Tensor attention_weights) -> (Tensor, Tensor, Tensor)");
@@ -12,5 +13,6 @@ TORCH_LIBRARY_FRAGMENT(hdetr_d2, library) {
       "Tensor reference_points) -> Tensor");
   library.def(
       "ms_deform_attn_fused_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, "
-      "Tensor attention_logits, Tensor reference_points, bool reference_needs_grad) -> (Tensor, Tensor, Tensor, Tensor)");
+      "Tensor attention_logits, Tensor reference_points, bool reference_needs_grad) -> (Tensor, Tensor, Tensor, "
+      "Tensor)");
 }

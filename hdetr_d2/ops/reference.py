@@ -13,7 +13,7 @@ def ms_deform_attn_reference(
     """Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, eq. 3) by ``grid_sample``.
 
     Args:
-        value: (B, S, H, D) projected features of all levels one after another, S = sum of H_l * W_l, H heads of width D.
+        value: (B, S, H, D) projected features of all levels one after another, S = sum of H_l * W_l.
         spatial_shapes: (L, 2) int64, (H_l, W_l) of each level; if on CUDA, its values are copied to the host.
         sampling_locations: (B, Q, H, L, P, 2) as (x, y), in [0, 1] over the level; a location outside reads zeros.
         attention_weights: (B, Q, H, L, P).
@@ -58,7 +58,7 @@ def fused_inputs_to_sampling(
     levels, points = sampling_offsets.shape[3:5]
     centres = reference_points[:, :, None, :, None, :2]
     if reference_points.shape[-1] == 2:
-        sizes = spatial_shapes.flip(-1).to(device=sampling_offsets.device, dtype=sampling_offsets.dtype)
+        sizes = spatial_shapes.flip(-1).clamp(min=1).to(sampling_offsets)
         locations = centres + sampling_offsets / sizes[:, None, :]
     else:
         locations = centres + sampling_offsets / points * reference_points[:, :, None, :, None, 2:] * 0.5

@@ -72,6 +72,8 @@ class Assignment {
   };
 
   bool start();
+  void compete();
+  bool bid(int32_t source, int32_t& loser, bool& rising);
   bool serve(int32_t source);
   bool search(int32_t source);
   bool search_closed(int32_t source);
@@ -80,6 +82,7 @@ class Assignment {
   void relax(int32_t source, double distance, Step step);
   bool next(double limit, Node& node);
   bool loaded(int32_t source, std::size_t position);
+  bool has_room(int32_t sink) const { return owners_[static_cast<std::size_t>(sink + 1) * capacity_ - 1] < 0; }
   void take(int32_t source, Link link);
   void hand_over(int32_t source);
   void raise_prices(double end);
@@ -94,8 +97,7 @@ class Assignment {
   std::vector<uint8_t> complete_, closed_;
   std::vector<int32_t> short_;    // units of demand that are given up
   std::vector<double> u_, v_;
-  std::vector<int32_t> owners_;   // capacity_ places a sink
-  std::vector<int32_t> load_;     // how many of them are taken
+  std::vector<int32_t> owners_;   // capacity_ places a sink, filled from the first
 
   // of one search
   std::vector<Node> heap_;

@@ -61,21 +61,25 @@ std::vector<Result> solve_all(int64_t problems, const function& solve) {
   return results;
 }
 
+// Candidates a list begins with: sorting them must cost no more than the pass over the matrix that finds them.
+int64_t first_batch(int64_t demand, int64_t sinks) { return 2 * demand + 6 + sinks / 256; }
+
 template <typename scalar>
 Result solve_matrix(const Tensor& cost, int64_t copies) {
   const int64_t queries = cost.size(0), targets = cost.size(1);
   const Matrix<scalar> by_target{cost.const_data_ptr<scalar>(), targets, queries, cost.stride(1), cost.stride(0)};
   Result result;
+  if (queries == 0 || targets == 0) return result;
   result.unmatchable = count_unmatchable(by_target);
   copies = std::min(copies, queries);  // more than one each cannot be used
   if (copies * targets <= queries) {
-    MatrixLists<scalar> lists(by_target, 2 * copies + 14);
+    MatrixLists<scalar> lists(by_target, first_batch(copies, queries));
     Assignment<scalar> assignment(lists, targets, queries, copies, 1);
     assignment.solve();
     for (const Pair& pair : assignment.pairs()) result.pairs.push_back({pair.sink, pair.source});
     std::sort(result.pairs.begin(), result.pairs.end(), [](const Pair& a, const Pair& b) { return a.source < b.source; });
   } else {
-    MatrixLists<scalar> lists({by_target.data, queries, targets, by_target.sink_stride, by_target.source_stride}, 16);
+    MatrixLists<scalar> lists({by_target.data, queries, targets, by_target.sink_stride, by_target.source_stride}, first_batch(1, targets));
     Assignment<scalar> assignment(lists, queries, targets, 1, copies);
     assignment.solve();
     result.pairs = assignment.pairs();

@@ -8,7 +8,7 @@ namespace hdetr_d2::matching {
 namespace {
 
 constexpr int64_t kTile = 64;   // of the transposition
-constexpr int64_t kBlock = 32;  // costs that are passed over together where none of them is low enough
+constexpr int64_t kBlock = 32;  // costs that are looked at together
 
 template <typename scalar>
 std::vector<scalar> transposed(const Matrix<scalar>& matrix) {
@@ -22,37 +22,6 @@ std::vector<scalar> transposed(const Matrix<scalar>& matrix) {
   return copy;
 }
 
-// The `size` least of a growing set.
-template <typename scalar>
-class Least {
- public:
-  Least(std::vector<Candidate<scalar>>& found, std::size_t size) : found_(found), size_(size) { found_.clear(); }
-
-  // Nothing that costs as much or more is among them; every later candidate has a higher index, so ties are lost.
-  scalar limit() const { return limit_; }
-
-  void add(Candidate<scalar> candidate) {
-    found_.push_back(candidate);
-    if (found_.size() == 3 * size_) shrink();
-  }
-
-  void finish() {
-    if (found_.size() > size_) shrink();
-    std::sort(found_.begin(), found_.end());
-  }
-
- private:
-  void shrink() {
-    std::nth_element(found_.begin(), found_.begin() + (size_ - 1), found_.end());
-    found_.resize(size_);
-    limit_ = found_.back().cost;
-  }
-
-  std::vector<Candidate<scalar>>& found_;
-  const std::size_t size_;
-  scalar limit_ = std::numeric_limits<scalar>::infinity();
-};
-
 }  // namespace
 
 template <typename scalar>
@@ -63,27 +32,55 @@ MatrixLists<scalar>::MatrixLists(const Matrix<scalar>& matrix, int64_t batch) : 
   }
 }
 
+// A cost that at least `wanted` costs greater than `above` do not exceed: the matrix row is dealt out to some groups, and
+// the wanted-th least of their minima is such a bound. Little more than what is wanted is below it.
+template <typename scalar>
+scalar MatrixLists<scalar>::bound(const scalar* costs, scalar above, int64_t wanted) {
+  constexpr scalar kInfinity = std::numeric_limits<scalar>::infinity();
+  const int64_t groups = (wanted + kBlock / 2 - 1) / (kBlock / 2) * kBlock;
+  if (groups * 2 > matrix_.sinks) return kInfinity;
+  minima_.assign(groups, kInfinity);
+  scalar* minima = minima_.data();
+  int64_t group = 0;
+  for (int64_t first = 0; first + kBlock <= matrix_.sinks; first += kBlock) {
+    for (int64_t i = 0; i < kBlock; ++i) {
+      const scalar cost = costs[first + i];
+      const scalar candidate = cost > above ? cost : kInfinity;  // also where it is NaN
+      minima[group + i] = candidate < minima[group + i] ? candidate : minima[group + i];
+    }
+    group = group + kBlock == groups ? 0 : group + kBlock;
+  }
+  if (wanted == 1) return *std::min_element(minima_.begin(), minima_.end());
+  std::nth_element(minima_.begin(), minima_.begin() + (wanted - 1), minima_.end());
+  return minima_[wanted - 1];
+}
+
 template <typename scalar>
 Supply MatrixLists<scalar>::extend(int32_t source, std::vector<Candidate<scalar>>& list) {
   const scalar* costs = matrix_.data + source * matrix_.source_stride;
-  const int64_t count = matrix_.sinks;
-  // Nothing before the first list: minus infinity is no cost, so no candidate equals it.
-  const Candidate<scalar> after = list.empty() ? Candidate<scalar>{-std::numeric_limits<scalar>::infinity(), std::numeric_limits<int32_t>::max()} : list.back();
-  Least<scalar> least(found_, static_cast<std::size_t>(std::max(batch_, static_cast<int64_t>(list.size()))));
-  for (int64_t first = 0; first < count; first += kBlock) {
-    const int64_t last = std::min(first + kBlock, count);
-    const scalar limit = least.limit();
+  const auto wanted = std::min(std::max(batch_, static_cast<int64_t>(list.size())), matrix_.sinks);
+  // Nothing comes before the first list: minus infinity is no cost, so no candidate equals it.
+  const Candidate<scalar> after =
+      list.empty() ? Candidate<scalar>{-std::numeric_limits<scalar>::infinity(), std::numeric_limits<int32_t>::max()} : list.back();
+  const scalar highest = std::min(bound(costs, after.cost, wanted), std::numeric_limits<scalar>::max());
+  found_.clear();
+  for (int64_t first = 0; first < matrix_.sinks; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, matrix_.sinks);
     if (last - first == kBlock) {
       int any = 0;
-      for (int64_t i = 0; i < kBlock; ++i) any |= costs[first + i] < limit;
+      for (int64_t i = 0; i < kBlock; ++i) any |= (costs[first + i] <= highest) & (costs[first + i] >= after.cost);
       if (!any) continue;
     }
     for (int64_t i = first; i < last; ++i) {
       const Candidate<scalar> candidate{costs[i], static_cast<int32_t>(i)};
-      if (candidate.cost < least.limit() && after < candidate) least.add(candidate);  // false for NaN and infinities
+      if (candidate.cost <= highest && after < candidate) found_.push_back(candidate);  // false for NaN and infinities
     }
   }
-  least.finish();
+  if (static_cast<int64_t>(found_.size()) > wanted) {
+    std::nth_element(found_.begin(), found_.begin() + (wanted - 1), found_.end());
+    found_.resize(wanted);
+  }
+  std::sort(found_.begin(), found_.end());
   list.insert(list.end(), found_.begin(), found_.end());
   return found_.empty() ? Supply::kEnd : Supply::kMore;
 }

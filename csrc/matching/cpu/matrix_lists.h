@@ -17,16 +17,18 @@ struct Matrix {
 template <typename scalar>
 class MatrixLists final : public CandidateLists<scalar> {
  public:
-  // `batch` candidates are loaded at first, then twice as many each time. The costs of a source are copied together
+  // `batch` candidates are loaded at first, then as many again as there are. The costs of a source are copied together
   // first where they are not side by side.
   MatrixLists(const Matrix<scalar>& matrix, int64_t batch);
 
   Supply extend(int32_t source, std::vector<Candidate<scalar>>& list) override;
 
  private:
+  scalar bound(const scalar* costs, scalar above, int64_t wanted);
+
   Matrix<scalar> matrix_;
   const int64_t batch_;
-  std::vector<scalar> copy_;
+  std::vector<scalar> copy_, minima_;
   std::vector<Candidate<scalar>> found_;
 };
 

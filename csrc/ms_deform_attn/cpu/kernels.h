@@ -14,25 +14,26 @@ struct float16 {
   uint16_t bits;
 };
 
-// T is the storage type of value and output, A the type of everything else and of all arithmetic (double for double, else float).
+// T is the storage type of value and output, A the type of everything else and of all arithmetic (double for double,
+// else float).
 struct Inputs {
   int64_t batch, tokens, heads, width, queries, levels, points;
-  const int64_t* shapes;   // (L, 2) of (H_l, W_l)
-  const void* value;       // T (B, S, H, D)
-  const void* positions;   // A (B, Q, H, L, P, 2): sampling locations, or raw offsets when there is a reference
-  const void* attention;   // A (B, Q, H, L * P): weights, or logits when there is a reference
-  const void* reference;   // A (B, Q, L, reference_width), or null in the plain form
-  int64_t reference_width; // 0 (plain form), 2 or 4
+  const int64_t* shapes;    // (L, 2) of (H_l, W_l)
+  const void* value;        // T (B, S, H, D)
+  const void* positions;    // A (B, Q, H, L, P, 2): sampling locations, or raw offsets when there is a reference
+  const void* attention;    // A (B, Q, H, L * P): weights, or logits when there is a reference
+  const void* reference;    // A (B, Q, L, reference_width), or null in the plain form
+  int64_t reference_width;  // 0 (plain form), 2 or 4
 };
 
 struct Gradients {
-  const void* output;    // T (B, Q, H * D), incoming
-  void* value;           // A (splits, B, S, H, D); zeros when not packed
-  void* positions;       // A, like Inputs::positions
-  void* attention;       // A, like Inputs::attention
-  void* reference;       // A (B, H, Q, L, reference_width), one slice a head, or null if not wanted
-  int64_t splits;        // tasks a head's queries are divided into, each with its own slice of `value`
-  bool packed;           // copy a head's values beside its gradients first: pays when there are many queries
+  const void* output;  // T (B, Q, H * D), incoming
+  void* value;         // A (splits, B, S, H, D); zeros when not packed
+  void* positions;     // A, like Inputs::positions
+  void* attention;     // A, like Inputs::attention
+  void* reference;     // A (B, H, Q, L, reference_width), one slice a head, or null if not wanted
+  int64_t splits;      // tasks a head's queries are divided into, each with its own slice of `value`
+  bool packed;         // copy a head's values beside its gradients first: pays when there are many queries
 };
 
 enum Type : int { kFloat = 0, kDouble = 1, kBFloat16 = 2, kHalf = 3, kNumTypes = 4 };

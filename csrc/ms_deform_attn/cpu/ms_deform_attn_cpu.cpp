@@ -15,7 +15,8 @@ namespace {
 
 using at::Tensor;
 
-// ATen's own choice of instruction set, so that ATEN_CPU_CAPABILITY=default|avx2|avx512 works here as everywhere in PyTorch.
+// ATen's own choice of instruction set, so that ATEN_CPU_CAPABILITY=default|avx2|avx512 works here as everywhere in
+// PyTorch.
 const cpu::Kernels& kernels() {
 #ifdef HDETR_D2_HAS_X86_KERNELS
   static const std::string capability = at::get_cpu_capability();
@@ -27,10 +28,14 @@ const cpu::Kernels& kernels() {
 
 cpu::Type type_index(const Tensor& value) {
   switch (value.scalar_type()) {
-    case at::kDouble: return cpu::kDouble;
-    case at::kBFloat16: return cpu::kBFloat16;
-    case at::kHalf: return cpu::kHalf;
-    default: return cpu::kFloat;
+    case at::kDouble:
+      return cpu::kDouble;
+    case at::kBFloat16:
+      return cpu::kBFloat16;
+    case at::kHalf:
+      return cpu::kHalf;
+    default:
+      return cpu::kFloat;
   }
 }
 
@@ -40,8 +45,8 @@ struct Arguments {
   std::vector<int64_t> shapes;
   cpu::Inputs inputs;
 
-  Arguments(const Sizes& sizes, const Tensor& value_, const Tensor& spatial_shapes, const Tensor& positions_, const Tensor& attention_,
-            const Tensor& reference_)
+  Arguments(const Sizes& sizes, const Tensor& value_, const Tensor& spatial_shapes, const Tensor& positions_,
+            const Tensor& attention_, const Tensor& reference_)
       : value(value_.contiguous()),
         positions(positions_.contiguous()),
         attention(attention_.contiguous()),
@@ -71,8 +76,8 @@ void* aligned(const Tensor& scratch) {
   return reinterpret_cast<void*>((address + 63) / 64 * 64);
 }
 
-Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatial_shapes, const Tensor& positions, const Tensor& attention,
-                   const Tensor& reference) {
+Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatial_shapes, const Tensor& positions,
+                   const Tensor& attention, const Tensor& reference) {
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
   if (sizes.empty()) return at::zeros({sizes.batch, sizes.queries, sizes.heads * sizes.width}, value.options());
   Tensor output = at::empty({sizes.batch, sizes.queries, sizes.heads * sizes.width}, value.options());
@@ -85,7 +90,8 @@ Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatia
   return output;
 }
 
-// Queries of a head are divided only where there are more threads than heads; each part then needs a gradient of its own.
+// Queries of a head are divided only where there are more threads than heads; each part then needs a gradient of its
+// own.
 int64_t number_of_splits(const Sizes& sizes) {
   const int64_t tasks = sizes.batch * sizes.heads, threads = at::get_num_threads();
   const int64_t useful = std::max<int64_t>(1, sizes.queries / 128);
@@ -93,14 +99,16 @@ int64_t number_of_splits(const Sizes& sizes) {
 }
 
 // (value, positions, attention, reference or undefined)
-std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes,
-                                                        const Tensor& positions, const Tensor& attention, const Tensor& reference,
-                                                        bool reference_needs_grad) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output,
+                                                        const Tensor& value, const Tensor& spatial_shapes,
+                                                        const Tensor& positions, const Tensor& attention,
+                                                        const Tensor& reference, bool reference_needs_grad) {
   check_grad_output(grad_output, value, sizes);
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
   const auto options = positions.options();
   if (sizes.empty())
-    return {at::zeros(value.sizes(), value.options()), at::zeros(positions.sizes(), options), at::zeros(attention.sizes(), options),
+    return {at::zeros(value.sizes(), value.options()), at::zeros(positions.sizes(), options),
+            at::zeros(attention.sizes(), options),
             reference_needs_grad ? at::zeros(reference.sizes(), options) : Tensor()};
   const Tensor grad = grad_output.contiguous();
   const int64_t splits = number_of_splits(sizes);
@@ -110,7 +118,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, cons
   Tensor grad_value = packed ? at::empty(shape, options) : at::zeros(shape, options);
   Tensor grad_positions = at::empty(positions.sizes(), options), grad_attention = at::empty(attention.sizes(), options);
   Tensor grad_reference;
-  if (reference_needs_grad) grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
+  if (reference_needs_grad)
+    grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
   const cpu::Gradients gradients{grad.const_data_ptr(),
                                  grad_value.data_ptr(),
                                  grad_positions.data_ptr(),
@@ -128,12 +137,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, cons
   return {grad_value.to(value.scalar_type()), grad_positions, grad_attention, grad_reference};
 }
 
-Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations, const Tensor& attention_weights) {
+Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations,
+               const Tensor& attention_weights) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   return run_forward(sizes, value, spatial_shapes, sampling_locations, attention_weights, Tensor());
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations,
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value,
+                                            const Tensor& spatial_shapes, const Tensor& sampling_locations,
                                             const Tensor& attention_weights) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   auto [grad_value, grad_locations, grad_weights, none] =
@@ -141,19 +152,22 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return {grad_value, grad_locations, grad_weights};
 }
 
-Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_offsets, const Tensor& attention_logits,
-                     const Tensor& reference_points) {
+Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_offsets,
+                     const Tensor& attention_logits, const Tensor& reference_points) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
   return run_forward(sizes, value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes,
-                                                          const Tensor& sampling_offsets, const Tensor& attention_logits,
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value,
+                                                          const Tensor& spatial_shapes, const Tensor& sampling_offsets,
+                                                          const Tensor& attention_logits,
                                                           const Tensor& reference_points, bool reference_needs_grad) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
-  auto [grad_value, grad_offsets, grad_logits, grad_reference] = run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits,
-                                                                              reference_points, reference_needs_grad);
-  return {grad_value, grad_offsets, grad_logits, reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
+  auto [grad_value, grad_offsets, grad_logits, grad_reference] =
+      run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
+                   reference_needs_grad);
+  return {grad_value, grad_offsets, grad_logits,
+          reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
 }
 
 }  // namespace

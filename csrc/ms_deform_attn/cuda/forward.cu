@@ -4,7 +4,8 @@ namespace hdetr_d2::cuda {
 namespace {
 
 template <class T, int kGroup, int kVector, bool kExact, bool kFused>
-__global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>) forward_kernel(const Inputs in, T* __restrict__ output) {
+__global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
+    forward_kernel(const Inputs in, T* __restrict__ output) {
   using A = Accumulation<T>;
   using Channels = Pack<T, kVector>;
   const Place<kGroup> place(in);
@@ -28,12 +29,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>) forward_kerne
         const int i = l * in.points + point;
         const Pack<A, 2> position = load_pair(positions, i);
         const A weight = attention.weight(i);
-        const Corners<A> corners(level, position.element[0] * map.scale_x + map.base_x, position.element[1] * map.scale_y + map.base_y);
+        const Corners<A> corners(level, position.element[0] * map.scale_x + map.base_x,
+                                 position.element[1] * map.scale_y + map.base_y);
         Channels read[4];
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
           read[corner] = Channels{};
-          if (corners.inside[corner]) read[corner] = *reinterpret_cast<const Channels*>(image + int64_t(corners.token_of(corner, level)) * stride + channel);
+          if (corners.inside[corner])
+            read[corner] =
+                *reinterpret_cast<const Channels*>(image + int64_t(corners.token_of(corner, level)) * stride + channel);
         }
 #pragma unroll
         for (int corner = 0; corner < 4; ++corner) {
@@ -64,6 +68,8 @@ struct Forward {
 
 }  // namespace
 
-void launch_forward(const Inputs& in, Type type, void* output, cudaStream_t stream) { choose_kernel(in, type, Forward{in, output, stream}); }
+void launch_forward(const Inputs& in, Type type, void* output, cudaStream_t stream) {
+  choose_kernel(in, type, Forward{in, output, stream});
+}
 
 }  // namespace hdetr_d2::cuda

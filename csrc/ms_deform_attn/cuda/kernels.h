@@ -9,7 +9,8 @@ namespace hdetr_d2::cuda {
 
 constexpr int kMaxLevels = 16;
 
-// Level shapes in the kernel's arguments where the host knows them, else to be read from the device (no synchronisation).
+// Level shapes in the kernel's arguments where the host knows them, else to be read from the device (no
+// synchronisation).
 struct Levels {
   int32_t height[kMaxLevels];
   int32_t width[kMaxLevels];

@@ -18,10 +18,14 @@ using at::Tensor;
 
 cuda::Type type_of(const Tensor& value) {
   switch (value.scalar_type()) {
-    case at::kDouble: return cuda::Type::kDouble;
-    case at::kBFloat16: return cuda::Type::kBFloat16;
-    case at::kHalf: return cuda::Type::kHalf;
-    default: return cuda::Type::kFloat;
+    case at::kDouble:
+      return cuda::Type::kDouble;
+    case at::kBFloat16:
+      return cuda::Type::kBFloat16;
+    case at::kHalf:
+      return cuda::Type::kHalf;
+    default:
+      return cuda::Type::kFloat;
   }
 }
 
@@ -35,13 +39,14 @@ struct Arguments {
   Tensor value, positions, attention, reference, shapes;
   cuda::Inputs inputs;
 
-  Arguments(const Sizes& sizes, const Tensor& value_, const Tensor& spatial_shapes, const Tensor& positions_, const Tensor& attention_,
-            const Tensor& reference_)
+  Arguments(const Sizes& sizes, const Tensor& value_, const Tensor& spatial_shapes, const Tensor& positions_,
+            const Tensor& attention_, const Tensor& reference_)
       : value(loadable(value_)), positions(loadable(positions_)), attention(loadable(attention_)) {
     if (reference_.defined()) reference = loadable(reference_);
     // 32 lanes a query is the least favourable kernel: 8 queries a block
     TORCH_CHECK(sizes.batch * sizes.heads <= std::numeric_limits<int32_t>::max() / ((sizes.queries + 7) / 8 + 1) &&
-                    sizes.queries <= std::numeric_limits<int32_t>::max() && sizes.points * sizes.levels <= std::numeric_limits<int32_t>::max(),
+                    sizes.queries <= std::numeric_limits<int32_t>::max() &&
+                    sizes.points * sizes.levels <= std::numeric_limits<int32_t>::max(),
                 "ms_deform_attn: too many queries for one launch: positions ", positions_.sizes());
     inputs = cuda::Inputs{sizes.batch,
                           int32_t(sizes.tokens),
@@ -72,13 +77,14 @@ struct Arguments {
       }
       shapes = shapes.to(value.device());
     }
-    TORCH_CHECK(shapes.device() == value.device(), "ms_deform_attn: spatial_shapes is on ", shapes.device(), " but value is on ", value.device());
+    TORCH_CHECK(shapes.device() == value.device(), "ms_deform_attn: spatial_shapes is on ", shapes.device(),
+                " but value is on ", value.device());
     inputs.shapes.on_device = shapes.const_data_ptr<int64_t>();
   }
 };
 
-Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatial_shapes, const Tensor& positions, const Tensor& attention,
-                   const Tensor& reference) {
+Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatial_shapes, const Tensor& positions,
+                   const Tensor& attention, const Tensor& reference) {
   const c10::cuda::CUDAGuard guard(value.device());
   const std::vector<int64_t> shape{sizes.batch, sizes.queries, sizes.heads * sizes.width};
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
@@ -90,9 +96,10 @@ Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatia
 }
 
 // (value, positions, attention, reference or undefined)
-std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes,
-                                                        const Tensor& positions, const Tensor& attention, const Tensor& reference,
-                                                        bool reference_needs_grad) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output,
+                                                        const Tensor& value, const Tensor& spatial_shapes,
+                                                        const Tensor& positions, const Tensor& attention,
+                                                        const Tensor& reference, bool reference_needs_grad) {
   check_grad_output(grad_output, value, sizes);
   at::globalContext().alertNotDeterministic("ms_deform_attn_backward on CUDA");
   const c10::cuda::CUDAGuard guard(value.device());
@@ -101,14 +108,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, cons
   Tensor grad_value = at::zeros(value.sizes(), options);
   Tensor grad_positions = at::empty(positions.sizes(), options), grad_attention = at::empty(attention.sizes(), options);
   Tensor grad_reference;
-  if (reference_needs_grad) grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
+  if (reference_needs_grad)
+    grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
   if (sizes.empty()) {
     grad_positions.zero_();
     grad_attention.zero_();
     if (reference_needs_grad) grad_reference.zero_();
   } else {
     const Tensor grad = loadable(grad_output);
-    const cuda::Gradients gradients{grad.const_data_ptr(), grad_value.data_ptr(), grad_positions.data_ptr(), grad_attention.data_ptr(),
+    const cuda::Gradients gradients{grad.const_data_ptr(), grad_value.data_ptr(), grad_positions.data_ptr(),
+                                    grad_attention.data_ptr(),
                                     reference_needs_grad ? grad_reference.data_ptr() : nullptr};
     cuda::launch_backward(arguments.inputs, gradients, type_of(value), c10::cuda::getCurrentCUDAStream());
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -117,12 +126,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, cons
   return {grad_value.to(value.scalar_type()), grad_positions, grad_attention, grad_reference};
 }
 
-Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations, const Tensor& attention_weights) {
+Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations,
+               const Tensor& attention_weights) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   return run_forward(sizes, value, spatial_shapes, sampling_locations, attention_weights, Tensor());
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_locations,
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value,
+                                            const Tensor& spatial_shapes, const Tensor& sampling_locations,
                                             const Tensor& attention_weights) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   auto [grad_value, grad_locations, grad_weights, none] =
@@ -130,19 +141,22 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Ten
   return {grad_value, grad_locations, grad_weights};
 }
 
-Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_offsets, const Tensor& attention_logits,
-                     const Tensor& reference_points) {
+Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Tensor& sampling_offsets,
+                     const Tensor& attention_logits, const Tensor& reference_points) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
   return run_forward(sizes, value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes,
-                                                          const Tensor& sampling_offsets, const Tensor& attention_logits,
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value,
+                                                          const Tensor& spatial_shapes, const Tensor& sampling_offsets,
+                                                          const Tensor& attention_logits,
                                                           const Tensor& reference_points, bool reference_needs_grad) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
-  auto [grad_value, grad_offsets, grad_logits, grad_reference] = run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits,
-                                                                              reference_points, reference_needs_grad);
-  return {grad_value, grad_offsets, grad_logits, reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
+  auto [grad_value, grad_offsets, grad_logits, grad_reference] =
+      run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
+                   reference_needs_grad);
+  return {grad_value, grad_offsets, grad_logits,
+          reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
 }
 
 }  // namespace

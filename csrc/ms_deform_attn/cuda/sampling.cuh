@@ -1,8 +1,8 @@
 // What forward and backward kernels share.
 //
-// One (image, head, query) is worked on by a group of kGroup lanes, each with kVector neighbouring channels loaded 16 bytes at a
-// time: a warp does 4 queries in float and 8 in half at 32 channels a head. A block holds neighbouring queries of one head, whose
-// samples overlap, so that the corners' rows are found in L1.
+// One (image, head, query) is worked on by a group of kGroup lanes, each with kVector neighbouring channels loaded 16
+// bytes at a time: a warp does 4 queries in float and 8 in half at 32 channels a head. A block holds neighbouring
+// queries of one head, whose samples overlap, so that the corners' rows are found in L1.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -25,7 +25,8 @@ struct AccumulationOf<double> {
 template <class T>
 using Accumulation = typename AccumulationOf<T>::type;
 
-// Blocks a multiprocessor shall hold, which bounds the registers: 64 a thread, and 80 for the 8 channels a lane of half types.
+// Blocks a multiprocessor shall hold, which bounds the registers: 64 a thread, and 80 for the 8 channels a lane of half
+// types.
 template <class T>
 constexpr int kBlocksOfProcessor = sizeof(T) == 4 ? 4 : 3;
 
@@ -64,12 +65,12 @@ __device__ __forceinline__ Pack<A, 2> load_pair(const A* array, int64_t i) {
 // Which lanes work together, and on what.
 template <int kGroup>
 struct Place {
-  int lane;          // in the group
-  unsigned mask;     // of the group's lanes in the warp
-  int64_t row;       // image * queries + query
+  int lane;       // in the group
+  unsigned mask;  // of the group's lanes in the warp
+  int64_t row;    // image * queries + query
   int64_t image;
   int head, query;
-  bool inside;       // the last block of a head may have too many groups
+  bool inside;  // the last block of a head may have too many groups
 
   __device__ explicit Place(const Inputs& in) {
     constexpr int queries_of_block = kThreads / kGroup;
@@ -112,7 +113,8 @@ struct LevelWalk {
     if (in.shapes.on_device) {
       height = in.shapes.on_device[2 * level];
       width = in.shapes.on_device[2 * level + 1];
-      const bool fits = height > 0 && width > 0 && height <= in.tokens && width <= in.tokens && next + height * width <= in.tokens;
+      const bool fits =
+          height > 0 && width > 0 && height <= in.tokens && width <= in.tokens && next + height * width <= in.tokens;
       height = fits ? height : 0;
       width = fits ? width : 0;
     } else {
@@ -125,7 +127,8 @@ struct LevelWalk {
   }
 };
 
-// Position in a tensor to pixel: position * scale + base, for the plain form and, from a reference point, both fused ones.
+// Position in a tensor to pixel: position * scale + base, for the plain form and, from a reference point, both fused
+// ones.
 template <class A>
 struct PixelMap {
   A scale_x, scale_y, base_x, base_y;
@@ -147,8 +150,8 @@ struct PixelMap {
   }
 };
 
-// The four corners (y0,x0), (y0,x1), (y1,x0), (y1,x1) of a pixel position. A position that is NaN or far outside is moved to a
-// place outside (comparisons with NaN are false), so that no conversion to integer overflows.
+// The four corners (y0,x0), (y0,x1), (y1,x0), (y1,x1) of a pixel position. A position that is NaN or far outside is
+// moved to a place outside (comparisons with NaN are false), so that no conversion to integer overflows.
 template <class A>
 struct Corners {
   int token;  // of the first corner; only meaningful where the corner is inside
@@ -206,32 +209,54 @@ struct Attention {
     scale = A(1) / sum_of_group<kGroup>(sum, place.mask);
   }
 
-  __device__ __forceinline__ A weight(int i) const { return kFused ? exponential(numbers[i] - largest) * scale : numbers[i]; }
+  __device__ __forceinline__ A weight(int i) const {
+    return kFused ? exponential(numbers[i] - largest) * scale : numbers[i];
+  }
 };
 
 // Head widths with kernels of their own; every other width, and double, goes one channel a lane with 32 lanes a query.
 template <class Launch>
 void choose_kernel(const Inputs& in, Type type, const Launch& launch) {
-#define HDETR_D2_LAUNCH(T, group, vector, exact)                                        \
+#define HDETR_D2_LAUNCH(T, group, vector, exact)                             \
   (in.reference_width ? launch.template run<T, group, vector, exact, true>() \
                       : launch.template run<T, group, vector, exact, false>())
-#define HDETR_D2_HALF_WIDTHS(T)                     \
-  switch (in.width) {                               \
-    case 16: HDETR_D2_LAUNCH(T, 2, 8, true); break; \
-    case 32: HDETR_D2_LAUNCH(T, 4, 8, true); break; \
-    case 64: HDETR_D2_LAUNCH(T, 8, 8, true); break; \
-    default: HDETR_D2_LAUNCH(T, 32, 1, false);      \
+#define HDETR_D2_HALF_WIDTHS(T)         \
+  switch (in.width) {                   \
+    case 16:                            \
+      HDETR_D2_LAUNCH(T, 2, 8, true);   \
+      break;                            \
+    case 32:                            \
+      HDETR_D2_LAUNCH(T, 4, 8, true);   \
+      break;                            \
+    case 64:                            \
+      HDETR_D2_LAUNCH(T, 8, 8, true);   \
+      break;                            \
+    default:                            \
+      HDETR_D2_LAUNCH(T, 32, 1, false); \
   }
   switch (type) {
-    case Type::kDouble: HDETR_D2_LAUNCH(double, 32, 1, false); break;
-    case Type::kHalf: HDETR_D2_HALF_WIDTHS(__half); break;
-    case Type::kBFloat16: HDETR_D2_HALF_WIDTHS(__nv_bfloat16); break;
+    case Type::kDouble:
+      HDETR_D2_LAUNCH(double, 32, 1, false);
+      break;
+    case Type::kHalf:
+      HDETR_D2_HALF_WIDTHS(__half);
+      break;
+    case Type::kBFloat16:
+      HDETR_D2_HALF_WIDTHS(__nv_bfloat16);
+      break;
     case Type::kFloat:
       switch (in.width) {
-        case 16: HDETR_D2_LAUNCH(float, 4, 4, true); break;
-        case 32: HDETR_D2_LAUNCH(float, 8, 4, true); break;
-        case 64: HDETR_D2_LAUNCH(float, 16, 4, true); break;
-        default: HDETR_D2_LAUNCH(float, 32, 1, false);
+        case 16:
+          HDETR_D2_LAUNCH(float, 4, 4, true);
+          break;
+        case 32:
+          HDETR_D2_LAUNCH(float, 8, 4, true);
+          break;
+        case 64:
+          HDETR_D2_LAUNCH(float, 16, 4, true);
+          break;
+        default:
+          HDETR_D2_LAUNCH(float, 32, 1, false);
       }
   }
 #undef HDETR_D2_HALF_WIDTHS
