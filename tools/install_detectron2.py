@@ -34,7 +34,7 @@ OLD_PIP = "pip<26"  # newer versions refuse the metadata of this archive
 # Run in a fresh interpreter: fails on what v0.6 as released trips over, and passes on upstream main.
 PROBE = """
 import numpy, detectron2
-from detectron2 import checkpoint, config, data, engine, evaluation, layers, modeling, structures
+from detectron2 import checkpoint, config, data, engine, evaluation, export, layers, modeling, structures
 from detectron2.data.build import print_instances_class_histogram
 from detectron2.utils import collect_env, events, visualizer
 print_instances_class_histogram([{"annotations": [{"category_id": 0}]}], ["thing"])
@@ -161,6 +161,22 @@ SUBSTITUTIONS = (
         pattern=r"\blr_scheduler\._LRScheduler\b",
         replacement="lr_scheduler.LRScheduler",
         count=7,
+    ),
+    Substitution(
+        name="sampling from a set",
+        reason="Python 3.11 removed it, as upstream main knows; the data loader uses it to replace an example that its mapper refused",
+        files="detectron2/data/common.py",
+        pattern=r"_rng\.sample\(self\._fallback_candidates, k=1\)",
+        replacement="_rng.sample(list(self._fallback_candidates), k=1)",
+        count=1,
+    ),
+    Substitution(
+        name="Caffe2 export",
+        reason="PyTorch has no Caffe2 any more, and its import made the rest of detectron2.export unusable",
+        files="detectron2/export/__init__.py",
+        pattern=r"^from \.api import \*\n",
+        replacement="",
+        count=1,
     ),
     Substitution(
         name="resource import",

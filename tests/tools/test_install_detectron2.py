@@ -67,6 +67,11 @@ def test_every_substitution_has_its_own_name_and_a_reason(installer: ModuleType)
         ("NumPy aliases", "x = np.zeros(3, dtype=np.bool)", "x = np.zeros(3, dtype=bool)"),
         ("NumPy aliases", "np.bool_, np.float32, np.int64", "np.bool_, np.float32, np.int64"),
         ("Pillow filter", "interp=Image.LINEAR", "interp=Image.BILINEAR"),
+        (
+            "sampling from a set",
+            "cur_idx = self._rng.sample(self._fallback_candidates, k=1)[0]",
+            "cur_idx = self._rng.sample(list(self._fallback_candidates), k=1)[0]",
+        ),
         ("unused requirements", '  "yacs",\n        "black==21.4b2",\n  "tqdm",\n', '  "yacs",\n  "tqdm",\n'),
         ("unused requirements", '        "future",  # used by caffe2\n', ""),
         (
