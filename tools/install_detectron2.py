@@ -164,7 +164,7 @@ SUBSTITUTIONS = (
     ),
     Substitution(
         name="sampling from a set",
-        reason="Python 3.11 removed it, as upstream main knows; the data loader uses it to replace an example that its mapper refused",
+        reason="Python 3.11 removed it; the data loader replaces an example that its mapper refused by a sampled one",
         files="detectron2/data/common.py",
         pattern=r"_rng\.sample\(self\._fallback_candidates, k=1\)",
         replacement="_rng.sample(list(self._fallback_candidates), k=1)",
