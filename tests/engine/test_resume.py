@@ -1,8 +1,6 @@
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,15 +9,7 @@ import torch
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ResumeError
 from hdetr_d2.engine.hooks import read_evaluations
-from tests.engine.toy import losses, run_in_process
-
-
-def run_until_killed(*options: str) -> None:
-    """Run in a forked process, which must die of SIGKILL."""
-    child = multiprocessing.get_context("fork").Process(target=run_in_process, args=options)
-    child.start()
-    child.join(60)
-    assert child.exitcode == -signal.SIGKILL
+from tests.engine.toy import losses, run_in_process, run_until_killed
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +23,7 @@ def whole_run(data, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("killed_at", [4, 5, 8])
 def test_a_killed_and_resumed_run_has_the_losses_and_weights_of_one_not_killed(whole_run, data, tmp_path, killed_at):
     options = [*data, f"train.output_dir={tmp_path}"]
-    run_until_killed(*options, f"model.kill_at_iter={killed_at}")
+    run_until_killed(*options, at=killed_at)
     assert len(losses(tmp_path)) == killed_at
 
     run_in_process("--resume", *options)
@@ -50,7 +40,7 @@ def test_resume_is_exact_in_fp16_with_accumulation(data, tmp_path):
     options = [*data, "train.precision=fp16", "train.accumulate=2"]
     run_in_process(*options, f"train.output_dir={tmp_path / 'whole'}")
     resumed = f"train.output_dir={tmp_path / 'resumed'}"
-    run_until_killed(*options, resumed, "model.kill_at_iter=10")  # forward passes: two a step
+    run_until_killed(*options, resumed, at=5)
     run_in_process("--resume", *options, resumed)
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
 

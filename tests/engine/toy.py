@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import Tensor, nn
 
+from hdetr_d2.engine import Trainer
 from hdetr_d2.engine.cli import main, parse_arguments
 from hdetr_d2.engine.distributed import all_reduce_mean
 
@@ -29,7 +31,6 @@ class ToyDetector(nn.Module):
     Args:
         nan_at_image: the loss is NaN as soon as an image of this file name is in a batch.
         nan_gradient_at_image: only the gradient is.
-        kill_at_iter: the process is killed (SIGKILL) in the forward pass of this training step.
     """
 
     progress = 0.0
@@ -41,7 +42,6 @@ class ToyDetector(nn.Module):
         dropout: float = 0.1,
         nan_at_image: str = "",
         nan_gradient_at_image: str = "",
-        kill_at_iter: int = -1,
     ) -> None:
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(48, 32), nn.ReLU(), nn.Dropout(dropout))
@@ -49,7 +49,6 @@ class ToyDetector(nn.Module):
         self.classes = nn.Linear(32, num_classes)
         self.nan_at_image = nan_at_image
         self.nan_gradient_at_image = nan_gradient_at_image
-        self.kill_at_iter = kill_at_iter
         self.seen_progress: list[float] = []
 
     def features(self, batch: list[dict[str, Any]]) -> Tensor:
@@ -62,8 +61,6 @@ class ToyDetector(nn.Module):
         logits, boxes = self.classes(features), self.sampling_offsets(features).sigmoid()
         if not self.training:
             return [self._instances(*pair) for pair in zip(batch, logits, boxes, strict=True)]
-        if len(self.seen_progress) == self.kill_at_iter:
-            os.kill(os.getpid(), signal.SIGKILL)
         self.seen_progress.append(self.progress)
         count = torch.tensor(float(sum(len(sample["instances"]) for sample in batch)), device=logits.device)
         divisor = all_reduce_mean(count).clamp(min=1)
@@ -136,14 +133,34 @@ def write_dataset(folder: Path, num_images: int, seed: int) -> None:
     (folder / "annotations.json").write_text(json.dumps(content))
 
 
-def arguments(*options: str) -> Any:
-    """Parsed command-line arguments of a toy run."""
-    return parse_arguments(["--config-file", CONFIG, *options])
-
-
-def run_in_process(*options: str) -> Any:
+def run_in_process(*options: str, config: str = CONFIG) -> Any:
     """Run ``train_net.py``'s ``main`` here."""
-    return main(arguments(*options))
+    return main(parse_arguments(["--config-file", config, *options]))
+
+
+def run_until_killed(*options: str, at: int, config: str = CONFIG, start: str = "fork") -> None:
+    """Run in another process, which dies of SIGKILL in the middle of step ``at``.
+
+    Args:
+        start: "spawn" where this process may have started threads (a fork has none of them), which takes seconds.
+    """
+    child = multiprocessing.get_context(start).Process(target=_run_and_die, args=(options, at, config))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+
+
+def _run_and_die(options: tuple[str, ...], at: int, config: str) -> None:
+    step = Trainer._forward_backward
+
+    def step_or_die(trainer: Trainer, batches: Any) -> Tensor:
+        result = step(trainer, batches)
+        if trainer.iter == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    Trainer._forward_backward = step_or_die
+    run_in_process(*options, config=config)
 
 
 def losses(output_dir: Path) -> dict[int, tuple[float, float]]:
