@@ -1,0 +1,85 @@
+"""The parity tool on the authors' outputs, on falsified ones, and on models that do not exist here."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "check_parity.py"
+FILES = ROOT / ".." / "shared" / "parity"
+BRANCH = FILES / "h_deformable_detr_branch.npz"
+needs_files = pytest.mark.skipif(not BRANCH.is_file(), reason="the authors' outputs are not beside the repository")
+
+
+@pytest.fixture
+def check(monkeypatch, capsys) -> Callable[..., tuple[int, list[str]]]:
+    """``check(*files)`` runs the tool as a program, without a process of its own: exit status and printed lines."""
+
+    def run(*files: Path) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, files)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return ended.value.code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def falsified(folder: Path, key: str, factor: float) -> Path:
+    """A copy of the branch file with one array multiplied."""
+    with np.load(BRANCH) as archive:
+        arrays = dict(archive)
+    arrays[key] = (arrays[key] * factor).astype(arrays[key].dtype)
+    path = folder / "falsified.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+@needs_files
+def test_all_files_of_the_authors_code_are_reproduced(check) -> None:
+    status, lines = check(*sorted(FILES.glob("*.npz")))
+    assert status == 0, lines
+    for quantity in ("train/one2many/boxes", "train/enc/logits", "loss_total", "eval/post/0/labels", "grad_norm/"):
+        assert any(quantity in line for line in lines)
+    assert not any("FAIL" in line for line in lines)
+
+
+@needs_files
+@pytest.mark.parametrize(
+    ("key", "factor"),
+    [
+        ("train/one2many/logits", 1.01),
+        ("eval/boxes", 1.01),
+        ("loss/loss_giou_0_one2many", 1.001),
+        ("grad_norm/transformer.decoder.layers.0.cross_attn.sampling_offsets.weight", 1.01),
+        ("sd/transformer.decoder.layers.1.norm2.weight", 1.05),
+    ],
+)
+def test_a_falsified_file_fails_and_says_where(check, tmp_path: Path, key: str, factor: float) -> None:
+    status, lines = check(falsified(tmp_path, key, factor))
+    assert status == 1
+    failed = [line for line in lines if "FAIL" in line]
+    assert failed
+    if not key.startswith("sd/"):
+        assert len(failed) == 1 and key in failed[0]
+
+
+@needs_files
+def test_a_model_that_does_not_exist_here_is_named_and_gives_status_two(check, tmp_path: Path) -> None:
+    with np.load(BRANCH) as archive:
+        arrays = dict(archive)
+    arrays["config.json"] = np.frombuffer(b'{"model": "no_such_detr"}', dtype=np.uint8)
+    path = tmp_path / "other.npz"
+    np.savez(path, **arrays)
+    status, lines = check(path)
+    assert status == 2
+    assert any("not supported: no_such_detr" in line for line in lines)
+
+
+@needs_files
+def test_one_failing_file_among_good_ones_decides_the_status(check, tmp_path: Path) -> None:
+    status, _ = check(falsified(tmp_path, "loss_total", 1.01), BRANCH)
+    assert status == 1
