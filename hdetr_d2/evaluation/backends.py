@@ -67,20 +67,8 @@ def evaluate_boxes(
         "categories": [{"id": category_id, "name": name} for category_id, name in truth.category_names.items()],
         "annotations": annotations,
     }
-    detections = [
-        {
-            "id": number,
-            "image_id": result["image_id"],
-            "category_id": result["category_id"],
-            "bbox": list(map(float, result["bbox"])),
-            "area": float(result["bbox"][2]) * float(result["bbox"][3]),
-            "iscrowd": 0,
-            "score": float(result["score"]),
-        }
-        for number, result in enumerate(results, start=1)
-    ]
     with contextlib.redirect_stdout(io.StringIO()):  # all of them print their progress
-        evaluation = BACKENDS[backend](dataset, detections)
+        evaluation = BACKENDS[backend](dataset, results)
         evaluation.params.imgIds = sorted(truth.image_ids)
         evaluation.params.catIds = list(truth.category_names)
         evaluation.params.maxDets = list(max_dets)
@@ -93,34 +81,56 @@ def evaluate_boxes(
     )
 
 
-def _hotcoco(dataset: dict[str, Any], detections: list[Result]) -> Any:
+def _hotcoco(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
     from hotcoco import COCO, COCOeval
 
+    table = np.empty((len(results), 7))  # rows are ten times as fast to make and to load as dicts
+    table[:, 0] = [result["image_id"] for result in results]
+    table[:, 1:5] = np.array([result["bbox"] for result in results]).reshape(-1, 4)
+    table[:, 5] = [result["score"] for result in results]
+    table[:, 6] = [result["category_id"] for result in results]
     truth = COCO(dataset)
-    return COCOeval(truth, truth.load_res(detections), "bbox")
+    return COCOeval(truth, truth.load_res(table), "bbox")
 
 
-def _faster_coco_eval(dataset: dict[str, Any], detections: list[Result]) -> Any:
+def _faster_coco_eval(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    return COCOeval_faster(COCO(dataset), COCO({**dataset, "annotations": detections}), "bbox")
+    return COCOeval_faster(COCO(dataset), COCO(_as_dataset(dataset, results)), "bbox")
 
 
-def _pycocotools(dataset: dict[str, Any], detections: list[Result]) -> Any:
+def _pycocotools(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     both = []
-    for annotations in (dataset["annotations"], detections):
+    for content in (dataset, _as_dataset(dataset, results)):
         coco = COCO()
-        coco.dataset = {**dataset, "annotations": annotations}
+        coco.dataset = content
         coco.createIndex()
         both.append(coco)
     return COCOeval(*both, "bbox")
 
 
-# Each makes an object with the interface of pycocotools' COCOeval.
-BACKENDS: dict[str, Callable[[dict[str, Any], list[Result]], Any]] = {
+def _as_dataset(dataset: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
+    """Detections as what ``loadRes`` of pycocotools makes of them, which cannot do it where there are none."""
+    detections = [
+        {
+            "id": number,
+            "image_id": result["image_id"],
+            "category_id": result["category_id"],
+            "bbox": list(map(float, result["bbox"])),
+            "area": float(result["bbox"][2]) * float(result["bbox"][3]),
+            "iscrowd": 0,
+            "score": float(result["score"]),
+        }
+        for number, result in enumerate(results, start=1)
+    ]
+    return {**dataset, "annotations": detections}
+
+
+# Each makes an object with the interface of pycocotools' COCOeval out of a dataset in COCO format and detections.
+BACKENDS: dict[str, Callable[[dict[str, Any], Sequence[Result]], Any]] = {
     "hotcoco": _hotcoco,
     "faster_coco_eval": _faster_coco_eval,
     "pycocotools": _pycocotools,
