@@ -1,4 +1,4 @@
-"""Random problems of multi-scale deformable attention, shared by the tests of this folder (which need no Detectron2)."""
+"""Random problems of multi-scale deformable attention for the tests of this folder, which need no Detectron2."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def random_problem(
     points: int = 3,
     seed: int = 0,
 ) -> Problem:
-    """A problem whose samples lie inside, on and outside the borders of the levels. All but ``spatial_shapes`` are leaves."""
+    """A problem whose samples lie inside and outside of the levels. All arguments but ``spatial_shapes`` are leaves."""
     generator = torch.Generator().manual_seed(seed)
     kernel_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     levels, tokens = len(shapes), sum(h * w for h, w in shapes)

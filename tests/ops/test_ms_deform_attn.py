@@ -1,4 +1,4 @@
-"""The kernels against the PyTorch reference: values, gradients, hostile inputs, errors. Runs on CUDA too where there is one."""
+"""The kernels against the PyTorch reference: values, gradients, hostile inputs, errors. On CUDA too where there is one."""
 
 from collections.abc import Callable
 
@@ -289,7 +289,9 @@ def locations_of_too_few_heads(arguments: list[Tensor]) -> None:
     arguments[2] = arguments[2][:, :, :1]
 
 
-@wrong("plain", r"attention_weights must be .* = \[2, 5, 2, 3, 3\] like sampling_locations, got shape \[2, 4, 2, 3, 3\]")
+@wrong(
+    "plain", r"attention_weights must be .* = \[2, 5, 2, 3, 3\] like sampling_locations, got shape \[2, 4, 2, 3, 3\]"
+)
 def weights_of_too_few_queries(arguments: list[Tensor]) -> None:
     arguments[3] = arguments[3][:, 1:]
 
@@ -330,7 +332,9 @@ def test_value_of_integers_is_refused(device: str) -> None:
 
 @on_devices
 def test_the_operator_itself_refuses_half_locations(device: str) -> None:
-    value, shapes, locations, weights = (t.detach() for t in random_problem(device=device, dtype=torch.float16).arguments)
+    value, shapes, locations, weights = (
+        t.detach() for t in random_problem(device=device, dtype=torch.float16).arguments
+    )
     with pytest.raises(RuntimeError, match="sampling_locations must be Float when value is Half, got Half"):
         torch.ops.hdetr_d2.ms_deform_attn(value, shapes, locations.half(), weights)
 
