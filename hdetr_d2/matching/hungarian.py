@@ -5,7 +5,7 @@ from torch import Tensor
 from hdetr_d2.registry import MATCHER_REGISTRY
 
 from .base import CostMatcher
-from .one_to_many import solve_one_to_many
+from .solver import solve_one_to_many
 
 
 @MATCHER_REGISTRY.register()

@@ -1,0 +1,99 @@
+"""The assignment problem with equal copies: compiled where it was built, scipy elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from hdetr_d2.ops import _extension
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The solution of one problem.
+
+    Args:
+        rows: (P,) int64, matched queries, ascending.
+        columns: (P,) int64, the target of each.
+        unmatchable: how many queries have no finite cost.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    unmatchable: int
+
+
+def solve_one_to_many(cost: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The cheapest assignment where each target may be used k times and each query once.
+
+    It is the optimum of the assignment problem whose matrix has every column repeated k times. Where k * M > N not
+    every copy finds a query, and the cheapest N copies are taken. Ties are broken the same way every time.
+
+    Args:
+        cost: (N, M), any float type and strides. A pair whose cost is NaN or infinite is never matched.
+        k: copies of each target, at least 1.
+
+    Returns:
+        ``rows`` (P,) ascending and ``columns`` (P,), int64 on the CPU; P = min(N, k * M) where all costs are finite.
+
+    Raises:
+        ValueError: for k < 1 or a matrix that is not two-dimensional.
+    """
+    (solution,) = solve_many([cost], [k])
+    return solution.rows, solution.columns
+
+
+def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignment]:
+    """Solve many problems, in parallel threads (``torch.set_num_threads``) without Python's lock where compiled.
+
+    Args:
+        costs: matrices as of :func:`solve_one_to_many`. Those with adjacent costs of one target are read in place.
+        copies: k of each.
+
+    Raises:
+        ValueError: as :func:`solve_one_to_many`.
+    """
+    for cost, k in zip(costs, copies, strict=True):
+        if k < 1:
+            raise ValueError(f"solve_one_to_many: k must be at least 1, got {k}")
+        if cost.dim() != 2:
+            raise ValueError(f"solve_one_to_many: cost must be (queries, targets), got shape {tuple(cost.shape)}")
+    matrices = [_on_host(cost) for cost in costs]
+    if not is_compiled():
+        return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, copies)]
+    packed = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
+    rows, columns, counts, unmatchable = packed
+    sizes = counts.tolist()
+    return [Assignment(*parts) for parts in zip(rows.split(sizes), columns.split(sizes), unmatchable.tolist())]
+
+
+@cache
+def is_compiled() -> bool:
+    """Whether the compiled solver is there; scipy takes its place, several times slower, where it is not."""
+    return _extension.load() is None and hasattr(torch.ops.hdetr_d2, "solve_one_to_many")
+
+
+def _on_host(cost: Tensor) -> Tensor:
+    cost = cost.detach().cpu()
+    return cost if cost.dtype in (torch.float32, torch.float64) else cost.float()
+
+
+def _solve_by_scipy(cost: Tensor, k: int) -> Assignment:
+    """The same on the matrix with repeated columns."""
+    matrix = cost.double().numpy()
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        # Larger than any sum of finite costs, so that a pair of this cost is only taken where nothing else is left.
+        magnitude = np.abs(matrix[finite]).max(initial=1.0)
+        matrix = np.where(finite, matrix, 2.0 * magnitude * (min(matrix.shape[0], k * matrix.shape[1]) + 1))
+    rows, columns = linear_sum_assignment(np.tile(matrix, (1, k)) if k > 1 else matrix)
+    columns = columns % max(matrix.shape[1], 1)
+    keep = finite[rows, columns]
+    unmatchable = int((~finite).all(1).sum()) if matrix.shape[1] else 0
+    return Assignment(
+        torch.from_numpy(rows[keep].astype(np.int64)), torch.from_numpy(columns[keep].astype(np.int64)), unmatchable
+    )
