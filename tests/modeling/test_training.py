@@ -228,3 +228,46 @@ def test_targets_are_relative_to_the_image_and_not_to_the_padded_batch(build_tin
             expected = [(x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width, (y1 - y0) / height]
             assert normalised == pytest.approx(expected, abs=1e-6)
         assert torch.equal(target.labels, image["instances"].gt_classes)
+
+
+OPTIONS = {
+    "five levels": {"transformer.num_levels": 5},
+    "proposals of one channel": {"transformer.heads.encoder_classes": 1},
+    "proposals that learn classes": {"criterion.binary_encoder": False},
+    "two stages without refinement": {
+        "transformer.decoder.refine": False,
+        "transformer.decoder.look_forward_twice": False,
+        "transformer.heads.shared": True,
+        "transformer.heads.encoder": "shared",
+    },
+    "content from the boxes": {"transformer.query_source.mixed": False},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_trains_and_detects_with_the_usual_losses(build_tiny, draw_batch, option: str) -> None:
+    batch = draw_batch((128, 192, 4), (128, 128, 2))
+    usual, _ = step(build_tiny("hybrid"), batch)
+    model = build_tiny("hybrid", **OPTIONS[option])
+    losses, gradients = step(model, batch)
+    assert list(losses) == list(usual)
+    assert_complete(losses, gradients)
+    for output in model.eval()(batch):
+        assert len(output["instances"]) == 10 * 5
+        assert output["instances"].scores.isfinite().all()
+
+
+def test_a_narrow_proposal_head_proposes_what_channel_zero_of_the_wide_one_does(build_tiny) -> None:
+    wide = build_tiny("hybrid")
+    narrow = build_tiny("hybrid", **{"transformer.heads.encoder_classes": 1})
+    state = wide.state_dict()
+    for part in ("weight", "bias"):
+        key = f"transformer.heads.encoder_class_embed.{part}"
+        state[key] = state[key][:1]
+    narrow.load_state_dict(state)
+    maps = [torch.randn(1, 32, s, s) for s in (16, 8, 4, 2)]
+    for training in (True, False):
+        a, b = (m.train(training).transformer(maps, (128, 128), [(128, 128)])[0] for m in (wide, narrow))
+        assert a.keys() == b.keys()
+        for group in a:
+            torch.testing.assert_close(a[group].logits, b[group].logits, atol=1e-5, rtol=1e-5)
