@@ -119,11 +119,13 @@ def test_evaluation_keeps_the_size_of_the_file_and_has_no_instances(record: dict
 
 def test_crowds_and_boxes_cut_off_are_left_out(record: dict[str, Any]) -> None:
     record["annotations"][1]["iscrowd"] = 1
-    mapper = DetrDatasetMapper(augmentations=[T.CropTransform(0, 0, 60, 85)], is_train=True)
+    mapper = DetrDatasetMapper(augmentations=[T.CropTransform(0, 0, 120, 85)], is_train=True)
     sample = mapper(record)
     assert sample["instances"].gt_classes.tolist() == [0]  # 1 is a crowd, 2 lies outside of the crop
-    assert sample["instances"].gt_boxes.tensor.tolist() == [[20, 30, 60, 80]]
+    assert sample["instances"].gt_boxes.tensor.tolist() == [[20, 30, 90, 80]]
     assert len(record["annotations"]) == 3
+    record["annotations"][1]["iscrowd"] = 0
+    assert mapper(record)["instances"].gt_boxes.tensor.tolist() == [[20, 30, 90, 80], [100, 10, 120, 60]]
 
 
 def test_an_image_without_boxes_gives_empty_instances(record: dict[str, Any]) -> None:
