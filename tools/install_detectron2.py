@@ -266,7 +266,7 @@ def probe() -> tuple[bool, str]:
 def refuse_missing_requirement(failure: str) -> None:
     """Raise InstallError where what `probe` found wrong is an installed Detectron2 that lacks a package it needs."""
     match = re.fullmatch(r"ModuleNotFoundError: No module named '([\w.]+)'", failure)
-    if match and match[1].split(".")[0] not in ("detectron2", "pkg_resources"):
+    if match and match[1].split(".")[0] not in ("detectron2", "pkg_resources", "caffe2"):
         raise InstallError(
             f"detectron2 is installed, but what it needs is not ({match[1]}): run `pip install -e .`, which brings that"
         )

@@ -136,6 +136,7 @@ def test_the_stand_in_for_the_extension_says_what_is_missing(installer: ModuleTy
         ("ModuleNotFoundError: No module named 'detectron2'", False),
         ("ModuleNotFoundError: No module named 'detectron2._C'", False),
         ("ModuleNotFoundError: No module named 'pkg_resources'", False),
+        ("ModuleNotFoundError: No module named 'caffe2.proto'", False),
         ("AttributeError: module 'PIL.Image' has no attribute 'LINEAR'", False),
     ],
 )
