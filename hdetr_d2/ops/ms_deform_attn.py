@@ -1,8 +1,8 @@
 """The public functions of multi-scale deformable attention, and the autograd and fake kernels of their operators.
 
 The operators ``torch.ops.hdetr_d2.ms_deform_attn*`` come from the compiled library (csrc/ms_deform_attn), or are
-declared here if there is none; where a device has no kernel, one made of the PyTorch reference stands in, after a
-warning. Only the inputs are kept for the backward pass.
+declared here if there is none; on a device without kernels the PyTorch reference runs, after a warning. Only the inputs
+are kept for the backward pass.
 """
 
 from typing import Any
@@ -50,6 +50,11 @@ def ms_deform_attn(
     """
     value = _autocast(value)
     dtype = _accumulation_dtype(value)
+    if value.device.type not in _extension.KERNELS:
+        _extension.warn_about_reference(value.device.type)
+        return ms_deform_attn_reference(
+            value, spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype)
+        )
     return torch.ops.hdetr_d2.ms_deform_attn(
         value, spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype)
     )
@@ -82,6 +87,11 @@ def ms_deform_attn_fused(
     """
     value = _autocast(value)
     dtype = _accumulation_dtype(value)
+    if value.device.type not in _extension.KERNELS:
+        _extension.warn_about_reference(value.device.type)
+        return ms_deform_attn_fused_reference(
+            value, spatial_shapes, sampling_offsets, attention_logits, reference_points
+        )
     return torch.ops.hdetr_d2.ms_deform_attn_fused(
         value, spatial_shapes, sampling_offsets.to(dtype), attention_logits.to(dtype), reference_points.to(dtype)
     )
@@ -132,49 +142,6 @@ def _fake_fused_backward(
     )
 
 
-# ---------------------------------------------------------------- kernels made of the reference
-
-
-def _reference_forward(
-    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    _extension.warn_about_reference(value.device.type)
-    return ms_deform_attn_reference(value, spatial_shapes, sampling_locations, attention_weights)
-
-
-def _reference_fused(
-    value: Tensor, spatial_shapes: Tensor, sampling_offsets: Tensor, attention_logits: Tensor, reference_points: Tensor
-) -> Tensor:
-    _extension.warn_about_reference(value.device.type)
-    return ms_deform_attn_fused_reference(value, spatial_shapes, sampling_offsets, attention_logits, reference_points)
-
-
-def _reference_backward(
-    grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, ...]:
-    leaves = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
-    with torch.enable_grad():
-        output = ms_deform_attn_reference(leaves[0], spatial_shapes, leaves[1], leaves[2])
-    return torch.autograd.grad(output, leaves, grad_output)
-
-
-def _reference_fused_backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_offsets: Tensor,
-    attention_logits: Tensor,
-    reference_points: Tensor,
-    reference_needs_grad: bool,
-) -> tuple[Tensor, ...]:
-    arguments = (value, sampling_offsets, attention_logits, reference_points)
-    leaves = [tensor.detach().requires_grad_() for tensor in arguments]
-    with torch.enable_grad():
-        output = ms_deform_attn_fused_reference(leaves[0], spatial_shapes, *leaves[1:])
-    gradients = torch.autograd.grad(output, leaves, grad_output)
-    return gradients if reference_needs_grad else (*gradients[:3], reference_points.new_empty(0))
-
-
 # ---------------------------------------------------------------- autograd
 
 
@@ -213,12 +180,16 @@ def _refuse_second_derivative(ctx: Any, *grad_outputs: Tensor) -> None:
 
 
 def _register() -> Library:
-    """Load or declare the operators and give them what is written in Python. The library must be kept alive."""
+    """Give the loaded operators what is written in Python, or declare them. The library must be kept alive."""
     library = Library("hdetr_d2", "FRAGMENT")
-    if _extension.load() is not None:
-        for schema in _SCHEMAS:
-            library.define(schema)
     forward, backward, fused, fused_backward = (f"hdetr_d2::{schema.partition('(')[0]}" for schema in _SCHEMAS)
+    if not _extension.KERNELS:
+        # The reference is differentiable by itself, so nothing else is needed and no backward operator is called.
+        library.define(_SCHEMAS[0])
+        library.define(_SCHEMAS[2])
+        library.impl("ms_deform_attn", ms_deform_attn_reference, "CompositeImplicitAutograd")
+        library.impl("ms_deform_attn_fused", ms_deform_attn_fused_reference, "CompositeImplicitAutograd")
+        return library
     torch.library.register_fake(forward, _fake_forward, lib=library)
     torch.library.register_fake(fused, _fake_forward, lib=library)
     torch.library.register_fake(backward, _fake_backward, lib=library)
@@ -227,14 +198,6 @@ def _register() -> Library:
     torch.library.register_autograd(fused, _differentiate_fused, setup_context=_keep_inputs, lib=library)
     for name in (backward, fused_backward):
         torch.library.register_autograd(name, _refuse_second_derivative, setup_context=_keep_nothing, lib=library)
-    # Every backend without a kernel of its own; a kernel of a backend goes before this alias.
-    for name, kernel in (
-        (forward, _reference_forward),
-        (backward, _reference_backward),
-        (fused, _reference_fused),
-        (fused_backward, _reference_fused_backward),
-    ):
-        library.impl(name.partition("::")[2], kernel, "CompositeExplicitAutograd")
     return library
 
 
