@@ -13,4 +13,9 @@ TORCH_LIBRARY_FRAGMENT(hdetr_d2, library) {
   library.def(
       "solve_candidates(Tensor[] costs, Tensor[] indices, int[] sinks, int[] demands, int[] capacities) "
       "-> (Tensor sources, Tensor sinks, Tensor counts, Tensor solved)");
+  // class_cost (layers, classes, queries) of the classes that occur, class_of (targets) int64 into them, boxes (layers,
+  // queries, 4) and target_boxes (targets, 4) cxcywh, all float32. Returns (layers, targets, queries):
+  // class_cost + l1_weight * L1 - giou_weight * generalized IoU.
+  library.def(
+      "pair_costs(Tensor class_cost, Tensor class_of, Tensor boxes, Tensor target_boxes, float l1_weight, float giou_weight) -> Tensor");
 }

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from hdetr_d2.ops import _extension
+from .compiled import is_compiled
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,6 @@ def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignmen
     rows, columns, counts, unmatchable = packed
     sizes = counts.tolist()
     return [Assignment(*parts) for parts in zip(rows.split(sizes), columns.split(sizes), unmatchable.tolist())]
-
-
-@cache
-def is_compiled() -> bool:
-    """Whether the compiled solver is there; scipy takes its place, several times slower, where it is not."""
-    return _extension.load() is None and hasattr(torch.ops.hdetr_d2, "solve_one_to_many")
 
 
 def _on_host(cost: Tensor) -> Tensor:
