@@ -33,6 +33,10 @@ class CostMatcher(Matcher):
         cost: how pairs are costed; None is Deformable DETR's.
     """
 
+    copies: int | None = None
+    """How many queries each target gets, for matchers whose ``solve`` is the optimum of that assignment: a step solves
+    all of those at once and from candidates. None for any other, whose ``solve`` is called with whole matrices."""
+
     def __init__(self, *, cost: MatchingCost | None = None) -> None:
         self.cost = cost if cost is not None else MatchingCost()
 

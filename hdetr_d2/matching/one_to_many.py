@@ -22,7 +22,7 @@ class OneToManyMatcher(CostMatcher):
         super().__init__(cost=cost)
         if k < 1:
             raise ValueError(f"OneToManyMatcher: k must be at least 1, got {k}")
-        self.k = k
+        self.k = self.copies = k
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, k * M) pairs."""

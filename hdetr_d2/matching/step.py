@@ -1,14 +1,18 @@
 """Matching of a whole training step."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 
 from hdetr_d2.structures import Predictions, Targets
 
 from .base import CostMatcher, Matcher
+from .candidates import solve_stacks, to_host
+from .solver import Assignment
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,14 @@ class Matches:
         row: (P,) int64, image * n + query.
         target: (P,) int64, index into the targets of the batch, image after image.
         per_layer: number of matched queries of each layer, on the host.
+        unmatchable: number of (layer, image, query) without a finite cost, of images with targets.
     """
 
     layer: Tensor
     row: Tensor
     target: Tensor
     per_layer: list[int]
+    unmatchable: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,23 @@ class MatchRequest:
     targets: Sequence[Targets]
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """The costs of one image in some layers of a group, whose matchers have one cost and one number of copies."""
+
+    request: int
+    image: int
+    layers: list[int]
+    matcher: CostMatcher
+    costs: Tensor
+
+
 @torch.no_grad()
 def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     """Match all groups, layers and images of a step.
 
-    Costs are computed for each image against its own targets, all layers of a group at once, and copied to the host
-    in one piece.
+    Costs are computed for each image against its own targets, layers with the same cost at once. All problems leave the
+    device in one copy and are solved in parallel. Predictions that are not finite match nothing and cause a warning.
 
     Args:
         requests: one a group; images are in the same order in all of them.
@@ -50,49 +67,59 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     Returns:
         The matches of each request, on the device of its predictions.
     """
-    costs = {key: cost for i, request in enumerate(requests) for key, cost in _costs(i, request).items()}
-    costs = dict(zip(costs, _to_host(list(costs.values()))))
-    return [_solve(i, request, costs) for i, request in enumerate(requests)]
+    stacks = [stack for i, request in enumerate(requests) for stack in _stacks(i, request)]
+    regular = [stack for stack in stacks if stack.matcher.copies is not None]
+    others = [stack for stack in stacks if stack.matcher.copies is None]
+    solved: dict[tuple[int, int, int], Assignment] = {}
+    solutions = solve_stacks([s.costs for s in regular], [s.matcher.copies or 0 for s in regular])
+    for stack, of_layers in zip(regular, solutions):
+        solved.update({(stack.request, layer, stack.image): one for layer, one in zip(stack.layers, of_layers)})
+    for stack, costs in zip(others, to_host([s.costs for s in others])):
+        for layer, cost in zip(stack.layers, costs):
+            lost = int((~cost.isfinite()).all(1).sum())
+            solved[stack.request, layer, stack.image] = Assignment(*stack.matcher.solve(cost), lost)
+    results = [_collect(i, request, solved) for i, request in enumerate(requests)]
+    lost = sum(matches.unmatchable for matches in results)
+    if lost:
+        message = f"{lost} predictions of a training step are NaN or infinite; they were matched with nothing"
+        log_every_n_seconds(logging.WARNING, message, n=60, name=__name__)
+    return results
 
 
-def _costs(index: int, request: MatchRequest) -> dict[tuple[int, int, int], Tensor]:
-    """(n, M) costs by (request, layer, image), for the layers whose matcher reads nothing else."""
-    layers_of: dict = {}
+def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
+    """The costs of all layers whose matcher reads nothing else."""
+    alike: dict[tuple, list[int]] = {}
     for layer, matcher in enumerate(request.matchers):
         if isinstance(matcher, CostMatcher):
-            layers_of.setdefault(matcher.cost, []).append(layer)
-    costs = {}
-    logits, boxes = request.predictions.logits, request.predictions.boxes
-    for cost, layers in layers_of.items():
-        whole = len(layers) == logits.shape[0]
+            key = matcher.cost, matcher.copies, id(matcher) if matcher.copies is None else None
+            alike.setdefault(key, []).append(layer)
+    stacks = []
+    for layers in alike.values():
+        matcher = request.matchers[layers[0]]
+        assert isinstance(matcher, CostMatcher)
+        whole = len(layers) == len(request.matchers)
+        logits, boxes = request.predictions.logits, request.predictions.boxes
         for image, targets in enumerate(request.targets):
             if len(targets.labels):
-                stack = (logits[:, image], boxes[:, image])
-                if not whole:
-                    stack = (stack[0][layers], stack[1][layers])
-                matrices = cost(*stack, targets.labels, targets.boxes)
-                costs.update({(index, layer, image): m for layer, m in zip(layers, matrices.unbind(0))})
-    return costs
+                of_image = logits[:, image], boxes[:, image]
+                of_layers = of_image if whole else (of_image[0][layers], of_image[1][layers])
+                costs = matcher.cost(*of_layers, targets.labels, targets.boxes)
+                stacks.append(_Stack(index, image, layers, matcher, costs))
+    return stacks
 
 
-def _to_host(tensors: list[Tensor]) -> list[Tensor]:
-    """Copy tensors of one dtype to the CPU with one transfer."""
-    if not tensors or tensors[0].device.type == "cpu":
-        return tensors
-    flat = torch.cat([t.flatten() for t in tensors]).cpu()
-    return [part.view(t.shape) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors)]
-
-
-def _solve(index: int, request: MatchRequest, costs: dict[tuple[int, int, int], Tensor]) -> Matches:
-    num_layers, _, num_queries, _ = request.predictions.logits.shape
-    device = request.predictions.logits.device
-    layers, rows, columns, per_layer = [], [], [], []
+def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int], Assignment]) -> Matches:
+    """The matches of one group: those that are solved, and those of matchers that read more than costs."""
+    num_queries, device = request.predictions.logits.shape[2], request.predictions.logits.device
+    layers, rows, columns, per_layer, unmatchable = [], [], [], [], 0
     for layer, matcher in enumerate(request.matchers):
         matched, offset = 0, 0
         for image, targets in enumerate(request.targets):
             if len(targets.labels):
                 if isinstance(matcher, CostMatcher):
-                    queries, chosen = matcher.solve(costs[index, layer, image])
+                    solution = solved[index, layer, image]
+                    queries, chosen = solution.rows, solution.columns
+                    unmatchable += solution.unmatchable
                 else:
                     logits, boxes = request.predictions.logits[layer, image], request.predictions.boxes[layer, image]
                     queries, chosen = matcher(logits, boxes, targets.labels, targets.boxes)
@@ -106,4 +133,4 @@ def _solve(index: int, request: MatchRequest, costs: dict[tuple[int, int, int], 
     if layers:
         packed = torch.stack([torch.cat(layers), torch.cat(rows), torch.cat(columns)])
     layer_index, row_index, column_index = packed.to(device, non_blocking=True).unbind(0)
-    return Matches(layer=layer_index, row=row_index, target=column_index, per_layer=per_layer)
+    return Matches(layer_index, row_index, column_index, per_layer, unmatchable)

@@ -39,6 +39,7 @@ class GivenLists final : public CandidateLists<scalar> {
       TORCH_CHECK(sink >= 0 && sink < sinks_, "solve_candidates: index ", sink, " is not in [0, ", sinks_, ")");
       list.push_back({costs_[i], static_cast<int32_t>(sink)});
     }
+    std::sort(list.begin(), list.end());  // others break ties in other ways
     return list.empty() ? Supply::kEnd : Supply::kMore;
   }
 

@@ -1,0 +1,97 @@
+"""Matching by candidates, which is how costs on a GPU are matched, against matching by whole matrices."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from hdetr_d2.matching import HungarianMatcher, OneToManyMatcher, candidates, step
+from hdetr_d2.matching.candidates import pack, select_candidates, solve_by_candidates, solve_stacks, unpack
+from hdetr_d2.matching.solver import Assignment
+from hdetr_d2.structures import Predictions, Targets
+
+
+@pytest.fixture
+def whole_matrices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many problems each call solved again on whole matrices."""
+    sizes: list[int] = []
+    original = candidates.solve_many
+
+    def counting(costs: list[Tensor], copies: list[int]) -> list[Assignment]:
+        sizes.append(len(costs))
+        return original(costs, copies)
+
+    monkeypatch.setattr(candidates, "solve_many", counting)
+    return sizes
+
+
+def assert_equally_good(costs: Tensor, k: int, ours: list[Assignment], whole: list[Assignment]) -> None:
+    for cost, one, other in zip(costs, ours, whole, strict=True):
+        assert len(one.rows) == len(other.rows) and one.unmatchable == other.unmatchable
+        assert (one.rows[1:] > one.rows[:-1]).all() and (one.columns.bincount() <= k).all()
+        expected = cost[other.rows, other.columns].double().sum().item()
+        assert cost[one.rows, one.columns].double().sum().item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+@pytest.mark.parametrize("shape", [(300, 7), (300, 60), (20, 30), (1, 4), (5, 1), (0, 3), (40000, 2)])
+@pytest.mark.parametrize("levels", [None, 3])
+def test_candidates_give_the_optimum_of_the_whole_matrix(k: int, shape: tuple[int, int], levels: int | None) -> None:
+    costs = torch.randn(2, *shape) if levels is None else torch.randint(levels, (2, *shape)).float()
+    costs[:, ::7] = math.nan
+    costs[1, 3::11, ::2] = math.inf
+    (ours,), (whole,) = solve_by_candidates([costs], [k]), solve_stacks([costs], [k])
+    assert_equally_good(costs, k, ours, whole)
+
+
+def test_independent_targets_are_proven_from_candidates(whole_matrices: list[int]) -> None:
+    costs = torch.randn(6, 1500, 30)
+    (ours,) = solve_by_candidates([costs], [6])
+    assert whole_matrices == []
+    assert_equally_good(costs, 6, ours, solve_stacks([costs], [6])[0])
+
+
+def test_targets_that_want_the_same_queries_are_solved_from_the_whole_matrix(whole_matrices: list[int]) -> None:
+    costs = torch.randn(3, 1500, 1) + 1e-3 * torch.randn(3, 1500, 100)
+    costs[1] = torch.randn(1500, 100)
+    (ours,) = solve_by_candidates([costs], [6])
+    assert whole_matrices == [2]
+    assert_equally_good(costs, 6, ours, solve_stacks([costs], [6])[0])
+
+
+def test_a_candidate_list_grows_with_the_targets_and_not_with_the_queries() -> None:
+    sizes = [sum(x.nbytes for x in select_candidates(torch.randn(1, n, 30), 6).tensors) for n in (1500, 15000)]
+    assert sizes[0] == sizes[1] < 1500 * 30 * 4 / 15
+
+
+def test_packed_tensors_come_out_as_they_went_in() -> None:
+    tensors = [torch.randn(3, 5), torch.arange(7, dtype=torch.int32), torch.arange(9, dtype=torch.int16).view(3, 3)]
+    for before, after in zip(tensors, unpack(pack(tensors), tensors), strict=True):
+        assert torch.equal(before, after) and before.dtype == after.dtype
+
+
+def test_a_step_by_candidates_matches_as_a_step_by_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = [Targets(torch.randint(4, (n,)), 0.2 + 0.3 * torch.rand(n, 4)) for n in (5, 0, 40)]
+    predictions = Predictions(torch.randn(3, 3, 90, 4), 0.2 + 0.3 * torch.rand(3, 3, 90, 4))
+    predictions.boxes[1, 0, 4:6] = math.nan
+    matchers = [HungarianMatcher(), OneToManyMatcher(k=2), OneToManyMatcher(k=4)]
+    requests = [step.MatchRequest(predictions, matchers, targets)]
+    (whole,) = step.match_step(requests)
+    monkeypatch.setattr(step, "solve_stacks", solve_by_candidates)
+    (ours,) = step.match_step(requests)
+    assert whole.unmatchable == ours.unmatchable == 2
+    assert whole.per_layer == ours.per_layer
+    # Costs of random boxes are not tied, so the optimum is one.
+    assert all(torch.equal(getattr(whole, name), getattr(ours, name)) for name in ("layer", "row", "target"))
+
+
+def test_predictions_that_match_nothing_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectron2.utils.logger._LOG_TIMER", {})
+    targets = [Targets(torch.zeros(2, dtype=torch.int64), torch.rand(2, 4))]
+    predictions = Predictions(torch.full((1, 1, 5, 3), math.nan), torch.rand(1, 1, 5, 4))
+    with caplog.at_level("WARNING", logger=step.__name__):
+        (matches,) = step.match_step([step.MatchRequest(predictions, [HungarianMatcher()], targets)])
+    assert matches.unmatchable == 5 and matches.per_layer == [0]
