@@ -64,20 +64,22 @@ def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignmen
     matrices = [_on_host(cost) for cost in costs]
     if not is_compiled():
         return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, copies)]
-    packed = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
-    rows, columns, counts, unmatchable = packed
+    rows, columns, counts, unmatchable = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
+    if len(matrices) == 1:
+        return [Assignment(rows, columns, int(unmatchable))]
     sizes = counts.tolist()
     return [Assignment(*parts) for parts in zip(rows.split(sizes), columns.split(sizes), unmatchable.tolist())]
 
 
 def _on_host(cost: Tensor) -> Tensor:
-    cost = cost.detach().cpu()
+    if cost.device.type != "cpu":
+        cost = cost.cpu()
     return cost if cost.dtype in (torch.float32, torch.float64) else cost.float()
 
 
 def _solve_by_scipy(cost: Tensor, k: int) -> Assignment:
     """The same on the matrix with repeated columns."""
-    matrix = cost.double().numpy()
+    matrix = cost.detach().double().numpy()
     finite = np.isfinite(matrix)
     if not finite.all():
         # Larger than any sum of finite costs, so that a pair of this cost is only taken where nothing else is left.
