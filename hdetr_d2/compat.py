@@ -15,6 +15,7 @@ from typing import Any
 
 import detectron2
 import torch.distributed as dist
+import yaml
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -90,6 +91,7 @@ def save_config(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
     temporary = f"{stem}.tmp-{os.getpid()}{extension}"
     try:
         LazyConfig.save(cfg, temporary)
+        _restore_key_order(temporary, cfg)
         try:
             load_config(temporary)
         except Exception as error:
@@ -99,6 +101,36 @@ def save_config(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
         for leftover in (temporary, temporary + ".pkl"):
             if os.path.exists(leftover):
                 os.remove(leftover)
+
+
+def _restore_key_order(path: str, cfg: DictConfig) -> None:
+    """Put the keys of a saved config back into the config's order, which ``LazyConfig.save`` sorts.
+
+    Arguments are built, and their weights drawn, in the order of the keys: a sorted config gives another model for the
+    same seed. A file that names objects is left as it is; the caller refuses what cannot be loaded.
+    """
+    with open(path) as file:
+        try:
+            saved = yaml.safe_load(file)
+        except yaml.YAMLError:
+            return
+
+    def ordered(node: Any, like: Any) -> Any:
+        if isinstance(node, dict) and isinstance(like, dict):
+            return {key: ordered(node[key], like[key]) for key in like if key in node}
+        if isinstance(node, list) and isinstance(like, list):
+            return [ordered(value, other) for value, other in zip(node, like)]
+        return node
+
+    text = yaml.safe_dump(
+        ordered(saved, OmegaConf.to_container(cfg, resolve=False)),
+        sort_keys=False,
+        default_flow_style=None,
+        allow_unicode=True,
+        width=9999,
+    )
+    with open(path, "w") as file:
+        file.write(text)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
