@@ -189,21 +189,26 @@ bool Assignment<scalar>::search(int32_t source) {
 template <typename scalar>
 void Assignment<scalar>::visit(int32_t source) {
   const double base = distance_[source] - u_[source];
-  for (std::size_t i = 0; loaded(source, i); ++i) {
-    const Link link = list_[source][i];
-    const double least = base + link.cost;
-    if (least >= best_) return;
-    if (has_room(link.sink)) {
-      best_ = least;
-      end_ = {source, link};
-      return;
-    }
-    // Rounding must not let a distance fall below that of the node it comes from.
-    const double distance = std::max(least - v_[link.sink], distance_[source]);
-    if (distance >= best_) continue;
-    const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
-    for (int32_t place = 0; place < capacity_; ++place) {
-      if (!closed_[owners[place]]) relax(owners[place], distance, {source, link});
+  std::size_t i = 0;
+  while (loaded(source, i)) {
+    const Link* links = list_[source].data();
+    for (const std::size_t size = list_[source].size(); i < size; ++i) {
+      const Link link = links[i];
+      const double least = base + link.cost;
+      if (least >= best_) return;
+      if (has_room(link.sink)) {
+        best_ = least;
+        end_ = {source, link};
+        return;
+      }
+      const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
+      if (capacity_ == 1 && settled_[owners[0]]) continue;
+      // Rounding must not let a distance fall below that of the node it comes from.
+      const double distance = std::max(least - v_[link.sink], distance_[source]);
+      if (distance >= best_) continue;
+      for (int32_t place = 0; place < capacity_; ++place) {
+        if (!closed_[owners[place]]) relax(owners[place], distance, {source, link});
+      }
     }
   }
 }

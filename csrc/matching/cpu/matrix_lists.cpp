@@ -58,7 +58,9 @@ scalar MatrixLists<scalar>::bound(const scalar* costs, scalar above, int64_t wan
 template <typename scalar>
 Supply MatrixLists<scalar>::extend(int32_t source, std::vector<Candidate<scalar>>& list) {
   const scalar* costs = matrix_.data + source * matrix_.source_stride;
-  const auto wanted = std::min(std::max(batch_, static_cast<int64_t>(list.size())), matrix_.sinks);
+  const auto size = static_cast<int64_t>(list.size());
+  int64_t wanted = list.empty() ? batch_ : std::max(batch_, 4 * size);
+  if (2 * wanted > matrix_.sinks - size) wanted = matrix_.sinks;  // another pass would cost more than sorting the rest
   // Nothing comes before the first list: minus infinity is no cost, so no candidate equals it.
   const Candidate<scalar> after =
       list.empty() ? Candidate<scalar>{-std::numeric_limits<scalar>::infinity(), std::numeric_limits<int32_t>::max()} : list.back();

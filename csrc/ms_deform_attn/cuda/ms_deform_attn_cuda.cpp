@@ -70,8 +70,9 @@ struct Arguments {
       const std::vector<int64_t> numbers = level_shapes(shapes, sizes);
       if (sizes.levels <= cuda::kMaxLevels) {
         for (int64_t level = 0; level < sizes.levels; ++level) {
-          inputs.shapes.height[level] = int32_t(numbers[2 * level]);
-          inputs.shapes.width[level] = int32_t(numbers[2 * level + 1]);
+          const bool empty = numbers[2 * level] == 0 || numbers[2 * level + 1] == 0;
+          inputs.shapes.height[level] = empty ? 0 : int32_t(numbers[2 * level]);
+          inputs.shapes.width[level] = empty ? 0 : int32_t(numbers[2 * level + 1]);
         }
         return;
       }
