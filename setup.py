@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 from setuptools import Distribution, Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
@@ -103,6 +104,13 @@ def make_extension(cuda: bool) -> Extension:
     return extension
 
 
+class AnyPythonWheel(bdist_wheel):
+    """One wheel a platform (and torch version) for every Python: the shared object does not know Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 class NoExtension(build_ext):
     """Installs without native operators, and leaves a note for the warning that their absence causes."""
 
@@ -149,15 +157,22 @@ def make_command(no_cuda: str | None) -> type[build_ext]:
 
 def arguments() -> dict[str, object]:
     if switch("HDETR_D2_NO_EXTENSION"):
-        return {"ext_modules": [Extension(f"{PACKAGE}._C", [])], "cmdclass": {"build_ext": NoExtension}}
+        return {
+            "ext_modules": [Extension(f"{PACKAGE}._C", [])],
+            "cmdclass": {"bdist_wheel": AnyPythonWheel, "build_ext": NoExtension},
+        }
     try:
         no_cuda = why_no_cuda()
     except ImportError:
         NoExtension.reason = "torch could not be imported when it was installed; use pip install --no-build-isolation"
-        return {"ext_modules": [Extension(f"{PACKAGE}._C", [])], "cmdclass": {"build_ext": NoExtension}}
+        return {
+            "ext_modules": [Extension(f"{PACKAGE}._C", [])],
+            "cmdclass": {"bdist_wheel": AnyPythonWheel, "build_ext": NoExtension},
+        }
     if no_cuda:
         print(f"hdetr_d2: building without CUDA: {no_cuda}", file=sys.stderr)
-    return {"ext_modules": [make_extension(cuda=no_cuda is None)], "cmdclass": {"build_ext": make_command(no_cuda)}}
+    commands = {"bdist_wheel": AnyPythonWheel, "build_ext": make_command(no_cuda)}
+    return {"ext_modules": [make_extension(cuda=no_cuda is None)], "cmdclass": commands}
 
 
 def build_in_place() -> None:
