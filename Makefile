@@ -2,6 +2,7 @@
 # make quickstart   generate a dataset, train a small model on it, evaluate it, draw pictures
 # make test         the tests
 # make lint         style and type checks
+# make sanitize     address and undefined-behaviour sanitizer over the compiled CPU kernels
 #
 # VENV=folder puts the environment elsewhere, PYTHON=program chooses the Python (3.10 to 3.13) that it is made with.
 # The other targets do the set-up by themselves; it runs once, and again when one of its inputs has changed.
@@ -14,7 +15,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.hdetr_d2-is-set-up
 SETUP_INPUTS := Makefile pyproject.toml setup.py constraints.txt tools/install_detectron2.py $(shell find csrc -type f)
 
-.PHONY: setup quickstart test lint
+.PHONY: setup quickstart test lint sanitize
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -29,6 +30,9 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+sanitize:
+	tools/sanitize.sh
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \

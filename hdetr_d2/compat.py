@@ -9,7 +9,7 @@ import builtins
 import importlib.machinery
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 import yaml
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
@@ -146,6 +147,18 @@ def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
             continue
         yield from _leaves(node[name], f"{key}.{name}" if key else str(name))
+
+
+def record_metrics(metrics: Mapping[str, float]) -> None:
+    """Put scalars into the running trainer's EventStorage; nothing where no trainer runs.
+
+    v0.6 cannot be asked whether there is a storage, only for it.
+    """
+    try:
+        storage = get_event_storage()
+    except AssertionError:
+        return
+    storage.put_scalars(**metrics)
 
 
 def create_local_process_group(processes_per_machine: int) -> None:

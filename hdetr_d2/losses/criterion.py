@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hdetr_d2.compat import record_metrics
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
 from hdetr_d2.structures import Predictions, Targets
@@ -62,7 +63,8 @@ class SetCriterion(nn.Module):
         Returns:
             Weighted scalar losses, to be summed. Keys are the authors': ``loss_{ce,bbox,giou}``, then ``_<layer>``
             for all but the last layer or ``_enc``, then ``_<group>`` for all but the primary group; the same in
-            every step.
+            every step. How many queries were matched in each group's last layer, and how many predictions were not
+            finite, go to the trainer's EventStorage.
         """
         jobs: list[tuple[list[str], list[Rule], MatchRequest]] = []
         for group, prediction in predictions.items():
@@ -80,12 +82,17 @@ class SetCriterion(nn.Module):
 
         num_targets = mean_over_ranks(sum(len(t.labels) for t in targets), next(iter(predictions.values())).logits)
         losses: dict[str, Tensor] = {}
-        for (suffixes, rules, request), matches in zip(jobs, match_step([request for _, _, request in jobs])):
+        all_matches = match_step([request for _, _, request in jobs])
+        for (suffixes, rules, request), matches in zip(jobs, all_matches):
             sums = self._layer_sums(request, matches)
             factor = sums["loss_ce"].new_tensor([rule.weight / rule.normaliser for rule in rules]) / num_targets
             for name, per_layer in sums.items():
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(suffixes, values)})
+        record_metrics(
+            {f"matching/positives{job[0][-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
+            | {"matching/unmatchable": sum(matches.unmatchable for matches in all_matches)}
+        )
         return losses
 
     def _layer_sums(self, request: MatchRequest, matches: Matches) -> dict[str, Tensor]:

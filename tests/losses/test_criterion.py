@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
@@ -211,3 +212,14 @@ def test_a_rule_of_a_scheme_of_ones_own_decides_weight_and_normaliser() -> None:
     expected = literal(predictions, targets, k=[1, 1], names=["_0", ""])
     expected = {key: 0.0 if key.endswith("_0") else value / 2 for key, value in expected.items()}
     assert_equal(losses, expected)
+
+
+def test_matched_and_unmatchable_queries_are_counted_in_the_trainers_storage() -> None:
+    predictions = {"one2one": draw_predictions(2, 2, 20), "one2many": draw_predictions(2, 2, 30)}
+    with torch.no_grad():
+        predictions["one2one"].boxes[1, 0, 3] = float("nan")
+    supervision = HybridBranch(num_queries=30, k=3)
+    with EventStorage() as storage:
+        SetCriterion()(predictions, None, draw_targets(4, 1), supervision=supervision)
+    latest = {name: value for name, (value, _) in storage.latest().items()}
+    assert latest == {"matching/positives": 5, "matching/positives_one2many": 15, "matching/unmatchable": 1}
