@@ -15,7 +15,7 @@ from tabulate import tabulate
 from hdetr_d2.data import load_dataset_dicts, read_annotation_file, resolve_dataset
 from hdetr_d2.engine.cli import run
 from hdetr_d2.engine.config import load
-from hdetr_d2.evaluation import RESULTS_FILE
+from hdetr_d2.evaluation.coco import RESULTS_FILE
 from hdetr_d2.visualization import comparison_sheet, load_predictions, plot_runs
 
 CONFIG = "quickstart/h_deformable_detr_generated.py"
@@ -26,8 +26,8 @@ def metrics_table(output_dir: Path) -> str:
     """The first and the last evaluation of a run, side by side."""
     lines = [json.loads(line) for line in (output_dir / "evaluations.json").read_text().splitlines()]
     first, last = lines[0], lines[-1]
-    names = [name for name in last if name.startswith("bbox/AP") and name.count("/") == 1 and "-" not in name]
-    rows = [(name.removeprefix("bbox/"), first.get(name), last[name]) for name in names]
+    before, after = first["results"]["bbox"], last["results"]["bbox"]
+    rows = [(name, before[name], after[name]) for name in after if "-" not in name]  # "AP-<class>" are left out
     headers = ("metric", "untrained", f"after {last['iteration']} iterations")
     return tabulate(rows, headers=headers, floatfmt=".1f", tablefmt="github")
 

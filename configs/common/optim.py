@@ -18,4 +18,5 @@ optimizer = L(AdamW)(
     lr=2e-4,
     betas=[0.9, 0.999],
     weight_decay=1e-4,  # on every parameter, norms and biases too
+    fused=True,  # one kernel for all parameters, on the CPU too
 )

@@ -4,13 +4,18 @@ from ..common.optim import optimizer
 from ..common.schedule import schedule
 from ..common.train import train
 
-dataset.generate.image_size = 160
-dataset.short_side = 160
-optimizer.lr = 5e-4
-optimizer.params.rules[0].lr_factor = 1.0  # the backbone is not pre-trained and learns as fast as the rest
-schedule.epochs = 10
-schedule.drop_epochs = [8]
+dataset.generate.image_size = 128
+dataset.short_side = 128
+# Seven epochs are too few to profit from objects cut off and scaled.
+dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[128])
+
+optimizer.lr = 1e-3
+optimizer.params.rules = []  # nothing is pre-trained: backbone and offsets learn as fast as the rest
+schedule.epochs = 7
+schedule.drop_epochs = [5, 6]
+schedule.drop_factor = 0.3
 schedule.warmup_iters = 50
-train.output_dir = "output/quickstart"
-train.batch_size = 16
+train.batch_size = 8
+train.eval_untrained = True
 train.eval_period_epochs = 2
+train.output_dir = "output/quickstart"
