@@ -218,7 +218,8 @@ def micro_batch_weights(batches: Sequence[Batch], device: torch.device) -> Seque
     """What each micro-batch's losses are multiplied by, so that their sum is the loss of all of them together.
 
     A micro-batch's loss is divided by n_i, its number of targets averaged over the processes and at least 1. The whole
-    step's should be divided by the sum over its micro-batches: the weight is max(n_i, 1) / max(sum of n_i, 1).
+    step's should be divided by the sum over its micro-batches: the weight is max(n_i, 1) / max(sum of n_i, 1). It is
+    exact but for one-to-many losses of a micro-batch that has no target in any process: these count k times.
 
     Args:
         batches: the micro-batches of this process, with Detectron2 ``instances``.

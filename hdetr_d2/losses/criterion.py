@@ -85,7 +85,10 @@ class SetCriterion(nn.Module):
         all_matches = match_step([request for _, _, request in jobs])
         for (suffixes, rules, request), matches in zip(jobs, all_matches):
             sums = self._layer_sums(request, matches)
-            factor = sums["loss_ce"].new_tensor([rule.weight / rule.normaliser for rule in rules]) / num_targets
+            weights = sums["loss_ce"].new_tensor([rule.weight for rule in rules])
+            copies = sums["loss_ce"].new_tensor([rule.normaliser for rule in rules])
+            # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the copies.
+            factor = weights / (copies * num_targets).clamp(min=1.0)
             for name, per_layer in sums.items():
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(suffixes, values)})
@@ -116,9 +119,9 @@ class SetCriterion(nn.Module):
 
 
 def mean_over_ranks(count: int, like: Tensor) -> Tensor:
-    """Mean of a count over all processes, at least 1, on the device of ``like``: a scalar tensor, no host sync."""
+    """Mean of a count over all processes, on the device of ``like``: a scalar tensor, no host sync."""
     total = torch.tensor(float(count), device=like.device)
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(total)
         total = total / dist.get_world_size()
-    return total.clamp(min=1.0)
+    return total

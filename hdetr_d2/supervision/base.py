@@ -29,7 +29,7 @@ class Rule:
     Args:
         matcher: which query learns from which target.
         weight: what its losses are multiplied by.
-        normaliser: its losses are divided by this times the number of targets.
+        normaliser: its losses are divided by this times the number of targets, and at least by 1.
     """
 
     matcher: Matcher

@@ -64,11 +64,11 @@ def literal(
     predictions: Predictions, targets: Sequence[Targets], *, k: Sequence[int], names: Sequence[str], factor: float = 1.0
 ) -> dict[str, float]:
     """Weighted losses of a group by key; ``k`` and ``names`` are of its layers."""
-    count = max(1, sum(len(t.labels) for t in targets))
+    count = sum(len(t.labels) for t in targets)
     losses = {}
     for layer, (copies, name) in enumerate(zip(k, names)):
         sums = literal_layer(predictions.logits[layer], predictions.boxes[layer], targets, copies)
-        losses.update({key + name: factor * WEIGHTS[key] * sums[key] / (copies * count) for key in WEIGHTS})
+        losses.update({key + name: factor * WEIGHTS[key] * sums[key] / max(1, copies * count) for key in WEIGHTS})
     return losses
 
 
