@@ -1,4 +1,7 @@
-"""Learning rate over training, in epochs; ``hdetr_d2.engine.schedule`` turns it into iterations."""
+"""Learning rate over training, in epochs; ``hdetr_d2.engine.schedule`` turns it into iterations.
+
+The published lengths: 12, 24 and 36 epochs are H-DETR's, 50 Deformable DETR's.
+"""
 
 schedule = dict(
     epochs=12,
@@ -7,3 +10,7 @@ schedule = dict(
     warmup_iters=0,  # the DETR recipes use no warm-up
     warmup_factor=0.001,
 )
+schedule_12ep = schedule
+schedule_24ep = dict(schedule, epochs=24, drop_epochs=[20])
+schedule_36ep = dict(schedule, epochs=36, drop_epochs=[30])
+schedule_50ep = dict(schedule, epochs=50, drop_epochs=[40])

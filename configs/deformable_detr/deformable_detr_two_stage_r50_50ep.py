@@ -1,5 +1,4 @@
 from ..common.models.deformable_detr_two_stage import model
 from .deformable_detr_r50_50ep import dataloader, dataset, optimizer, schedule, train
 
-# 46.9 AP on COCO val2017 (Deformable DETR's repository).
 train.output_dir = "output/deformable_detr_two_stage_r50_50ep"

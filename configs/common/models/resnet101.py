@@ -1,0 +1,3 @@
+from .resnet50 import backbone, channels
+
+backbone.stages.depth = 101

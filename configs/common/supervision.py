@@ -1,0 +1,12 @@
+"""The hybrid matching schemes with the paper's settings (H-DETR, section 4 and table 14).
+
+Each gives a target six positives more than one-to-one matching does, summed over layers and epochs.
+"""
+
+from detectron2.config import LazyCall as L
+
+from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer
+
+hybrid_branch = L(HybridBranch)(num_queries=1500, k=6, weight=1.0)
+hybrid_epoch = L(HybridEpoch)(k=10, rho=2 / 3)
+hybrid_layer = L(HybridLayer)(k=10, num_one2many_layers=4)

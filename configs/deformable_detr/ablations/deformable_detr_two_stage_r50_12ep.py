@@ -1,0 +1,8 @@
+from ...common.data.coco import dataloader, dataset
+from ...common.models.deformable_detr_two_stage import model
+from ...common.optim import optimizer
+from ...common.schedule import schedule_12ep as schedule
+from ...common.train import train
+
+# No trick at all (H-DETR, table 8).
+train.output_dir = "output/deformable_detr_two_stage_r50_12ep"
