@@ -1,5 +1,6 @@
 """Names of the authors' (H-)Deformable-DETR code, to and from ours."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,24 +9,12 @@ from torch import Tensor
 
 from hdetr_d2.supervision import PRIMARY, HybridBranch
 
+from .backbones import RESNET, SWIN, is_derived, prefixed
 from .renaming import KeyTable
-
-_STAGES = [
-    pair
-    for stage in range(1, 5)
-    for pair in (
-        (f"backbone.0.body.layer{stage}.*.conv*.", f"backbone.res{stage + 1}.*.conv*."),
-        (f"backbone.0.body.layer{stage}.*.bn*.", f"backbone.res{stage + 1}.*.conv*.norm."),
-        (f"backbone.0.body.layer{stage}.*.downsample.0.", f"backbone.res{stage + 1}.*.shortcut."),
-        (f"backbone.0.body.layer{stage}.*.downsample.1.", f"backbone.res{stage + 1}.*.shortcut.norm."),
-    )
-]
 
 TABLE = KeyTable(
     [
-        ("backbone.0.body.conv1.", "backbone.stem.conv1."),
-        ("backbone.0.body.bn1.", "backbone.stem.conv1.norm."),
-        *_STAGES,
+        *prefixed(RESNET + SWIN, "backbone.0.body.", "backbone."),
         ("input_proj.*.", "neck.levels.*."),
         ("transformer.level_embed", "transformer.level_embed"),
         ("transformer.encoder.layers.*.self_attn.", "transformer.encoder.layers.*.self_attn."),
@@ -74,7 +63,7 @@ class AuthorsLayout:
         Raises:
             ValueError: where the keys are not theirs.
         """
-        numbers = [int(key.split(".")[3]) for key in state if key.startswith("transformer.decoder.layers.")]
+        numbers = {int(key.split(".")[3]) for key in state if re.match(r"transformer\.decoder\.layers\.\d+\.", key)}
         if not numbers or "class_embed.0.weight" not in state:
             raise ValueError(
                 "the state dict does not have the names of the authors' Deformable-DETR code: "
@@ -82,6 +71,22 @@ class AuthorsLayout:
             )
         refine = any(key.startswith("transformer.decoder.bbox_embed.") for key in state)
         return cls(num_layers=max(numbers) + 1, two_stage="transformer.enc_output.weight" in state, refine=refine)
+
+    @classmethod
+    def of_ours(cls, state: Mapping[str, Tensor]) -> "AuthorsLayout":
+        """Read it off a state dict with our names.
+
+        Raises:
+            ValueError: where the keys are not ours.
+        """
+        numbers = {int(key.split(".")[3]) for key in state if re.match(r"transformer\.decoder\.layers\.\d+\.", key)}
+        if not numbers or "transformer.heads.class_embed.0.weight" not in state:
+            raise ValueError(f"the state dict does not have the names of a model of hdetr_d2: {sorted(state)[:5]} ...")
+        return cls(
+            num_layers=max(numbers) + 1,
+            two_stage="transformer.query_source.enc_output.weight" in state,
+            refine="transformer.heads.bbox_embed.1.layers.0.weight" in state,
+        )
 
 
 def from_authors(
@@ -108,7 +113,7 @@ def from_authors(
     for key, value in state.items():
         if key == "query_embed.weight":
             renamed.update(_split_queries(value, num_queries, layout))
-        elif not key.startswith(_ALIASES):
+        elif not (key.startswith(_ALIASES) or is_derived(key)):
             name = TABLE.to_ours(key)
             if name is None:
                 unknown.append(key)
@@ -183,6 +188,9 @@ def _arrange_heads(state: dict[str, Tensor], layout: AuthorsLayout) -> dict[str,
 
 def _choose_classes(state: dict[str, Tensor], classes: Sequence[int]) -> dict[str, Tensor]:
     rows = torch.as_tensor(classes)
+    width = len(state["transformer.heads.class_embed.0.weight"])
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= width:
+        raise ValueError(f"the class heads have {width} rows, too few for the rows asked for (up to {max(classes)})")
     encoder_rows = rows.clone()
     encoder_rows[0] = 0
     chosen = dict(state)
