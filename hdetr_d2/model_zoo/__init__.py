@@ -1,13 +1,27 @@
-"""The configs, reachable from an installed package.
+"""The published models, and all configs reachable from an installed package.
 
 ``configs/`` of the repository is packaged as ``hdetr_d2/model_zoo/configs``, so that a recipe can be loaded, and built
 upon, without a clone::
 
     from hdetr_d2 import model_zoo
 
-    cfg = model_zoo.get_config("h_deformable_detr/h_deformable_detr_r50_12ep.py")
+    model_zoo.entries()["h_deformable_detr_r50_12ep"].ap  # as published, with source and the authors' weights
+    cfg = model_zoo.get_config("h_deformable_detr_r50_12ep")
+    model = model_zoo.get("h_deformable_detr_r50_12ep", trained=True)
 """
 
+from .entries import Entry, Weights, entries
+from .trained import MissingWeightsError, get, weights_folder
 from .zoo import config_names, config_path, get_config
 
-__all__ = ["config_names", "config_path", "get_config"]
+__all__ = [
+    "Entry",
+    "MissingWeightsError",
+    "Weights",
+    "config_names",
+    "config_path",
+    "entries",
+    "get",
+    "get_config",
+    "weights_folder",
+]

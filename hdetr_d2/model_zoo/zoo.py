@@ -20,16 +20,20 @@ def config_path(name: str) -> str:
     """The file of a config.
 
     Args:
-        name: path relative to ``configs/``, for example "h_deformable_detr/h_deformable_detr_r50_12ep.py".
+        name: path relative to ``configs/``, for example "h_deformable_detr/h_deformable_detr_r50_12ep.py", or the
+            file's name without ending, "h_deformable_detr_r50_12ep".
 
     Raises:
         FileNotFoundError: there is no such config; the message lists those of the same folder.
     """
     path = _CONFIGS / name
-    if not path.is_file():
-        siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
-        raise FileNotFoundError(f"no config '{name}'; there is {', '.join(siblings or config_names()) or 'none'}")
-    return str(path)
+    if path.is_file():
+        return str(path)
+    named = [other for other in config_names() if Path(other).stem == name]
+    if len(named) == 1:
+        return str(_CONFIGS / named[0])
+    siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
+    raise FileNotFoundError(f"no config '{name}'; there is {', '.join(siblings or config_names()) or 'none'}")
 
 
 def get_config(name: str) -> DictConfig:

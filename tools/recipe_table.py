@@ -1,0 +1,148 @@
+"""Write the tables of docs/recipes.md from the configs and what was published for them: python tools/recipe_table.py
+
+With --check nothing is written, and the exit status is 1 where the file is not what would be written.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from omegaconf import DictConfig
+
+from hdetr_d2.model_zoo import Entry, entries, get_config
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "recipes.md"
+BEGIN, END = "<!-- tables: written by tools/recipe_table.py -->\n", "<!-- end of tables -->\n"
+FOLDERS = {
+    "deformable_detr": "Deformable DETR, and Deformable DETR++ with all of H-DETR's tricks",
+    "deformable_detr/baselines": "H-DETR's baselines: the wide FFN and no other trick",
+    "deformable_detr/ablations": "Tricks one after the other",
+    "h_deformable_detr": "H-Deformable-DETR",
+    "h_deformable_detr/swin": "H-Deformable-DETR with Swin backbones",
+    "h_deformable_detr/schemes": "Hybrid branch, epoch and layer without tricks",
+    "h_deformable_detr/ablations": "K, T and lambda of the hybrid branch",
+}
+COLUMNS = ("recipe", "backbone", "model", "supervision", "epochs", "queries", "AP", "source", "weights", "command")
+
+
+def class_name(node: DictConfig) -> str:
+    """Of what a node of a config calls."""
+    target = node._target_
+    return target.rpartition(".")[2] if isinstance(target, str) else target.__name__
+
+
+def backbone_of(config: DictConfig) -> str:
+    """Name, and what of drop path and weight decay the recipes vary with it."""
+    backbone = config.model.backbone
+    if "name" not in backbone:
+        return f"ResNet-{backbone.stages.depth}"
+    return (
+        f"{backbone.name}, drop path {backbone.model_args.drop_path_rate}, weight decay {config.optimizer.weight_decay}"
+    )
+
+
+def pretraining_of(config: DictConfig) -> str:
+    """The override that starts from the backbone's ImageNet weights."""
+    backbone = config.model.backbone
+    if "name" in backbone:
+        return "model.backbone.pretrained=true"
+    return f"train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-{backbone.stages.depth}.pkl"
+
+
+def model_of(config: DictConfig) -> str:
+    """What tells a model of the family from the others."""
+    transformer = config.model.transformer
+    source = transformer.query_source
+    parts = [
+        f"{transformer.num_levels} level{'s' * (transformer.num_levels > 1)}",
+        f"FFN {transformer.encoder.hidden_dim}",
+    ]
+    parts.append(f"dropout {transformer.encoder.dropout:g}")
+    if class_name(source) == "TwoStageQueries":
+        parts.append("two stages")
+    if transformer.decoder.refine:
+        parts.append("refinement")
+    if source.get("mixed"):
+        parts.append("mixed selection")
+    if transformer.decoder.look_forward_twice:
+        parts.append("look forward twice")
+    return ", ".join(parts)
+
+
+def supervision_of(config: DictConfig) -> str:
+    """The scheme with its settings."""
+    scheme = config.model.supervision
+    kind = class_name(scheme)
+    if kind == "HybridBranch":
+        return f"branch, K {scheme.k}, T {scheme.num_queries}, lambda {scheme.weight:g}"
+    if kind == "HybridEpoch":
+        return f"epoch, K {scheme.k}, rho {scheme.rho:.2f}"
+    if kind == "HybridLayer":
+        return f"layer, K {scheme.k}, {scheme.num_one2many_layers} layers"
+    return {"OneToOne": "one-to-one"}[kind]
+
+
+def row(entry: Entry) -> tuple[str, ...]:
+    """A line of the table, one cell a column."""
+    config = get_config(entry.config)
+    drops = ", ".join(str(epoch) for epoch in config.schedule.drop_epochs)
+    queries = str(config.model.transformer.query_source.num_queries)
+    if config.model.num_detections != 100:
+        queries += f", {config.model.num_detections} detections"
+    return (
+        f"[{entry.name}](../configs/{entry.config})",
+        backbone_of(config),
+        model_of(config),
+        supervision_of(config),
+        f"{config.schedule.epochs} (drop {drops}), batch {config.train.batch_size}",
+        queries,
+        "" if entry.ap is None else f"{entry.ap:.1f}",
+        entry.source,
+        f"[file]({entry.weights.url})" if entry.weights else "",
+        f"`python train_net.py --config-file {entry.name} --num-gpus 8 {pretraining_of(config)}`",
+    )
+
+
+def tables() -> Iterator[str]:
+    """Lines: a heading and a table for each folder of recipes."""
+    folder = ""
+    for entry in entries().values():
+        if str(PurePosixPath(entry.config).parent) != folder:
+            folder = str(PurePosixPath(entry.config).parent)
+            yield from ("", f"### {FOLDERS[folder]}", "")
+            yield from ("| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |")
+        yield "| " + " | ".join(row(entry)) + " |"
+    yield ""
+
+
+def with_tables(document: str) -> str:
+    """The document with its tables as they should be.
+
+    Raises:
+        ValueError: it does not say where they begin and end.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the document lacks the line {BEGIN.strip()} or {END.strip()}")
+    return before + BEGIN + "\n".join(tables()) + "\n" + END + after
+
+
+def main() -> int:
+    """Write or check; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether the file is up to date")
+    args = parser.parse_args()
+    current = DOCUMENT.read_text(encoding="utf-8")
+    wanted = with_tables(current)
+    if args.check:
+        if current != wanted:
+            print(f"{DOCUMENT} is not up to date; run python tools/recipe_table.py", file=sys.stderr)
+        return int(current != wanted)
+    DOCUMENT.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
