@@ -76,12 +76,10 @@ def backbone_from_torchvision(state: Mapping[str, Tensor]) -> Renamed:
     """
     renamed = _rename(state, KeyTable(RESNET).to_ours, "torchvision's ResNet")
     stem = renamed.state.get("backbone.stem.conv1.weight")
-    deep = [key for key, value in renamed.state.items() if key.endswith(".norm.weight") and value.ndim != 1]
-    if stem is None or stem.ndim != 4 or deep:
+    if stem is None or stem.ndim != 4:
         raise ValueError(
-            "the state dict is no plain ResNet: "
-            + (f"{deep[0]} is no norm" if deep else "conv1.weight, the stem's one convolution, is missing")
-            + "; use TimmBackbone for timm's variants, which then loads them itself"
+            "the state dict is no plain ResNet: conv1.weight, its stem's one convolution, is missing; "
+            "timm's variants are for TimmBackbone, which loads them itself"
         )
     return renamed
 

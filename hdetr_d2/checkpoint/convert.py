@@ -1,0 +1,143 @@
+"""From a checkpoint of any known project to ours and back, by the project's name."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .authors import AuthorsLayout, from_authors, to_authors
+from .backbones import (
+    Renamed,
+    backbone_from_detectron2,
+    backbone_from_swin,
+    backbone_from_torchvision,
+    backbone_to_detectron2,
+    backbone_to_swin,
+    backbone_to_torchvision,
+)
+from .detrex import from_detrex, to_detrex
+from .loading import load_checkpoint
+from .transformers import from_transformers, to_transformers
+
+OURS = "hdetr_d2"
+_FROM_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
+    "hdetr": from_authors,
+    "deformable_detr": from_authors,
+    "detrex": from_detrex,
+    "transformers": from_transformers,
+}
+_TO_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
+    "hdetr": to_authors,
+    "deformable_detr": to_authors,
+    "detrex": to_detrex,
+    "transformers": to_transformers,
+}
+_FROM_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], Renamed]] = {
+    "torchvision": backbone_from_torchvision,
+    "timm": backbone_from_torchvision,  # the same network under the same names
+    "swin": backbone_from_swin,
+}
+_TO_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "torchvision": backbone_to_torchvision,
+    "timm": backbone_to_torchvision,
+    "swin": backbone_to_swin,
+}
+
+MODELS = tuple(_FROM_MODEL)
+BACKBONES = ("torchvision", "timm", "detectron2", "swin")
+
+
+def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A checkpoint file and the state dict in it, bare or under "model" or "state_dict".
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `load_checkpoint`.
+        ValueError: what is there is no state dict of named, dense tensors.
+    """
+    checkpoint = load_checkpoint(path)
+    found = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
+    if not isinstance(found, Mapping) or not found:
+        raise ValueError(f"holds no state dict but {type(found).__name__} of length {_length(found)}")
+    state: dict[str, Tensor] = {}
+    for key, value in found.items():
+        tensor = torch.from_numpy(value) if _is_numeric(value) else value
+        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise ValueError(f"{key!r} is a {type(value).__name__}; a state dict has names and dense tensors")
+        state[key] = tensor
+    return checkpoint, state
+
+
+def to_ours(
+    origin: str,
+    checkpoint: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    num_queries: int = 300,
+    classes: Sequence[int] | None = None,
+) -> Renamed:
+    """Our names for a state dict.
+
+    Args:
+        origin: whose names it has: ours, or one of `MODELS` or `BACKBONES`.
+        checkpoint: the whole file.
+        state: the state dict in it.
+        num_queries: as of ``from_authors``.
+        classes: as of ``from_authors``; of models other than ours.
+
+    Raises:
+        ValueError: the state dict is not what ``origin`` says, or is inconsistent.
+    """
+    if origin == OURS:
+        AuthorsLayout.of_ours(state)
+        return Renamed(dict(state), ())
+    if origin == "detectron2":
+        return backbone_from_detectron2(checkpoint, state)
+    if origin in _FROM_BACKBONE:
+        return _FROM_BACKBONE[origin](state)
+    try:
+        return Renamed(_FROM_MODEL[origin](state, num_queries=num_queries, classes=classes), ())
+    except (TypeError, IndexError, RuntimeError) as error:
+        # Names that are right over shapes that are not: a damaged or forged file.
+        raise ValueError(f"the tensors do not have the shapes of {origin}'s model ({error})") from error
+
+
+def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The content of a file for another project.
+
+    Args:
+        target: one of `MODELS` or `BACKBONES`, or ours.
+        state: our names.
+
+    Returns:
+        What to save: a bare state dict for transformers, torchvision and timm, else one under "model".
+
+    Raises:
+        ValueError: the state dict has something that the project has no place for.
+    """
+    if target == "detectron2":
+        return backbone_to_detectron2(state)
+    if target in _TO_BACKBONE:
+        converted = _TO_BACKBONE[target](state)
+    elif target == OURS:
+        converted = dict(state)
+    else:
+        converted = _TO_MODEL[target](state, layout=AuthorsLayout.of_ours(state))
+    if target in ("transformers", "torchvision", "timm"):
+        return _compact(converted)
+    return {"model": _compact(converted)}
+
+
+def _compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rows chosen from a table without the rest of the table behind them."""
+    return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+
+
+def _length(value: Any) -> int:
+    return len(value) if hasattr(value, "__len__") else 1
