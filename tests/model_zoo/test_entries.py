@@ -1,0 +1,112 @@
+"""Entries against the configs; the authors' file names say independently what a recipe must be."""
+
+import re
+
+import pytest
+from omegaconf import DictConfig
+
+from hdetr_d2.model_zoo import Entry, config_names, config_path, entries, get_config
+from hdetr_d2.supervision import HybridBranch, OneToOne
+
+RELEASED = [entry for entry in entries().values() if entry.weights and "HDETR" in entry.weights.url]
+OTHER_DATA = ("bccd/", "quickstart/")
+
+
+def named(entry: Entry) -> str:
+    return entry.name
+
+
+def has_tricks(config: DictConfig) -> bool:
+    transformer = config.model.transformer
+    tricks = {
+        bool(transformer.query_source.mixed),
+        bool(transformer.decoder.look_forward_twice),
+        transformer.encoder.dropout == 0.0,
+    }
+    assert len(tricks) == 1  # released models have all of them or none
+    return tricks.pop()
+
+
+def test_the_entries_are_all_recipes_for_coco() -> None:
+    recipes = [name for name in config_names() if not name.startswith(OTHER_DATA)]
+    assert sorted(entry.config for entry in entries().values()) == recipes
+    assert len(recipes) == 69
+
+
+def test_names_are_unique_and_lead_to_the_config() -> None:
+    assert len({entry.name for entry in entries().values()}) == len(entries())
+    for name, entry in entries().items():
+        assert config_path(name) == config_path(entry.config)
+    with pytest.raises(FileNotFoundError, match="no config 'h_deformable_detr_r50_13ep'; there is "):
+        config_path("h_deformable_detr_r50_13ep")
+
+
+def test_every_number_has_a_source_and_every_file_an_address() -> None:
+    for entry in entries().values():
+        assert re.fullmatch(r"H-DETR, table \d+|(H-DETR|Deformable DETR) repository(, script only)?", entry.source)
+        assert (entry.ap is None) == entry.source.endswith("script only")
+        assert entry.ap is None or 39 < entry.ap < 58
+        if entry.weights:
+            assert entry.ap is not None
+            assert entry.weights.url.startswith("https://") and entry.weights.file.endswith(".pth")
+            assert entry.weights.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.weights.sha256)
+
+
+@pytest.mark.parametrize("entry", RELEASED, ids=named)
+def test_a_recipe_is_what_the_name_of_its_released_file_says(entry: Entry) -> None:
+    assert entry.weights
+    file, config = entry.weights.file, get_config(entry.config)
+    transformer, supervision = config.model.transformer, config.model.supervision
+    assert entry.weights.url == f"https://github.com/HDETR/H-Deformable-DETR/releases/download/v0.1/{file}"
+    assert file.endswith(f"_two_stage_{config.schedule.epochs}eps.pth")
+    assert transformer.encoder.hidden_dim == 2048 and transformer.decoder.refine
+    assert has_tricks(config) == ("_dp0_mqs_lft_" in file)
+    assert transformer.query_source.num_queries == (900 if "_n900_" in file else 300)
+    assert config.optimizer.weight_decay == (0.05 if file.startswith("decay0.05_") else 1e-4)
+    assert config.train.batch_size == 16
+    if branch := re.search(r"hybrid_branch_lambda(\d+)_group(\d+)_t(\d+)_", file):
+        assert supervision._target_ is HybridBranch
+        assert (supervision.weight, supervision.k, supervision.num_queries) == tuple(map(int, branch.groups()))
+    else:
+        assert supervision._target_ is OneToOne
+    if swin := re.search("swin_(tiny|large)_", file):
+        backbone = config.model.backbone
+        assert backbone.name.startswith(f"swin_{swin[1]}_patch4_window7_224.")
+        assert backbone.model_args.drop_path_rate == (0.5 if "drop_path0.5_" in file else 0.2)
+        assert backbone.output_norm
+    else:
+        assert file.startswith("r50_") and config.model.backbone.stages.depth == 50
+
+
+@pytest.mark.parametrize("name", [name for name in entries() if "/ablations/h_" in entries()[name].config])
+def test_an_ablation_changes_what_its_name_says_and_nothing_else(name: str) -> None:
+    found = re.fullmatch(r"h_deformable_detr_(k|t|lambda)(\d+)_r50_12ep", name)
+    assert found
+    kind, digits = found.groups()
+    config, base = get_config(name), get_config("h_deformable_detr_r50_12ep")
+    expected = dict(base.model.supervision)
+    if kind == "k":
+        expected.update(k=int(digits), num_queries=300 * int(digits))  # table 9: 300 queries for each of K
+    elif kind == "t":
+        expected.update(num_queries=int(digits))
+    else:
+        expected.update(weight=float(f"0.{digits[1:]}") if digits.startswith("0") else float(digits))
+    assert dict(config.model.supervision) == expected != dict(base.model.supervision)
+    config.model.supervision = base.model.supervision
+    config.train.output_dir = base.train.output_dir
+    assert config == base
+
+
+@pytest.mark.parametrize(("epochs", "drop"), [(12, 11), (24, 20), (36, 30), (50, 40)])
+def test_recipes_of_one_length_drop_the_rate_at_one_epoch(epochs: int, drop: int) -> None:
+    schedules = [get_config(name).schedule for name in entries() if name.endswith(f"_{epochs}ep")]
+    assert schedules
+    assert all((s.epochs, s.drop_epochs, s.drop_factor) == (epochs, [drop], 0.1) for s in schedules)
+
+
+@pytest.mark.parametrize(("scheme", "num_queries"), [("branch", 300), ("epoch", 1800), ("layer", 1800)])
+def test_schemes_are_compared_without_tricks_and_with_1800_queries_in_training(scheme: str, num_queries: int) -> None:
+    config = get_config(f"hybrid_{scheme}_r50_12ep")
+    assert not has_tricks(config)
+    assert config.model.transformer.query_source.num_queries == num_queries
+    assert num_queries + config.model.supervision.get("num_queries", 0) == 1800
