@@ -1,46 +1,208 @@
-"""The conversion tool, on a fabricated checkpoint with the names of the authors' R50 model."""
+"""The conversion tool as a program, on checkpoints fabricated from recipes."""
 
-import subprocess
+import json
+import os
+import pickle
+import runpy
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import pytest
 import torch
+import torchvision
 from detectron2.config import instantiate
+from torch import Tensor, nn
 
 from hdetr_d2.checkpoint.authors import AuthorsLayout, to_authors
+from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
+from hdetr_d2.checkpoint.detrex import to_detrex
 from hdetr_d2.model_zoo import get_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
 CONFIG = "h_deformable_detr/h_deformable_detr_r50_12ep.py"
+HEAD = "transformer.heads.class_embed.5.weight"
+ENCODER_HEAD = "transformer.heads.encoder_class_embed.weight"
 
 
-def convert(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(TOOL), *map(str, arguments)], capture_output=True, text=True)
+class Done(NamedTuple):
+    """How a run ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_a_checkpoint_as_the_authors_save_it_becomes_one_that_fits_the_recipe(tmp_path: Path) -> None:
+@pytest.fixture
+def convert(monkeypatch, capsys) -> Callable[..., Done]:
+    """``convert(*arguments)`` runs the tool as a program, without a process of its own."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(TOOL), run_name="__main__")
+        return Done(ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def load(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def state_of_recipe(num_classes: int) -> dict[str, Tensor]:
     config = get_config(CONFIG)
-    config.model.num_classes = 91
-    state = instantiate(config.model).state_dict()
+    config.model.num_classes = num_classes
+    return instantiate(config.model).state_dict()
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """A checkpoint as the authors save it, with 91 classes, and the same in our names."""
+    state = state_of_recipe(91)
     theirs = to_authors(state, layout=AuthorsLayout(num_layers=6, two_stage=True, refine=True))
     assert len(theirs) == 631
     # Their checkpoints hold the command line, too, which is no tensor.
     torch.save({"model": theirs, "epoch": 11, "args": Namespace(lr=2e-4)}, tmp_path / "theirs.pth")
-    arguments = ["--from", "hdetr", "--classes", "coco", "--config-file", CONFIG]
-    done = convert(tmp_path / "theirs.pth", tmp_path / "ours.pth", *arguments)
+    return tmp_path / "theirs.pth", state
+
+
+def test_a_checkpoint_as_the_authors_save_it_becomes_one_that_fits_the_recipe(
+    convert, published, tmp_path: Path
+) -> None:
+    source, state = published
+    done = convert(source, tmp_path / "ours.pth", "--from", "hdetr", "--classes", "coco", "--config-file", CONFIG)
     assert done.returncode == 0, done.stderr
-    ours = torch.load(tmp_path / "ours.pth", weights_only=True)["model"]
-    assert ours["transformer.heads.class_embed.5.weight"].shape == (80, 256)
-    person = state["transformer.heads.class_embed.5.weight"][1]
-    assert torch.equal(ours["transformer.heads.class_embed.5.weight"][0], person)
-    objectness = state["transformer.heads.encoder_class_embed.weight"][0]
-    assert torch.equal(ours["transformer.heads.encoder_class_embed.weight"][0], objectness)
+    ours = load(tmp_path / "ours.pth")
+    assert ours[HEAD].shape == (80, 256)
+    assert torch.equal(ours[HEAD][0], state[HEAD][1])
+    assert torch.equal(ours[ENCODER_HEAD][0], state[ENCODER_HEAD][0])
 
 
-def test_a_checkpoint_of_another_project_is_refused_by_name(tmp_path: Path) -> None:
-    torch.save({"model": {"fc.weight": torch.zeros(2)}}, tmp_path / "other.pth")
-    done = convert(tmp_path / "other.pth", tmp_path / "ours.pth", "--from", "hdetr")
+def test_fine_tuning_takes_rows_along_by_name_and_says_what_became_of_each(convert, published, tmp_path: Path) -> None:
+    source, state = published
+    names = [{"id": 7, "name": "Zebra"}, {"id": 3, "name": "red cell"}, {"id": 9, "name": "dog"}]
+    image = {"id": 1, "file_name": "1.jpg", "height": 10, "width": 10}
+    box = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    dataset = {"images": [image], "annotations": [box], "categories": names}
+    (tmp_path / "train.json").write_text(json.dumps(dataset))
+    arguments = ["--from", "hdetr", "--classes", "coco", "--source-names", "coco"]
+    done = convert(source, tmp_path / "ours.pth", *arguments, "--target-json", tmp_path / "train.json")
+    assert done.returncode == 0, done.stderr
+    ours = load(tmp_path / "ours.pth")
+    targets = ["red cell", "Zebra", "dog"]  # the data part orders classes by their ids
+    row = {name: COCO_CATEGORY_IDS[i] for i, name in enumerate(coco_class_names())}
+    assert torch.equal(ours[HEAD][targets.index("Zebra")], state[HEAD][row["zebra"]])
+    assert torch.equal(ours[HEAD][targets.index("dog")], state[HEAD][row["dog"]])
+    assert not (ours[HEAD][targets.index("red cell")] == state[HEAD]).any()
+    assert torch.equal(ours[ENCODER_HEAD][0], state[ENCODER_HEAD][0])
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("| unused") for line in lines) == 78
+    for words in (("kept", "Zebra", "-> 1"), ("new", "red cell", "row 0"), ("resized", HEAD, "(3, 256)")):
+        assert any(all(word in line for word in words) for line in lines), words
+
+
+def test_our_checkpoint_goes_to_detrex_and_comes_back(convert, tmp_path: Path) -> None:
+    state = state_of_recipe(80)
+    torch.save({"model": state, "iteration": 5}, tmp_path / "ours.pth")
+    there = convert(tmp_path / "ours.pth", tmp_path / "detrex.pth", "--from", "hdetr_d2", "--to", "detrex")
+    assert there.returncode == 0, there.stderr
+    expected = to_detrex(state, layout=AuthorsLayout(num_layers=6, two_stage=True, refine=True))
+    written = load(tmp_path / "detrex.pth")
+    assert written.keys() == expected.keys()
+    again = convert(tmp_path / "detrex.pth", tmp_path / "back.pth", "--from", "detrex", "--config-file", CONFIG)
+    assert again.returncode == 0, again.stderr
+    back = load(tmp_path / "back.pth")
+    assert back.keys() == state.keys()
+    assert [key for key in state if not torch.equal(state[key], back[key])] == []
+
+
+def test_torchvisions_resnet_becomes_the_backbone_of_the_recipe(convert, tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    done = convert(tmp_path / "resnet50.pth", tmp_path / "r50.pth", "--from", "torchvision", "--config-file", CONFIG)
+    assert done.returncode == 0, done.stderr
+    assert "fc.weight" in done.stdout
+    assert all(key.startswith("backbone.") for key in load(tmp_path / "r50.pth"))
+
+
+def test_a_result_that_does_not_fit_the_config_is_listed_and_gives_status_one(convert, tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
+    done = convert(tmp_path / "resnet18.pth", tmp_path / "r18.pth", "--from", "torchvision", "--config-file", CONFIG)
+    assert done.returncode == 1
+    assert "not in the checkpoint: backbone.res2.0.conv3.weight" in done.stderr
+    assert "other shape: backbone.res2.0.conv1.weight" in done.stderr
+
+
+class Hostile:
+    """Writes a file when a pickle of it is read in the ordinary way."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.witness}",)
+
+
+def save_unusable(kind: str, folder: Path) -> Path:
+    """A file that no checkpoint can be made of."""
+    path = folder / f"source{'.pkl' if kind == 'hostile pickle' else '.pth'}"
+    if kind == "hostile":
+        torch.save({"model": {"class_embed.0.weight": torch.zeros(2)}, "args": Hostile(folder / "witness")}, path)
+    elif kind == "hostile pickle":
+        path.write_bytes(pickle.dumps({"model": {}, "extra": Hostile(folder / "witness")}))
+    elif kind == "a module":
+        torch.save({"model": nn.Linear(2, 2)}, path)
+    elif kind == "cut short":
+        torch.save({"model": {"class_embed.0.weight": torch.zeros(1000)}}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "another project's":
+        torch.save({"model": {"fc.weight": torch.zeros(2)}}, path)
+    elif kind == "no tensors":
+        torch.save({"model": {"class_embed.0.weight": "text"}}, path)
+    elif kind == "a folder":
+        path.mkdir()
+    return path
+
+
+UNUSABLE = [
+    "hostile",
+    "hostile pickle",
+    "a module",
+    "cut short",
+    "another project's",
+    "no tensors",
+    "a folder",
+    "absent",
+]
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_an_unusable_file_gives_an_error_by_name_and_status_two_and_writes_nothing(
+    convert, tmp_path: Path, kind: str
+) -> None:
+    source = save_unusable(kind, tmp_path)
+    before = sorted(tmp_path.iterdir())
+    done = convert(source, tmp_path / "ours.pth", "--from", "hdetr")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and source.name in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("names", ["absent", "not json", "[1, 2]"])
+def test_unusable_names_give_status_two_and_nothing_is_written(convert, published, tmp_path: Path, names: str) -> None:
+    if names != "absent":
+        (tmp_path / "names.json").write_text(names)
+    arguments = ["--from", "hdetr", "--classes", "coco", "--source-names", "coco"]
+    done = convert(published[0], tmp_path / "ours.pth", *arguments, "--target-json", tmp_path / "names.json")
     assert done.returncode == 2
-    assert "other.pth" in done.stderr and "fc.weight" in done.stderr
+    assert "names.json" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "ours.pth").exists()
+
+
+def test_an_output_that_cannot_be_written_gives_status_two(convert, published, tmp_path: Path) -> None:
+    done = convert(published[0], tmp_path / "no_folder" / "ours.pth", "--from", "hdetr")
+    assert done.returncode == 2
+    assert "no_folder" in done.stderr and "Traceback" not in done.stderr
