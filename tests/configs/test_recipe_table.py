@@ -40,7 +40,6 @@ def test_a_stale_table_is_replaced_and_the_text_around_it_kept(tool: ModuleType)
     written = tool.with_tables(f"before\n{tool.BEGIN}old\n{tool.END}after\n")
     assert written.startswith(f"before\n{tool.BEGIN}") and written.endswith(f"{tool.END}after\n")
     assert "\nold\n" not in written
-    assert tool.with_tables(written) == written
 
 
 @pytest.mark.parametrize(
