@@ -51,6 +51,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--target-json", metavar="FILE", help="a COCO-format json, or a json list of names")
     parser.add_argument("--config-file", help="check the result against the model of this config")
     args = parser.parse_args()
+    if args.num_queries < 1:
+        parser.error(f"--num-queries must be at least 1, not {args.num_queries}")
     if bool(args.source_names) != bool(args.target_json):
         parser.error("--source-names and --target-json go together")
     if args.target != OURS and args.config_file:

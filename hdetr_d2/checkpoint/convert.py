@@ -63,7 +63,7 @@ def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, 
         raise ValueError(f"holds no state dict but {type(found).__name__} of length {_length(found)}")
     state: dict[str, Tensor] = {}
     for key, value in found.items():
-        tensor = torch.from_numpy(value) if _is_numeric(value) else value
+        tensor = _tensor(value) if isinstance(value, np.ndarray) else value
         if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
             raise ValueError(f"{key!r} is a {type(value).__name__}; a state dict has names and dense tensors")
         state[key] = tensor
@@ -135,8 +135,11 @@ def _compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
 
 
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor | None:
+    """A copy in this machine's byte order; None where there is no such tensor."""
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        return None
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
 
 
 def _length(value: Any) -> int:

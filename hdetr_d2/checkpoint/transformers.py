@@ -5,7 +5,8 @@ The table goes through the authors' names. What a state dict of transformers doe
 - There is no "no object" class, whatever its documentation says: ``num_labels`` rows are as many sigmoid classes.
 - Its two-stage model takes the content of queries from the proposals, our ``mixed=False``.
 - It cannot give the encoder's head another width, nor hold queries for training only.
-- With refinement and one stage, version 5 ties all class heads to the first; a file may hold that one alone.
+- With refinement and one stage a new model of version 5 has one class head under all names, and files hold one name;
+  a file with different heads, such as ours, loads as it is (with a warning).
 - Files keep the names of version 4, whatever version wrote them; in memory version 5 has others. Both are read.
 """
 

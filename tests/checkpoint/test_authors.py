@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hdetr_d2.checkpoint.authors import AuthorsLayout, from_authors, to_authors
 from hdetr_d2.model_zoo import get_config
+from hdetr_d2.modeling.backbone import TimmBackbone
 
 LAYOUTS = {
     "base": AuthorsLayout(num_layers=3, two_stage=False, refine=False),
@@ -223,3 +224,29 @@ def test_a_state_of_another_project_is_refused() -> None:
 def test_our_keys_that_the_authors_have_no_name_for_are_refused() -> None:
     with pytest.raises(ValueError, match=r"transformer\.new\.weight has no name"):
         to_authors({"transformer.new.weight": torch.zeros(1)}, layout=LAYOUTS["hybrid"])
+
+
+def swin_state() -> dict[str, Tensor]:
+    """Our hybrid model's names with a small Swin that has the norms of detectors on its outputs."""
+    swin = TimmBackbone(name="swin_tiny_patch4_window7_224", output_norm=True, model_args={"embed_dim": 24})
+    return {f"backbone.{key}": value for key, value in swin.state_dict().items()}
+
+
+def test_a_swin_model_goes_to_the_authors_names_and_back(build_tiny) -> None:
+    state = {**our_state(build_tiny("hybrid")), **swin_state()}
+    theirs = to_authors(state, layout=LAYOUTS["hybrid"])
+    body = "backbone.0.body"
+    for name in (
+        "patch_embed.norm.bias",
+        "layers.0.blocks.1.attn.relative_position_bias_table",
+        "layers.2.blocks.5.mlp.fc2.weight",
+        "layers.0.downsample.reduction.weight",
+        "norm1.weight",
+        "norm3.weight",
+    ):
+        assert f"{body}.{name}" in theirs
+    assert theirs[f"{body}.norm1.weight"] is state["backbone.norms.res3.weight"]
+    assert theirs[f"{body}.layers.2.downsample.norm.weight"] is state["backbone.body.layers_3.downsample.norm.weight"]
+    # Their files also hold a buffer that follows from the window.
+    theirs[f"{body}.layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(49, 49)
+    assert_equal(from_authors(theirs, num_queries=10), state)

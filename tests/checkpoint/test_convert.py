@@ -5,12 +5,22 @@ import pickle
 
 import numpy as np
 import pytest
+import timm
 import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.modeling.backbone import BasicStem, ResNet
 
-from hdetr_d2.checkpoint import load_checkpoint
+from hdetr_d2.checkpoint import SafeCheckpointer, load_checkpoint
 from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read_state, to_ours
 
 from .test_authors import assert_equal, our_state
+
+RESNET18 = L(ResNet)(
+    stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),
+    stages=L(ResNet.make_default_stages)(depth=18, norm="FrozenBN"),
+    out_features=["res3", "res4", "res5"],
+)
 
 
 @pytest.mark.parametrize("project", [*MODELS, OURS])
@@ -38,6 +48,30 @@ def test_a_pickle_of_arrays_as_detectron2_has_it_is_read(tmp_path) -> None:
     (tmp_path / "r50.pkl").write_bytes(pickle.dumps(content, protocol=2))
     converted = to_ours("detectron2", *read_state(tmp_path / "r50.pkl"))
     assert np.array_equal(converted.state["backbone.stem.conv1.weight"].numpy(), weight)
+
+
+def test_arrays_of_another_byte_order_are_read_and_arrays_of_objects_refused(tmp_path) -> None:
+    numbers = np.arange(3, dtype=">f4")
+    (tmp_path / "big.pkl").write_bytes(pickle.dumps({"model": {"weight": numbers}}))
+    assert read_state(tmp_path / "big.pkl")[1]["weight"].tolist() == [0.0, 1.0, 2.0]
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps({"model": {"weight": np.array(["a", None])}}))
+    with pytest.raises(ValueError, match=r"'weight' is a ndarray"):
+        read_state(tmp_path / "odd.pkl")
+
+
+def test_a_converted_backbone_starts_a_detector_and_the_loader_lists_the_rest_as_new(build_tiny, tmp_path) -> None:
+    net = timm.create_model("resnet18")
+    model = build_tiny("hybrid", **{"neck.in_channels": [128, 256, 512]})
+    model.backbone = instantiate(RESNET18)
+    torch.save(net.state_dict(), tmp_path / "theirs.pth")
+    converted = to_ours("timm", *read_state(tmp_path / "theirs.pth"))
+    torch.save(from_ours(OURS, converted.state), tmp_path / "start.pth")
+    checkpointer = SafeCheckpointer(model)
+    checkpointer.load(str(tmp_path / "start.pth"))
+    report = checkpointer.report
+    assert report is not None and not report.mismatched and not report.unused
+    assert set(report.kept) == converted.state.keys() == {key for key in model.state_dict() if "backbone." in key}
+    assert torch.equal(model.backbone.res5[1].conv2.weight, net.layer4[1].conv2.weight)
 
 
 def test_what_is_written_holds_no_more_than_its_rows(build_tiny, tmp_path) -> None:
