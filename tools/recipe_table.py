@@ -47,7 +47,11 @@ def pretraining_of(config: DictConfig) -> str:
     backbone = config.model.backbone
     if "name" in backbone:
         return "model.backbone.pretrained=true"
-    return f"train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-{backbone.stages.depth}.pkl"
+    depth = backbone.stages.depth
+    if depth == 50:
+        return "train.init_checkpoint=detectron2://ImageNetPretrained/torchvision/R-50.pkl"
+    # Detectron2 offers no deeper one in torchvision's layout; the document says how to make the file.
+    return f"train.init_checkpoint=resnet{depth}.pth"
 
 
 def model_of(config: DictConfig) -> str:

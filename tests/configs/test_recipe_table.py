@@ -69,4 +69,5 @@ def test_a_row_says_what_the_config_says(tool: ModuleType) -> None:
     assert plain["epochs"] == "50 (drop 40), batch 32"
     r101 = cells_of(tool, "h_deformable_detr_r101_12ep")
     assert r101["AP"] == r101["weights"] == ""
-    assert "torchvision/R-101.pkl" in r101["command"]
+    assert r101["command"].endswith(" train.init_checkpoint=resnet101.pth`")
+    assert plain["command"].endswith("/torchvision/R-50.pkl`")
