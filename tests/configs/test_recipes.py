@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
+from hdetr_d2.checkpoint.backbones import backbone_from_torchvision
 from hdetr_d2.compat import load_config, save_config
 from hdetr_d2.engine.config import ROOT_KEYS, load
 from hdetr_d2.engine.run import build_optimizer
@@ -159,6 +161,17 @@ def test_the_backbone_of_every_recipe_fits_its_neck(configs: dict[str, DictConfi
         maps = neck({name: torch.empty(1, shape.channels, 4, 4, device="meta") for name, shape in shapes.items()})
         assert len(maps) == neck.num_levels
         assert [shapes[name].stride for name in neck.in_features] == [8, 16, 32][-len(shapes) :]
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_torchvisions_weights_of_a_resnet_are_all_that_the_backbone_has(depth: int) -> None:
+    config = get_config(f"h_deformable_detr_r{depth}_12ep")
+    with torch.device("meta"):
+        backbone = instantiate(config.model.backbone)
+        classifier = getattr(torchvision.models, f"resnet{depth}")()
+    converted = backbone_from_torchvision(classifier.state_dict()).state
+    expected = {f"backbone.{key}": value.shape for key, value in backbone.state_dict().items()}
+    assert {key: value.shape for key, value in converted.items()} == expected
 
 
 @pytest.mark.parametrize(
