@@ -69,7 +69,7 @@ class AuthorsLayout:
                 "the state dict does not have the names of the authors' Deformable-DETR code: "
                 f"no transformer.decoder.layers.* or class_embed.0.weight among {sorted(state)[:5]} ..."
             )
-        refine = any(key.startswith("transformer.decoder.bbox_embed.") for key in state)
+        refine = any(key.startswith("transformer.decoder.bbox_embed.") for key in state) or _differ(state)
         return cls(num_layers=max(numbers) + 1, two_stage="transformer.enc_output.weight" in state, refine=refine)
 
     @classmethod
@@ -160,6 +160,14 @@ def to_authors(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> dict[st
             if layout.refine if head == "bbox_embed" else layout.two_stage:
                 renamed[f"transformer.decoder.{head}.{slot}.{rest}"] = renamed[key]
     return renamed
+
+
+def _differ(state: Mapping[str, Tensor]) -> bool:
+    """Whether layers have box heads of their own, where the aliases that say so were stripped from a file."""
+    heads = {key: value for key, value in state.items() if re.fullmatch(r"bbox_embed\.\d+\.layers\.\d+\.weight", key)}
+    return any(
+        not torch.equal(value, heads.get(re.sub(r"\d+", "0", key, count=1), value)) for key, value in heads.items()
+    )
 
 
 def _split_queries(table: Tensor, num_queries: int, layout: AuthorsLayout) -> dict[str, Tensor]:

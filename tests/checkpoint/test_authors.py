@@ -1,5 +1,7 @@
 """Names of the authors' code, both ways, against the published list of entries."""
 
+import re
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -35,6 +37,14 @@ def test_a_state_goes_to_the_authors_names_and_back(build_tiny, variant: str) ->
     assert AuthorsLayout.of(theirs) == LAYOUTS[variant]
     assert_equal(from_authors(theirs, num_queries=10), state)
     assert_equal(to_authors(from_authors(theirs, num_queries=10), layout=LAYOUTS[variant]), theirs)
+
+
+@pytest.mark.parametrize("variant", LAYOUTS)
+def test_a_file_without_the_aliases_is_read_as_one_with_them(build_tiny, variant: str) -> None:
+    state = our_state(build_tiny(variant))
+    theirs = to_authors(state, layout=LAYOUTS[variant])
+    stripped = {key: value for key, value in theirs.items() if not re.search(r"decoder\.(class|bbox)_embed", key)}
+    assert_equal(from_authors(stripped, num_queries=10), state)
 
 
 def test_two_stages_without_refinement_share_one_pair_of_heads_with_the_encoder(build_tiny) -> None:
