@@ -92,10 +92,6 @@ def backbone_to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def backbone_from_swin(state: Mapping[str, Tensor]) -> Renamed:
     """Official Swin weights, of the classification or the detection code, for ``TimmBackbone``.
 
-    The weights are all that is converted. timm's Swin computes what the official classification code does, but not all
-    that the official detection code does: there, maps that are no multiple of the window are padded before the windows
-    are shifted (in timm after), and windows are shifted on the last stage, too.
-
     Raises:
         ValueError: for keys that Swin does not have, naming them.
     """

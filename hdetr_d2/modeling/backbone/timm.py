@@ -4,12 +4,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch.nn.functional as F
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
+from timm.models.swin_transformer import SwinTransformerBlock
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+class DetectionSwinBlock(SwinTransformerBlock):
+    """A Swin block that pads a map to whole windows before it shifts them, as the official detection code does."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        x = F.pad(x, (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0]))
+        return super()._attn(x)[:, :height, :width].contiguous()
+
+
+def _as_in_detectors(swin: nn.Module) -> None:
+    """Make a timm Swin take images of any size, as the official detection code does."""
+    swin.patch_embed.dynamic_img_pad = True  # type: ignore[assignment, union-attr]
+    for module in swin.modules():
+        if isinstance(module, SwinTransformerBlock):
+            module.__class__ = DetectionSwinBlock  # timm has no place to name the class; parameters are the same
 
 
 @BACKBONE_REGISTRY.register()
@@ -46,11 +65,14 @@ class TimmBackbone(Backbone):
         if unknown:
             raise ValueError(f"TimmBackbone: unknown features {unknown}; there are {list(STRIDES)}")
         arguments = dict(model_args or {})
-        if name.startswith("swin"):
-            arguments.setdefault("strict_img_size", False)  # windows need not divide what detectors feed
+        if name.startswith("swin_"):
+            # Windows need not divide what detectors feed, and are shifted on every stage.
+            arguments = {"strict_img_size": False, "always_partition": True, **arguments}
         body: Any = timm.create_model(
             name, pretrained=pretrained, checkpoint_path=checkpoint_path, features_only=True, **arguments
         )
+        if name.startswith("swin_"):
+            _as_in_detectors(body)
         reductions, channels = body.feature_info.reduction(), body.feature_info.channels()
         missing = [feature for feature in out_features if STRIDES[feature] not in reductions]
         if missing:
