@@ -130,14 +130,15 @@ def official_names(classifier: nn.Module) -> dict[str, Tensor]:
 
 
 def test_official_swin_weights_compute_the_features_of_timms_own_classifier() -> None:
-    net = shaken(timm.create_model(SWIN))
+    # At 448 pixels every stage is larger than a window; a single window is not shifted in classifiers, in detectors it is.
+    net = shaken(timm.create_model(SWIN, img_size=448))
     official = official_names(net)
     reread = timm.models.swin_transformer.checkpoint_filter_fn(dict(official), net)
     assert_equal(reread, net.state_dict())  # timm's own reader agrees that these are the official names
     renamed = backbone_from_swin(official)
     ours = TimmBackbone(name=SWIN).eval()
     ours.load_state_dict(unprefixed(renamed.state))
-    x = torch.randn(1, 3, 224, 224)
+    x = torch.randn(1, 3, 448, 448)
     with torch.no_grad():
         expected = net.layers(net.patch_embed(x)).permute(0, 3, 1, 2)
         torch.testing.assert_close(ours(x)["res5"], expected, rtol=1e-4, atol=1e-4)
