@@ -130,7 +130,7 @@ def official_names(classifier: nn.Module) -> dict[str, Tensor]:
 
 
 def test_official_swin_weights_compute_the_features_of_timms_own_classifier() -> None:
-    # At 448 pixels every stage is larger than a window; a single window is not shifted in classifiers, in detectors it is.
+    # At 448 pixels every stage is larger than a window; a single window is shifted in detectors, not in classifiers.
     net = shaken(timm.create_model(SWIN, img_size=448))
     official = official_names(net)
     reread = timm.models.swin_transformer.checkpoint_filter_fn(dict(official), net)
