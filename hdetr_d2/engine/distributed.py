@@ -143,6 +143,9 @@ def _join(*, rank: int, local_rank: int, world_size: int, local_size: int, dist_
                 "start fewer, or use train.device=cpu"
             )
         torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Each process would otherwise start a thread for every core and they would wait for one another.
+        torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=TIMEOUT
     )
