@@ -7,13 +7,13 @@ from ..common.train import train
 dataset.generate.image_size = 128
 dataset.short_side = 128
 model.transformer.decoder.num_layers = 2
-# Six epochs are too few to profit from objects cut off and scaled.
+# Five epochs are too few to profit from objects cut off and scaled.
 dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[128])
 
 optimizer.lr = 1e-3
 optimizer.params.rules = []  # nothing is pre-trained: backbone and offsets learn as fast as the rest
-schedule.epochs = 6
-schedule.drop_epochs = [4, 5]
+schedule.epochs = 5
+schedule.drop_epochs = [3, 4]
 schedule.drop_factor = 0.3
 schedule.warmup_iters = 50
 train.batch_size = 8
