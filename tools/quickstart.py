@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from tabulate import tabulate
 
 from hdetr_d2.data import load_dataset_dicts, read_annotation_file, resolve_dataset
@@ -48,18 +47,11 @@ def draw(output_dir: Path, annotations: str, images: str) -> list[Path]:
     return pictures
 
 
-def processes() -> list[str]:
-    """Two processes where there are two cores and no GPU: small layers gain more from them than from two threads."""
-    if torch.cuda.is_available() or torch.get_num_threads() < 2:
-        return []
-    return ["--num-gpus", "2"]
-
-
 def main() -> None:
     """Everything in order."""
     overrides = sys.argv[1:]
     start = time.perf_counter()
-    run(["--config-file", CONFIG, *processes(), *overrides])
+    run(["--config-file", CONFIG, *overrides])
     config = load(CONFIG, overrides)
     resolve_dataset(config.dataset)
     output_dir = Path(config.train.output_dir)
