@@ -65,6 +65,7 @@ class _Layout:
 
     @staticmethod
     def of(groups: Sequence[QueryGroup]) -> "_Layout":
+        """Groups one after another; each sees itself and what it names."""
         ranges, start = {}, 0
         for group in groups:
             ranges[group.name] = (start, start + group.content.shape[1])
