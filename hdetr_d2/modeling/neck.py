@@ -45,8 +45,22 @@ class ChannelMapper(nn.Module):
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
 
-    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
-        """Map features by name, (B, C_i, H_i, W_i), to ``num_levels`` maps (B, C, H_l, W_l), finest first."""
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        padded_size: tuple[int, int] | None = None,
+        image_sizes: Sequence[tuple[int, int]] | None = None,
+    ) -> list[Tensor]:
+        """Convolve each feature to the common width.
+
+        Args:
+            features: by name, (B, C_i, H_i, W_i).
+            padded_size, image_sizes: of the batch; necks that know padding read them, this one does not.
+
+        Returns:
+            ``num_levels`` maps (B, C, H_l, W_l), finest first.
+        """
+        del padded_size, image_sizes
         inputs = [features[name] for name in self.in_features]
         maps = [level(x) for level, x in zip(self.levels, inputs)]
         source = inputs[-1]
