@@ -24,17 +24,34 @@ class Memory:
 
     Args:
         tokens: (B, S, C), the levels one after another, each row-major.
-        positions: (B, S, C), position and level embedding of each token.
+        positions: (B, S, C), position and level embedding of each token; None where a model has none.
         padding: (B, S) bool, True on padding; None where no image of the batch is padded.
         spatial_shapes: (L, 2) int64 on the CPU, (H_l, W_l).
         valid_ratios: (B, L, 2) as (x, y): the part of each level that is image and not padding.
     """
 
     tokens: Tensor
-    positions: Tensor
+    positions: Tensor | None
     padding: Tensor | None
     spatial_shapes: Tensor
     valid_ratios: Tensor
+
+
+@dataclass(frozen=True)
+class KnownMatches:
+    """Matches of a group that need no matcher, because its queries were made from targets.
+
+    Args:
+        row: (P,) int64, image * n + query.
+        target: (P,) int64, index into the targets of the batch, image after image.
+        divisor: what all its losses are divided by, a number or a scalar tensor; at least 1 is its maker's business.
+        trained: (B, n) bool, the queries that take part in the class loss; None for all.
+    """
+
+    row: Tensor
+    target: Tensor
+    divisor: Tensor | float
+    trained: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,18 +62,23 @@ class QueryGroup:
         name: the primary group's, or that of a group that exists in training only.
         content: (B, n, C).
         reference: (B, n, 2) points or (B, n, 4) cxcywh boxes in [0, 1] of the un-padded image, without gradient
-            unless they are learned.
-        position: (B, n, C) positional query.
+            unless they are learned; None where queries have no place, as in DETR.
+        position: (B, n, C) positional query; None where the decoder makes it from the reference.
         sees: names of other groups it attends to; every group sees itself.
         mask: (n, n) bool over its own queries, True where attention is blocked; None for none.
+        route: which variant of the decoder's layers it passes; "" is the plain one. Groups of different routes never
+            see one another.
+        known: its matches, where they are known.
     """
 
     name: str
     content: Tensor
-    reference: Tensor
-    position: Tensor
+    reference: Tensor | None
+    position: Tensor | None
     sees: tuple[str, ...] = ()
     mask: Tensor | None = field(default=None, compare=False)
+    route: str = ""
+    known: KnownMatches | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,10 +88,12 @@ class Predictions:
     Args:
         logits: (L, B, n, K).
         boxes: (L, B, n, 4) cxcywh in [0, 1] of the un-padded image.
+        known: the matches of all layers, where no matcher is asked.
     """
 
     logits: Tensor
     boxes: Tensor
+    known: KnownMatches | None = field(default=None, kw_only=True)
 
     def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
         """Boxes of some queries, differentiable.
