@@ -1,0 +1,117 @@
+"""tools/compare.py, with a training program that only writes what train_net.py leaves behind."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAINING = """
+import json, sys
+from pathlib import Path
+
+settings = dict(item.split("=", 1) for item in sys.argv[1:] if "=" in item)
+folder = Path(settings["train.output_dir"])
+with open(folder / "calls", "a") as file:
+    file.write("--resume\\n" if "--resume" in sys.argv else "anew\\n")
+if settings.get("fail") == "yes":
+    sys.exit("nothing learned")
+seed, bonus = int(settings["train.seed"]), float(settings.get("bonus", 0))
+results = {"bbox": {"AP": 10.0 * seed + bonus, "APr": None if seed == 2 else 3.0}}
+lines = [{"iteration": 1, "results": {"bbox": {"AP": 0.0}}}, {"iteration": 2, "results": results}]
+(folder / "evaluations.json").write_text("".join(json.dumps(line) + "\\n" for line in lines))
+"""
+FILE = """
+seeds: [1, 2]
+metrics: [bbox/AP, bbox/APr]
+overrides: [schedule.epochs=4]
+rows:
+  plain: {config: a.py}
+  with bonus, 5: {config: a.py, overrides: [bonus=5]}
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that runs the tool with further arguments in a folder of its own: its exit status."""
+    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parents[2] / "tools" / "compare.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "compare", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train_net.py").write_text(TRAINING)
+    (tmp_path / "two.yaml").write_text(FILE)
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["compare.py", "two.yaml", *arguments])
+        return module.main()
+
+    return run
+
+
+def calls(folder: str) -> int:
+    return len(Path(folder, "calls").read_text().splitlines())
+
+
+def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program, capsys) -> None:
+    assert program() == 0
+    header, _, plain, bonus = capsys.readouterr().out.splitlines()
+    assert header == "| run | seeds | AP | APr | minutes |"
+    assert plain.startswith("| plain | 2 | 15.0 ± 7.1 | 3.0 | ")
+    assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | ")
+
+
+def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program) -> None:
+    program("extra=1", "--seeds", "1")
+    arguments = json.loads(Path("output/two/with_bonus_5/seed1/compare.json").read_text())["arguments"]
+    assert arguments[:3] == ["--config-file", "a.py", "--resume"]
+    assert arguments[3:6] == ["schedule.epochs=4", "bonus=5", "extra=1"]
+    assert arguments[6] == "train.seed=1"
+
+
+def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(program, capsys) -> None:
+    program("--seeds", "1")
+    program()
+    program()
+    assert calls("output/two/plain/seed1") == calls("output/two/plain/seed2") == 1
+    assert "| plain | 2 |" in capsys.readouterr().out
+
+
+def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program, capsys) -> None:
+    assert program("fail=yes") == 1
+    assert str(Path("output/two/plain/seed1/output.txt")) in capsys.readouterr().err
+    assert "nothing learned" in Path("output/two/plain/seed1/output.txt").read_text()
+    assert program("fail=yes") == 1
+    assert calls("output/two/plain/seed1") == 2
+
+
+def test_a_folder_with_a_run_of_other_overrides_is_refused(program, capsys) -> None:
+    program()
+    assert program("schedule.epochs=5") == 2
+    assert "delete the folder" in capsys.readouterr().err
+    assert calls("output/two/plain/seed1") == 1
+
+
+def test_only_the_table_of_what_is_finished(program, capsys) -> None:
+    program("--seeds", "2")
+    capsys.readouterr()
+    assert program("--only-table") == 0
+    assert "| plain | 1 | 20.0 |  | " in capsys.readouterr().out
+    assert not Path("output/two/plain/seed1").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seeds: [1]", "must have the keys seeds, metrics and rows"),
+        ("{seeds: [1], metrics: [a], rows: {x: {overrides: []}}}", 'row "x" must have the key config'),
+        ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, override: []}}}", "override"),
+    ],
+)
+def test_a_file_that_lacks_something_is_refused(program, capsys, content: str, message: str) -> None:
+    Path("two.yaml").write_text(content)
+    assert program() == 2
+    assert message in capsys.readouterr().err

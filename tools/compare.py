@@ -1,0 +1,201 @@
+"""Train several configs with several seeds and print one table: python tools/compare.py benchmarks/schemes.yaml
+
+The file lists the rows of the table, each a config with overrides, and what all runs have in common:
+
+    seeds: [1, 2, 3]
+    metrics: [bbox/AP, bbox/AP50]
+    overrides: [schedule.epochs=4]           # of every run
+    rows:
+      one-to-one: {config: quickstart/schemes/one_to_one.py}
+      branch, K 3: {config: quickstart/schemes/hybrid_branch.py, overrides: [model.supervision.k=3]}
+
+Every run is ``train_net.py`` in a process of its own with ``--resume``, in the folder OUTPUT/<row>/seed<seed>. Seeds
+take turns, so that a table cut short compares all rows. Runs that are finished are not repeated and one that was
+stopped goes on where it was; a folder with a run of another config or other overrides is refused. Cells are the mean
+of the last evaluation over the seeds and its sample standard deviation.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from hdetr_d2.engine.hooks import flatten_results, read_evaluations
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        name: in its first column.
+        config: for ``train_net.py --config-file``.
+        overrides: of all its runs, the common ones included.
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a file asks for."""
+
+    seeds: tuple[int, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One training: a row with a seed, in its folder."""
+
+    row: Row
+    seed: int
+    folder: Path
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of ``train_net.py``."""
+        place = [f"train.seed={self.seed}", f"train.output_dir={self.folder}"]
+        return ["--config-file", self.row.config, "--resume", *self.row.overrides, *place]
+
+    def results(self) -> dict[str, float] | None:
+        """Metrics of the last evaluation and "minutes"; None before the run is finished.
+
+        Raises:
+            ValueError: the folder holds a run with other arguments.
+        """
+        record = self.folder / "compare.json"
+        if not record.exists():
+            return None
+        content = json.loads(record.read_text(encoding="utf-8"))
+        if content["arguments"] != self.arguments:
+            raise ValueError(
+                f"{self.folder} holds a run of other arguments ({' '.join(content['arguments'])}); "
+                "delete the folder or choose another --output"
+            )
+        if not content["finished"]:
+            return None
+        last = read_evaluations(str(self.folder / "evaluations.json"))[-1]
+        return flatten_results(last["results"]) | {"minutes": content["minutes"]}
+
+    def train(self) -> None:
+        """Train to the end, or go on.
+
+        Raises:
+            subprocess.CalledProcessError: the training failed; its output is in ``output.txt`` of the folder.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record = self.folder / "compare.json"
+        before = json.loads(record.read_text(encoding="utf-8"))["minutes"] if record.exists() else 0.0
+        start = time.perf_counter()
+        for finished in (False, True):
+            if finished:
+                with open(self.folder / "output.txt", "a", encoding="utf-8") as output:
+                    command = [sys.executable, str(ROOT / "train_net.py"), *self.arguments]
+                    subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
+            minutes = before + (time.perf_counter() - start) / 60
+            content = {"arguments": self.arguments, "finished": finished, "minutes": minutes}
+            record.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def read_comparison(path: Path, *, overrides: Sequence[str], seeds: Sequence[int] | None) -> Comparison:
+    """Read the file that lists the rows.
+
+    Args:
+        path: YAML as described above.
+        overrides: of every run, after those of the file.
+        seeds: instead of those of the file.
+
+    Raises:
+        ValueError: a key is missing or unknown.
+    """
+    content = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(content, dict) or not {"seeds", "metrics", "rows"} <= content.keys():
+        raise ValueError(f"{path} must have the keys seeds, metrics and rows")
+    rows = []
+    for name, row in content["rows"].items():
+        if "config" not in row or not row.keys() <= {"config", "overrides"}:
+            raise ValueError(f'{path}: row "{name}" must have the key config and may have overrides, got {sorted(row)}')
+        of_row = (*content.get("overrides", ()), *row.get("overrides", ()), *overrides)
+        rows.append(Row(name=str(name), config=row["config"], overrides=of_row))
+    return Comparison(seeds=tuple(seeds or content["seeds"]), metrics=tuple(content["metrics"]), rows=tuple(rows))
+
+
+def plan(comparison: Comparison, output: Path) -> list[Run]:
+    """All runs, in the order in which they are trained."""
+    return [
+        Run(row=row, seed=seed, folder=output / re.sub(r"\W+", "_", row.name.lower()).strip("_") / f"seed{seed}")
+        for seed in comparison.seeds
+        for row in comparison.rows
+    ]
+
+
+def table(metrics: Sequence[str], results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Markdown: a line for each row of ``results``, which has the metrics of its finished runs."""
+    columns = (*metrics, "minutes")
+    lines = [
+        "| run | seeds | " + " | ".join(name.removeprefix("bbox/") for name in columns) + " |",
+        "| --- " * (len(columns) + 2) + "|",
+    ]
+    for name, runs in results.items():
+        cells = [name, str(len(runs))]
+        for column in columns:
+            values = [run[column] for run in runs if column in run]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{statistics.fmean(values):.1f}{spread}" if values else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="the YAML file that lists the rows")
+    parser.add_argument("overrides", nargs="*", help="key=value for the config of every run")
+    parser.add_argument("--output", type=Path, help="folder of all runs (default: output/<name of the file>)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the file")
+    parser.add_argument("--only-table", action="store_true", help="train nothing, show what is finished")
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    """Train what is missing and print the table; the exit status."""
+    args = parse_arguments()
+    try:
+        comparison = read_comparison(args.file, overrides=args.overrides, seeds=args.seeds)
+        runs = plan(comparison, args.output or Path("output") / args.file.stem)
+        finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
+        for run in runs if not args.only_table else ():
+            if finished[run.folder] is None:
+                print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)
+                run.train()
+                finished[run.folder] = run.results()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError:
+        print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
+        return 1
+    by_row = {
+        row.name: [done for run in runs if run.row == row and (done := finished[run.folder]) is not None]
+        for row in comparison.rows
+    }
+    print(table(comparison.metrics, by_row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
