@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdetr_d2.layers import SinePositionEmbedding
@@ -13,6 +12,7 @@ from hdetr_d2.structures import Memory, Predictions
 from .decoder import DeformableDecoder
 from .encoder import DeformableEncoder
 from .heads import PredictionHeads
+from .padding import is_padded, nearest, valid_pixels
 from .queries import QuerySource
 
 
@@ -72,12 +72,11 @@ class Transformer(nn.Module):
     ) -> Memory:
         """Maps of all levels as one sequence, with positions and padding; arguments as in ``forward``."""
         device = maps[0].device
-        valid = _valid_pixels(padded_size, image_sizes, device)
-        is_padded = any(tuple(size) != tuple(padded_size) for size in image_sizes)
+        valid = valid_pixels(padded_size, image_sizes, device)
         tokens, positions, paddings, ratios, shapes = [], [], [], [], []
         for level, feature in enumerate(maps):
             height, width = feature.shape[-2:]
-            rows, columns = (_nearest(axis, size) for axis, size in zip(valid, (height, width)))
+            rows, columns = (nearest(axis, size) for axis, size in zip(valid, (height, width)))
             tokens.append(feature.flatten(2).transpose(1, 2))
             positions.append(self.position_embedding(rows, columns) + self.level_embed[level])
             paddings.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
@@ -86,21 +85,7 @@ class Transformer(nn.Module):
         return Memory(
             tokens=torch.cat(tokens, dim=1),
             positions=torch.cat(positions, dim=1),
-            padding=torch.cat(paddings, dim=1) if is_padded else None,
+            padding=torch.cat(paddings, dim=1) if is_padded(padded_size, image_sizes) else None,
             spatial_shapes=torch.tensor(shapes, dtype=torch.int64),
             valid_ratios=torch.stack(ratios, dim=1),
         )
-
-
-def _valid_pixels(
-    padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Which rows and columns of each image are not padding: (B, H) and (B, W) float32, 0 or 1."""
-    sizes = torch.tensor([tuple(size) for size in image_sizes], device=device)
-    rows, columns = (torch.arange(length, device=device) for length in padded_size)
-    return (rows < sizes[:, :1]).float(), (columns < sizes[:, 1:]).float()
-
-
-def _nearest(axis: Tensor, size: int) -> Tensor:
-    """A (B, length) mask at another resolution, (B, size) bool, by the rule of the authors' mask interpolation."""
-    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0] > 0

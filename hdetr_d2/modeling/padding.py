@@ -1,0 +1,35 @@
+"""Which pixels and cells of a padded batch are image."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def valid_pixels(
+    padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Which rows and columns of each image are not padding, which is below and to the right.
+
+    Args:
+        padded_size: (H, W) in pixels of the batch.
+        image_sizes: (h, w) of each image in it.
+        device: of the result.
+
+    Returns:
+        (B, H) and (B, W) float32, 0 or 1.
+    """
+    sizes = torch.tensor([tuple(size) for size in image_sizes], device=device)
+    rows, columns = (torch.arange(length, device=device) for length in padded_size)
+    return (rows < sizes[:, :1]).float(), (columns < sizes[:, 1:]).float()
+
+
+def nearest(axis: Tensor, size: int) -> Tensor:
+    """A (B, length) mask at another resolution, (B, size) bool, by the rule of the authors' mask interpolation."""
+    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0] > 0
+
+
+def is_padded(padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether an image of the batch is smaller than the batch."""
+    return any(tuple(size) != tuple(padded_size) for size in image_sizes)
