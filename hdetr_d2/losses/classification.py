@@ -11,25 +11,34 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Positives:
-    """The matched queries of a stack of layers.
+    """The matched queries of a stack of layers, each once: a query that serves two targets learns one class.
 
     Args:
         layer: (P,) int64, index of the layer.
         row: (P,) int64, index of the query among all queries of the batch.
         label: (P,) int64, class of its target.
         iou: (P,) IoU of prediction and target, detached; None where the loss does not ask for it.
+        target: (P,) int64, index of its target among those of the batch; None where queries of one target are no
+            rivals, as in denoising.
     """
 
     layer: Tensor
     row: Tensor
     label: Tensor
     iou: Tensor | None = None
+    target: Tensor | None = None
 
 
 class ClassificationLoss(nn.Module, ABC):
-    """A loss of class logits; ``needs_iou`` says whether it wants to know how well the boxes fit."""
+    """A loss of class logits.
+
+    Attributes:
+        needs_iou: whether it wants to know how well the boxes fit.
+        normalised: whether its values are divided already, and not to be divided by the number of targets.
+    """
 
     needs_iou = False
+    normalised = False
 
     @abstractmethod
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
@@ -40,29 +49,43 @@ class ClassificationLoss(nn.Module, ABC):
             positives: which of them are matched; all others are background.
 
         Returns:
-            (L,), not yet divided by the number of targets.
+            (L,), not yet divided by the number of targets unless ``normalised``.
         """
 
 
-class _NegativeFocal(torch.autograd.Function):
-    """Sum over rows and columns of the focal loss of background, keeping only the logits for backward.
+class _Background(torch.autograd.Function):
+    """Sum over rows and columns of the loss of background, keeping only the logits for backward.
 
     Written out because autograd would keep four tensors of the size of the logits, which for the encoder's 22k
     proposals times many classes is most of the memory of the losses.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, alpha: float, gamma: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, logits: Tensor, weight: float, gamma: float, detach: bool) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(logits)
-        ctx.alpha, ctx.gamma = alpha, gamma
-        return ((1 - alpha) * logits.sigmoid() ** gamma * F.softplus(logits)).sum((1, 2))
+        ctx.weight, ctx.gamma, ctx.detach = weight, gamma, detach
+        return (weight * logits.sigmoid() ** gamma * F.softplus(logits)).sum((1, 2))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         (logits,) = ctx.saved_tensors
         p = logits.sigmoid()
-        slope = (1 - ctx.alpha) * p**ctx.gamma * (ctx.gamma * (1 - p) * F.softplus(logits) + p)
-        return grad[:, None, None] * slope, None, None
+        slope = p if ctx.detach else p + ctx.gamma * (1 - p) * F.softplus(logits)
+        return grad[:, None, None] * (ctx.weight * p**ctx.gamma * slope), None, None, None
+
+
+def background_loss(logits: Tensor, *, weight: float, gamma: float, detach: bool = False) -> Tensor:
+    """Cross entropy of "absent" at every entry, times ``weight * p ** gamma``, summed over each layer.
+
+    Args:
+        logits: (L, R, K).
+        weight, gamma: of the factor that makes easy background count little.
+        detach: whether that factor is a constant for backward (varifocal loss) or not (focal loss).
+
+    Returns:
+        (L,).
+    """
+    return _Background.apply(logits, weight, gamma, detach)
 
 
 class SigmoidFocalLoss(ClassificationLoss):
@@ -80,7 +103,7 @@ class SigmoidFocalLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
         """As the base class says: all entries as background, then the matched ones corrected."""
-        total = _NegativeFocal.apply(logits, self.alpha, self.gamma)
+        total = background_loss(logits, weight=1 - self.alpha, gamma=self.gamma)
         picked = logits[positives.layer, positives.row, positives.label]
         p = picked.sigmoid()
         as_positive = self.alpha * (1 - p) ** self.gamma * F.softplus(-picked)
