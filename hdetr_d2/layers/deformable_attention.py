@@ -1,11 +1,17 @@
 """The multi-scale deformable attention module around the compiled op."""
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdetr_d2.ops import ms_deform_attn_fused
+
+from .discrete_sampling import discrete_sampling
+
+METHODS = ("bilinear", "discrete")
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -18,23 +24,43 @@ class MultiScaleDeformableAttention(nn.Module):
         embed_dim: width C.
         num_heads: number of heads; divides ``embed_dim``.
         num_levels: number of feature levels.
-        num_points: sampling points a head and level.
+        num_points: sampling points a head and level, or one number for each level (RT-DETRv2, section 3.1).
+        method: ``"bilinear"``, or ``"discrete"`` for the value of one cell without interpolation (RT-DETRv2, section
+            3.1), which needs no grid sampling where a model is deployed. It is for fine-tuning a bilinear model: no
+            gradient reaches locations, and the offsets are frozen.
+        authors_clamp: what the authors' discrete sampling does on maps that are not square, see ``discrete_sampling``.
     """
 
-    def __init__(self, *, embed_dim: int = 256, num_heads: int = 8, num_levels: int = 4, num_points: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int | Sequence[int] = 4,
+        method: str = "bilinear",
+        authors_clamp: bool = False,
+    ) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(
                 f"MultiScaleDeformableAttention: embed_dim {embed_dim} is not a multiple of num_heads {num_heads}"
             )
+        if method not in METHODS:
+            raise ValueError(f"MultiScaleDeformableAttention: method {method!r} is none of {METHODS}")
+        if authors_clamp and method != "discrete":
+            raise ValueError('MultiScaleDeformableAttention: authors_clamp=True needs method="discrete"')
         self.num_heads = num_heads
         self.num_levels = num_levels
-        self.num_points = num_points
-        self.sampling_offsets = nn.Linear(embed_dim, num_heads * num_levels * num_points * 2)
-        self.attention_weights = nn.Linear(embed_dim, num_heads * num_levels * num_points)
+        self.points = _points_of_levels(num_points, num_levels)
+        self.method = method
+        self.authors_clamp = authors_clamp
+        self.sampling_offsets = nn.Linear(embed_dim, num_heads * sum(self.points) * 2)
+        self.attention_weights = nn.Linear(embed_dim, num_heads * sum(self.points))
         self.value_proj = nn.Linear(embed_dim, embed_dim)
         self.output_proj = nn.Linear(embed_dim, embed_dim)
         self.reset_parameters()
+        self.sampling_offsets.requires_grad_(method == "bilinear")
 
     def reset_parameters(self) -> None:
         """Start with head h looking in direction 2 pi h / H, point p at p + 1 cells, and equal weights."""
@@ -42,10 +68,9 @@ class MultiScaleDeformableAttention(nn.Module):
         angle = torch.arange(self.num_heads, dtype=torch.float32) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
         direction = direction / direction.abs().max(-1, keepdim=True).values
-        steps = torch.arange(1, self.num_points + 1, dtype=torch.float32)
-        offsets = direction[:, None, None] * steps[None, None, :, None]
+        steps = torch.cat([torch.arange(1, points + 1, dtype=torch.float32) for points in self.points])
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.num_levels, -1, -1).reshape(-1))
+            self.sampling_offsets.bias.copy_((direction[:, None] * steps[:, None]).reshape(-1))
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
@@ -59,7 +84,8 @@ class MultiScaleDeformableAttention(nn.Module):
 
         Args:
             query: (B, Q, C), the position added.
-            reference: (B, Q, L, 2) as (x, y) or (B, Q, L, 4) as cxcywh, in [0, 1] of the padded level.
+            reference: (B, Q, L, 2) as (x, y) or (B, Q, L, 4) as cxcywh, in [0, 1] of the padded level. An offset is
+                in cells with the former, in half boxes divided by the number of points of its level with the latter.
             memory: (B, S, C), the levels one after another, each row-major.
             spatial_shapes: (L, 2) int64, (H_l, W_l).
             padding: (B, S) bool, True on padding, or None where there is none.
@@ -74,8 +100,49 @@ class MultiScaleDeformableAttention(nn.Module):
         # off by up to a third of a cell.
         with torch.autocast(device_type=query.device.type, enabled=False):
             query = query if query.dtype == torch.float64 else query.float()
-            offsets = self.sampling_offsets(query).unflatten(-1, (self.num_heads, self.num_levels, self.num_points, 2))
-            logits = self.attention_weights(query).unflatten(-1, (self.num_heads, self.num_levels * self.num_points))
+            offsets = self.sampling_offsets(query).unflatten(-1, (self.num_heads, sum(self.points), 2))
+            logits = self.attention_weights(query).unflatten(-1, (self.num_heads, sum(self.points)))
             reference = reference.to(query.dtype)
+            offsets, logits = self._as_grid(offsets, logits, boxes=reference.shape[-1] == 4)
         value = value.unflatten(-1, (self.num_heads, -1))
-        return self.output_proj(ms_deform_attn_fused(value, spatial_shapes, offsets, logits, reference))
+        if self.method == "discrete":
+            sampled = discrete_sampling(
+                value, spatial_shapes, offsets, logits, reference, authors_clamp=self.authors_clamp
+            )
+        else:
+            sampled = ms_deform_attn_fused(value, spatial_shapes, offsets, logits, reference)
+        return self.output_proj(sampled)
+
+    def _as_grid(self, offsets: Tensor, logits: Tensor, *, boxes: bool) -> tuple[Tensor, Tensor]:
+        """Points of levels side by side, (B, Q, H, sum of points, .), as a grid with as many points on every level.
+
+        The op divides an offset in a box by the P points of the grid, so those of levels with fewer points are made
+        larger before. Points that a level does not have get no weight, so they change nothing, gradients neither.
+
+        Returns:
+            Offsets (B, Q, H, L, P, 2) and logits (B, Q, H, L * P), as the op takes them.
+        """
+        most = max(self.points)
+        if min(self.points) == most:
+            return offsets.unflatten(3, (self.num_levels, most)), logits
+        placed, weighed = [], []
+        for points, offset, logit in zip(self.points, offsets.split(self.points, 3), logits.split(self.points, 3)):
+            offset = offset * (most / points) if boxes else offset
+            placed.append(F.pad(offset, (0, 0, 0, most - points)))
+            weighed.append(F.pad(logit, (0, most - points), value=-math.inf))
+        return torch.stack(placed, dim=3), torch.cat(weighed, dim=3)
+
+
+def _points_of_levels(num_points: int | Sequence[int], num_levels: int) -> list[int]:
+    """Points of each level.
+
+    Raises:
+        ValueError: for a level without points, or not one number a level.
+    """
+    points = [num_points] * num_levels if isinstance(num_points, int) else list(num_points)
+    if len(points) != num_levels or min(points, default=0) < 1:
+        raise ValueError(
+            f"MultiScaleDeformableAttention: num_points {num_points} must be at least 1 on each of {num_levels} "
+            "levels: one number for all, or one for each"
+        )
+    return points

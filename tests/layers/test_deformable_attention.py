@@ -1,6 +1,9 @@
 """The deformable attention module against grid_sample and the published initialisation."""
 
+import itertools
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdetr_d2.layers import MLP, MultiScaleDeformableAttention
+from hdetr_d2.ops.onnx import onnx_translations
 
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 TOKENS = int(SHAPES.prod(1).sum())
 
 
-def drawn_module() -> MultiScaleDeformableAttention:
-    module = MultiScaleDeformableAttention(embed_dim=16, num_heads=4, num_levels=2, num_points=3)
+def drawn_module(num_points: int | list[int] = 3, **options: Any) -> MultiScaleDeformableAttention:
+    module = MultiScaleDeformableAttention(embed_dim=16, num_heads=4, num_levels=2, num_points=num_points, **options)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return module.double()
@@ -23,17 +27,16 @@ def drawn_module() -> MultiScaleDeformableAttention:
 def sample_plainly(
     module: MultiScaleDeformableAttention, query: Tensor, reference: Tensor, memory: Tensor, padding: Tensor | None
 ) -> Tensor:
-    """Equation by equation with grid_sample."""
+    """Equation by equation, level after level; points of all levels lie side by side in the parameters."""
     batch, queries, width = query.shape
-    heads, levels, points = module.num_heads, module.num_levels, module.num_points
+    heads, points = module.num_heads, module.points
     value = F.linear(memory, module.value_proj.weight, module.value_proj.bias)
     if padding is not None:
         value = value * (~padding)[..., None]
     offsets = F.linear(query, module.sampling_offsets.weight, module.sampling_offsets.bias)
-    offsets = offsets.view(batch, queries, heads, levels, points, 2)
+    offsets = offsets.view(batch, queries, heads, sum(points), 2).split(points, dim=3)
     weights = F.linear(query, module.attention_weights.weight, module.attention_weights.bias)
-    weights = weights.view(batch, queries, heads, levels * points).softmax(-1)
-    weights = weights.unflatten(-1, (levels, points))
+    weights = weights.view(batch, queries, heads, sum(points)).softmax(-1).split(points, dim=3)
     output = torch.zeros(batch, queries, heads, width // heads, dtype=query.dtype)
     start = 0
     for level, (height, across) in enumerate(SHAPES.tolist()):
@@ -41,22 +44,35 @@ def sample_plainly(
         start += height * across
         place = reference[:, :, None, level, None, :]
         if reference.shape[-1] == 2:
-            location = place + offsets[:, :, :, level] / torch.tensor([across, height])
+            location = place + offsets[level] / torch.tensor([across, height])
         else:
-            location = place[..., :2] + offsets[:, :, :, level] / points * place[..., 2:] * 0.5
+            location = place[..., :2] + offsets[level] / points[level] * place[..., 2:] * 0.5
         for head in range(heads):
-            grid = 2 * location[:, :, head] - 1
-            sampled = F.grid_sample(part[..., head, :].permute(0, 3, 1, 2), grid, align_corners=False)
-            output[:, :, head] += (sampled * weights[:, None, :, head, level]).sum(-1).transpose(1, 2)
+            feature = part[..., head, :].permute(0, 3, 1, 2)
+            if module.method == "discrete":
+                sampled = read_cells(feature, location[:, :, head], authors=module.authors_clamp)
+            else:
+                sampled = F.grid_sample(feature, 2 * location[:, :, head] - 1, align_corners=False)
+            output[:, :, head] += (sampled * weights[level][:, None, :, head]).sum(-1).transpose(1, 2)
     return F.linear(output.flatten(2), module.output_proj.weight, module.output_proj.bias)
 
 
-@pytest.mark.parametrize("dimensions", [2, 4])
-@pytest.mark.parametrize("padded", [False, True])
-def test_output_and_gradients_are_those_of_grid_sample(dimensions: int, padded: bool) -> None:
-    module = drawn_module()
-    reference = torch.rand(2, 5, 2, dimensions, dtype=torch.float64)
-    padding = torch.rand(2, TOKENS) < 0.3 if padded else None
+def read_cells(feature: Tensor, location: Tensor, *, authors: bool) -> Tensor:
+    """(B, D, H, W) at (B, Q, P, 2), one number at a time: (B, D, Q, P)."""
+    height, across = feature.shape[-2:]
+    output = feature.new_zeros(*feature.shape[:2], *location.shape[1:3])
+    for image, query, point in itertools.product(*map(range, location.shape[:3])):
+        x, y = location[image, query, point].tolist()
+        column = min(max(int(x * across + 0.5), 0), (height if authors else across) - 1)
+        row = min(max(int(y * height + 0.5), 0), height - 1)
+        output[image, :, query, point] = feature[image, :, row, column]
+    return output
+
+
+def assert_equal_to_plain_sampling(
+    module: MultiScaleDeformableAttention, reference: Tensor, padding: Tensor | None = None
+) -> None:
+    """Outputs and gradients of inputs and parameters, None where there is none."""
     query, memory = torch.randn(2, 5, 16, dtype=torch.float64), torch.randn(2, TOKENS, 16, dtype=torch.float64)
     results = []
     for function in (
@@ -65,10 +81,106 @@ def test_output_and_gradients_are_those_of_grid_sample(dimensions: int, padded: 
     ):
         leaves = [x.clone().requires_grad_() for x in (query, reference, memory)]
         output = function(*leaves)
-        gradients = torch.autograd.grad(output.square().sum(), [*leaves, *module.parameters()])
+        wanted = [*leaves, *(p for p in module.parameters() if p.requires_grad)]
+        gradients = torch.autograd.grad(output.square().sum(), wanted, materialize_grads=True)
         results.append([output, *gradients])
     for ours, plain in zip(*results):
         torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("num_points", [3, [4, 1], [2, 3]])
+@pytest.mark.parametrize("dimensions", [2, 4])
+@pytest.mark.parametrize("padded", [False, True])
+def test_output_and_gradients_are_those_of_grid_sample(
+    num_points: int | list[int], dimensions: int, padded: bool
+) -> None:
+    padding = torch.rand(2, TOKENS) < 0.3 if padded else None
+    reference = torch.rand(2, 5, 2, dimensions, dtype=torch.float64)
+    assert_equal_to_plain_sampling(drawn_module(num_points), reference, padding)
+
+
+@pytest.mark.parametrize("num_points", [2, [3, 1]])
+@pytest.mark.parametrize("authors_clamp", [False, True])
+def test_discrete_sampling_reads_the_cells_that_rounding_gives(
+    num_points: int | list[int], authors_clamp: bool
+) -> None:
+    module = drawn_module(num_points, method="discrete", authors_clamp=authors_clamp)
+    reference = torch.rand(2, 5, 2, 4, dtype=torch.float64) * torch.tensor([1.6, 1.6, 1.0, 1.0]) - 0.3
+    assert_equal_to_plain_sampling(module, reference)
+    assert not module.sampling_offsets.weight.requires_grad and not module.sampling_offsets.bias.requires_grad
+    other = drawn_module(num_points, method="discrete", authors_clamp=not authors_clamp)
+    other.load_state_dict(module.state_dict())
+    query, memory = torch.randn(2, 5, 16, dtype=torch.float64), torch.randn(2, TOKENS, 16, dtype=torch.float64)
+    assert not torch.equal(*(m(query, reference, memory, SHAPES, None) for m in (module, other)))
+
+
+@pytest.mark.parametrize("clamp", [False, True])
+def test_discrete_sampling_reads_within_a_tall_level_whatever_the_location(clamp: bool) -> None:
+    module = drawn_module(2, method="discrete", authors_clamp=clamp)
+    shapes = torch.tensor([[8, 3], [4, 1]])
+    reference = torch.tensor([math.inf, -math.inf, math.nan, 1e30, -1e30]).double()[None, :, None, None]
+    memory = torch.randn(1, 28, 16, dtype=torch.float64)
+    query = torch.randn(1, 5, 16, dtype=torch.float64)
+    assert module(query, reference.expand(1, 5, 2, 4), memory, shapes, None).isfinite().all()
+
+
+@pytest.mark.parametrize(("num_points", "method"), [([3, 1], "bilinear"), ([3, 1], "discrete")])
+def test_the_module_is_captured_as_one_graph(num_points: list[int], method: str) -> None:
+    module = drawn_module(num_points, method=method)
+    query, memory = torch.randn(1, 5, 16, dtype=torch.float64), torch.randn(1, TOKENS, 16, dtype=torch.float64)
+    arguments = (query, torch.rand(1, 5, 2, 4, dtype=torch.float64), memory, SHAPES, None)
+    captured = torch.compile(module, backend="aot_eager", fullgraph=True)
+    results = []
+    for function in (captured, module):
+        module.zero_grad()
+        output = function(*arguments)
+        output.square().sum().backward()
+        results.append([output, *(p.grad for p in module.parameters() if p.requires_grad)])
+    for ours, eager in zip(*results):
+        torch.testing.assert_close(ours, eager)
+
+
+@pytest.mark.parametrize(("method", "grid_samples"), [("bilinear", 2), ("discrete", 0)])
+def test_an_exported_module_gives_the_same_in_onnxruntime(tmp_path: Path, method: str, grid_samples: int) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    module = OnMaps(drawn_module([3, 1], method=method).float()).eval()
+    file, batch = tmp_path / "attention.onnx", torch.export.Dim("batch")
+
+    def draw(size: int) -> list[Tensor]:
+        return [torch.randn(size, 5, 16), torch.rand(size, 5, 2, 4), torch.randn(size, TOKENS, 16)]
+
+    torch.onnx.export(
+        module,
+        tuple(draw(2)),
+        str(file),
+        dynamo=True,
+        opset_version=18,
+        input_names=["query", "reference", "memory"],
+        dynamic_shapes=({0: batch},) * 3,
+        custom_translation_table=onnx_translations(),
+    )
+    nodes = onnx.load(str(file)).graph.node
+    assert sum(node.op_type == "GridSample" for node in nodes) == grid_samples
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for size in (3, 1):
+        arguments = draw(size)
+        names = ("query", "reference", "memory")
+        (theirs,) = session.run(None, {name: x.numpy() for name, x in zip(names, arguments)})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(theirs), module(*arguments), atol=1e-5, rtol=1e-4)
+
+
+class OnMaps(torch.nn.Module):
+    """The module over maps of fixed size, as a deployed model has them."""
+
+    def __init__(self, attention: MultiScaleDeformableAttention) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, query: Tensor, reference: Tensor, memory: Tensor) -> Tensor:
+        return self.attention(query, reference, memory, torch.tensor(SHAPES.tolist()), None)
 
 
 def test_what_stands_on_padding_is_never_read() -> None:
@@ -83,16 +195,17 @@ def test_what_stands_on_padding_is_never_read() -> None:
     assert not torch.allclose(module(query, reference, memory, SHAPES, None), expected)
 
 
-def test_every_head_starts_in_its_own_direction_with_points_one_cell_apart() -> None:
-    module = MultiScaleDeformableAttention(embed_dim=32, num_heads=8, num_levels=3, num_points=4)
-    bias = module.sampling_offsets.bias.view(8, 3, 4, 2)
+@pytest.mark.parametrize("points", [[4, 4, 4], [4, 1, 2]])
+def test_every_head_starts_in_its_own_direction_with_points_one_cell_apart(points: list[int]) -> None:
+    module = MultiScaleDeformableAttention(embed_dim=32, num_heads=8, num_levels=3, num_points=points)
+    bias = module.sampling_offsets.bias.view(8, sum(points), 2).split(points, dim=1)
     for head in range(8):
         x, y = math.cos(2 * math.pi * head / 8), math.sin(2 * math.pi * head / 8)
         longest = max(abs(x), abs(y))
         for level in range(3):
-            for point in range(4):
+            for point in range(points[level]):
                 expected = [x / longest * (point + 1), y / longest * (point + 1)]
-                assert bias[head, level, point].tolist() == pytest.approx(expected, abs=1e-5)
+                assert bias[level][head, point].tolist() == pytest.approx(expected, abs=1e-5)
     zeros = (module.sampling_offsets.weight, *module.attention_weights.parameters())
     assert all(not x.any() for x in (*zeros, module.value_proj.bias, module.output_proj.bias))
     bound = math.sqrt(6 / 64)  # xavier, uniform
@@ -120,6 +233,20 @@ def test_locations_stay_in_single_precision_under_autocast() -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="10.*num_heads 4"):
         MultiScaleDeformableAttention(embed_dim=10, num_heads=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_points": [4, 4]}, r"\[4, 4\].*3 levels"),
+        ({"num_points": [4, 0, 2]}, "at least 1"),
+        ({"method": "nearest"}, "nearest.*bilinear.*discrete"),
+        ({"authors_clamp": True}, 'method="discrete"'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MultiScaleDeformableAttention(embed_dim=16, num_heads=4, num_levels=3, **options)
 
 
 def test_an_mlp_can_be_made_to_start_at_a_value_whatever_it_reads() -> None:
