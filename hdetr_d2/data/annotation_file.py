@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from .errors import DatasetError
+from .frequency import class_frequencies
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,22 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a config needs to know of a dataset before anything is built."""
+    """What a config needs to know of a dataset before anything is built.
+
+    Attributes:
+        num_images, num_annotations, num_classes: counts.
+        names, category_ids: by contiguous class id.
+        image_counts: images that show each class, as the file's categories say, else counted in it.
+        frequencies: LVIS's group of each class, "r", "c" or "f", as the categories say, else of ``image_counts``.
+    """
 
     num_images: int
     num_annotations: int
     num_classes: int
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    image_counts: tuple[int, ...]
+    frequencies: tuple[str, ...]
 
 
 def resolve_path(path: str | os.PathLike[str]) -> str:
@@ -94,12 +104,15 @@ def read_dataset_info(json_file: str | os.PathLike[str]) -> DatasetInfo:
         DatasetError: the file is not there or not in the format.
     """
     table = read_annotation_file(json_file)
+    frequencies = class_frequencies(table)
     return DatasetInfo(
         num_images=len(table.image_ids),
         num_annotations=len(table.annotation_ids),
         num_classes=len(table.categories.ids),
         names=table.categories.names,
         category_ids=table.categories.ids,
+        image_counts=frequencies.image_counts,
+        frequencies=frequencies.groups,
     )
 
 

@@ -14,13 +14,13 @@ from detectron2.structures import BoxMode
 
 from .annotation_file import (
     AnnotationFile,
-    Categories,
     DatasetInfo,
     read_annotation_file,
     read_dataset_info,
     resolve_path,
 )
 from .errors import DatasetError
+from .frequency import class_frequencies, declared_groups
 from .generated import ensure_generated
 from .validation import CheckedAnnotations, check_annotations, check_images, locate_images
 
@@ -157,6 +157,7 @@ class _Registration:
     training: bool
     filter_empty: bool
     check_files: str
+    frequency_json: str | None
 
     def __call__(self) -> list[dict[str, Any]]:
         return load_dataset_dicts(
@@ -181,16 +182,19 @@ def register_dataset(
     training: bool = True,
     filter_empty: bool = False,
     check_files: str = "auto",
+    frequency_json: str | os.PathLike[str] | None = None,
 ) -> None:
     """Puts a dataset into Detectron2's DatasetCatalog and MetadataCatalog; doing it again changes nothing.
 
-    Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
-    and where the file has them class_image_count (as Detectron2's LVIS has it) and thing_frequencies ("r", "c", "f").
-    A name that was registered here with another file is replaced.
+    Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format), and
+    for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r", "c", "f"), by
+    contiguous class id. A name that was registered here with another file is replaced.
 
     Args:
         name: the name in the catalogs.
         format: "coco" or "lvis".
+        frequency_json: for a split that is not trained on, the training file, which tells how frequent classes are
+            where ``json_file`` itself does not; need not be there.
         The rest: see ``load_dataset_dicts``.
 
     Raises:
@@ -207,9 +211,10 @@ def register_dataset(
         training=training,
         filter_empty=filter_empty,
         check_files=check_files,
+        frequency_json=None if frequency_json is None else os.fspath(frequency_json),
     )
     table = read_annotation_file(json_file)
-    metadata = _metadata(table.categories, class_names(table, names), registration)
+    metadata = _metadata(table, class_names(table, names), registration)
     if name in DatasetCatalog:
         current = DatasetCatalog[name]
         if not isinstance(current, _Registration):
@@ -222,20 +227,49 @@ def register_dataset(
     MetadataCatalog.get(name).set(**metadata)
 
 
-def _metadata(categories: Categories, names: list[str], registration: _Registration) -> dict[str, Any]:
+def _metadata(table: AnnotationFile, names: list[str], registration: _Registration) -> dict[str, Any]:
+    identities = table.categories.ids
     metadata: dict[str, Any] = {
         "thing_classes": names,
-        "thing_dataset_id_to_contiguous_id": {identity: index for index, identity in enumerate(categories.ids)},
+        "thing_dataset_id_to_contiguous_id": {identity: index for index, identity in enumerate(identities)},
         "json_file": registration.json_file,
         "image_root": registration.image_root,
         "evaluator_type": registration.format,
     }
-    if categories.image_counts is not None:
-        pairs = zip(categories.ids, categories.image_counts)
-        metadata["class_image_count"] = [{"id": identity, "image_count": count} for identity, count in pairs]
-    if categories.frequencies is not None:
-        metadata["thing_frequencies"] = list(categories.frequencies)
+    if registration.format == "lvis":
+        metadata.update(_frequency_metadata(table, registration))
     return metadata
+
+
+def _frequency_metadata(table: AnnotationFile, registration: _Registration) -> dict[str, Any]:
+    groups, counts = declared_groups(table), table.categories.image_counts
+    source = table if registration.training else _training_file(table, registration) if groups is None else None
+    if source is not None:
+        frequencies = class_frequencies(source)
+        groups, counts = frequencies.groups, frequencies.image_counts
+    metadata: dict[str, Any] = {}
+    if groups is not None:
+        metadata["thing_frequencies"] = list(groups)
+    if counts is not None:
+        pairs = zip(table.categories.ids, counts)
+        metadata["class_image_count"] = [{"id": identity, "image_count": count} for identity, count in pairs]
+    return metadata
+
+
+def _training_file(table: AnnotationFile, registration: _Registration) -> AnnotationFile | None:
+    """The training file of a split that does not say itself how frequent classes are; None where it is not there."""
+    if registration.frequency_json is None:
+        return None
+    try:
+        training = read_annotation_file(registration.frequency_json)
+    except DatasetError as error:
+        logger.warning("%s: classes are in no frequency group (%s)", table.path, error)
+        return None
+    if training.categories.ids != table.categories.ids:
+        raise DatasetError(
+            f"{training.path} and {table.path} list different categories; put the same list of categories into both"
+        )
+    return training
 
 
 def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> list[dict[str, Any]]:
@@ -265,7 +299,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
     Args:
         dataset: the node (dict or DictConfig), changed in place: ``train``/``val`` files of a generated dataset are
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
-            missing (evaluation on another machine), from the validation file.
+            missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
+            that key, is filled with the training images of each class; only training needs it.
 
     Returns:
         The information of the training file (of the validation file where that is missing).
@@ -297,6 +332,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
     info = infos.get("train") or infos["val"]
     if dataset.get("num_classes") is None:
         dataset["num_classes"] = info.num_classes
+    if "image_counts" in dataset and dataset["image_counts"] is None and "train" in infos:
+        dataset["image_counts"] = list(infos["train"].image_counts)
     return info
 
 
