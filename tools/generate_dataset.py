@@ -17,7 +17,8 @@ def main() -> int:
     parser.add_argument("--num-classes", type=int, default=20)
     parser.add_argument("--max-objects", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--long-tail", action="store_true", help="class frequencies fall as a power law")
+    parser.add_argument("--long-tail", action="store_true", help="classes from frequent to rare")
+    parser.add_argument("--format", choices=["coco", "lvis"], default="coco", help="of the annotations")
     parser.add_argument("--cache-folder", help="default: $HDETR_D2_CACHE or ~/.cache/hdetr_d2")
     arguments = parser.parse_args()
     if len(arguments.image_size) > 2:
@@ -31,6 +32,7 @@ def main() -> int:
             max_objects=arguments.max_objects,
             seed=arguments.seed,
             long_tail=arguments.long_tail,
+            format=arguments.format,
             cache_folder=arguments.cache_folder,
         )
     except ValueError as error:  # of which DatasetError is one

@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hdetr_d2.data import DatasetError, ensure_generated, load_dataset_dicts
+from hdetr_d2.data import DatasetError, ensure_generated, frequency_group, load_dataset_dicts
 from hdetr_d2.data.generated import MAX_CLASSES, GeneratedFiles, ObjectClass, Scene, backgrounds, object_classes, scene
+from hdetr_d2.data.generated.annotations import as_lvis
 from hdetr_d2.data.generated.classes import class_probabilities
-from hdetr_d2.data.generated.scene import SpriteBank, compose
+from hdetr_d2.data.generated.scene import Placed, SpriteBank, compose
 from hdetr_d2.data.generated.shapes import PATTERNS, SHAPES
 
 SMALL: dict[str, Any] = {"num_train": 12, "num_val": 6, "image_size": 64, "num_classes": 5, "progress": False}
@@ -64,7 +66,14 @@ def test_a_second_call_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "change",
-    [{"num_train": 13}, {"image_size": 65}, {"num_classes": 6}, {"long_tail": True}, {"object_scale": (0.1, 0.6)}],
+    [
+        {"num_train": 13},
+        {"image_size": 65},
+        {"num_classes": 6},
+        {"long_tail": True},
+        {"format": "lvis"},
+        {"object_scale": (0.1, 0.6)},
+    ],
 )
 def test_other_parameters_have_another_folder(tmp_path: Path, change: dict[str, Any]) -> None:
     first = ensure_generated(**SMALL, cache_folder=tmp_path)
@@ -240,3 +249,75 @@ def test_every_class_occurs_and_the_tail_is_long_if_asked(tmp_path: Path, long_t
         assert counts.min() >= 1
         if split == "train":
             assert counts[0] / np.median(counts) > 4 if long_tail else counts.max() / np.median(counts) < 3
+
+
+@pytest.fixture(scope="module")
+def lvis_contents() -> dict[str, Any]:
+    """A long tail of 30 classes without drawing it: objects of every picture are made up."""
+    rng = np.random.default_rng(0)
+    probabilities = class_probabilities(30, long_tail=True)
+
+    def objects(index: int) -> list[Placed]:
+        kinds = rng.choice(30, size=4, p=probabilities)
+        labels = [index, *rng.choice(kinds, size=5)] if index < 30 else rng.choice(kinds, size=6)
+        return [Placed(int(label), (i, 2, 3, 4), 12) for i, label in enumerate(labels)]
+
+    splits = {
+        split: {index: ((60, 50), objects(index)) for index in range(count)}
+        for split, count in (("train", 500), ("val", 40))
+    }
+    return {"pictures": splits, "files": as_lvis(splits, object_classes(30), seed=0)}
+
+
+def test_the_lvis_variant_has_all_groups_and_every_class_in_both_splits(lvis_contents: dict[str, Any]) -> None:
+    train, val = (lvis_contents["files"][split] for split in ("train", "val"))
+    assert {c["frequency"] for c in train["categories"]} == {"r", "c", "f"}
+    assert train["categories"] == val["categories"]
+    for category in train["categories"]:
+        of_class = [a["image_id"] for a in train["annotations"] if a["category_id"] == category["id"]]
+        assert (category["instance_count"], category["image_count"]) == (len(of_class), len(set(of_class)))
+        assert category["image_count"] >= 1
+        assert any(a["category_id"] == category["id"] for a in val["annotations"])
+        assert category["frequency"] == frequency_group(category["image_count"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_lvis_variant_says_what_annotators_know(lvis_contents: dict[str, Any], split: str) -> None:
+    content = lvis_contents["files"][split]
+    partly, overlooked = 0, 0
+    for image in content["images"]:
+        objects = lvis_contents["pictures"][split][image["id"] - 1][1]
+        there = Counter(placed.class_index + 1 for placed in objects)
+        annotated = Counter(a["category_id"] for a in content["annotations"] if a["image_id"] == image["id"])
+        negative, not_exhaustive = set(image["neg_category_ids"]), set(image["not_exhaustive_category_ids"])
+        assert len(negative) == len(image["neg_category_ids"]) == 8 and not negative & there.keys()
+        assert not_exhaustive <= annotated.keys() <= there.keys()
+        for category, count in annotated.items():
+            assert count < there[category] if category in not_exhaustive else count == there[category]
+        partly += len(not_exhaustive)
+        overlooked += len(there.keys() - annotated.keys())
+    assert partly and overlooked
+
+
+def test_the_lvis_variant_is_drawn_and_loads_with_its_lists(tmp_path: Path) -> None:
+    files = ensure_generated(
+        **{**SMALL, "num_classes": 20, "max_objects": 4, "format": "lvis", "long_tail": True}, cache_folder=tmp_path
+    )
+    records = load_dataset_dicts(json_file=files.json("val"), image_root=files.images("val"))
+    assert len(records) == 6
+    assert all(len(record["neg_category_ids"]) == 8 for record in records)
+    assert all(record["not_exhaustive_category_ids"] is not None for record in records)
+
+
+def test_validation_of_the_lvis_variant_shows_rare_classes_as_often_as_others(tmp_path: Path) -> None:
+    files = ensure_generated(
+        **{**SMALL, "num_train": 60, "num_val": 90, "num_classes": 10, "format": "lvis", "long_tail": True},
+        cache_folder=tmp_path,
+        num_workers=1,
+    )
+    shares = {}
+    for split in ("train", "val"):
+        content = json.loads(files.json(split).read_text())
+        counts = np.bincount([a["category_id"] for a in content["annotations"]], minlength=11)[1:]
+        shares[split] = counts[5:].sum() / counts.sum()
+    assert shares["train"] < 0.2 < 0.35 < shares["val"]

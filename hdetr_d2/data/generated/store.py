@@ -20,11 +20,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from .annotations import Pictures, as_coco, as_lvis, image_file_name
 from .classes import class_probabilities, object_classes
 from .scene import Placed, Scene, SpriteBank, compose
 
 # Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
 _SPLITS = ("train", "val")
 _JPEG_QUALITY = 92
@@ -41,6 +42,7 @@ class GeneratedSpec:
     num_classes: int = 20
     seed: int = 0
     long_tail: bool = False
+    format: str = "coco"
     scene: Scene = dataclasses.field(default_factory=Scene)
 
     def key(self) -> str:
@@ -49,7 +51,8 @@ class GeneratedSpec:
         digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
         low, high = self.scene.image_size
         size = str(low) if low == high else f"{low}-{high}"
-        return f"generated-{self.num_classes}classes-{self.num_train}+{self.num_val}x{size}-{digest}"
+        kind = "generated" if self.format == "coco" else f"generated-{self.format}"
+        return f"{kind}-{self.num_classes}classes-{self.num_train}+{self.num_val}x{size}-{digest}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def ensure_generated(
     clutter: float = 1.0,
     seed: int = 0,
     long_tail: bool = False,
+    format: str = "coco",
     cache_folder: str | os.PathLike[str] | None = None,
     num_workers: int | None = None,
     progress: bool = True,
@@ -97,7 +101,10 @@ def ensure_generated(
         num_classes: at most ``classes.MAX_CLASSES``.
         max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
         seed: pictures of the two splits differ whatever the seed.
-        long_tail: class frequencies fall as a power law instead of being equal.
+        long_tail: classes become rarer from the first to the last instead of being equally frequent.
+        format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
+            ``annotations.as_lvis``). With a long tail, validation then shows all classes alike, so that the AP of rare
+            ones rests on as many objects as that of others.
         cache_folder: default ``default_cache_folder()``.
         num_workers: processes that draw; default one per usable core, at most 8. Does not change the result.
 
@@ -114,7 +121,13 @@ def ensure_generated(
         clutter=float(clutter),
     )
     spec = GeneratedSpec(
-        num_train=num_train, num_val=num_val, num_classes=num_classes, seed=seed, long_tail=long_tail, scene=scene
+        num_train=num_train,
+        num_val=num_val,
+        num_classes=num_classes,
+        seed=seed,
+        long_tail=long_tail,
+        format=format,
+        scene=scene,
     )
     _check(spec)
     cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
@@ -140,6 +153,7 @@ def _check(spec: GeneratedSpec) -> None:
         < 1,
         "clutter must not be negative": spec.scene.clutter < 0,
         "seed must not be negative": spec.seed < 0,
+        'format must be "coco" or "lvis"': spec.format not in ("coco", "lvis"),
     }
     found = [text for text, is_wrong in problems.items() if is_wrong]
     if found:
@@ -170,7 +184,7 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
     default_workers = min(8, usable) if len(jobs) > 200 else 1
     workers = default_workers if num_workers is None else num_workers
     logger.info("Drawing the generated dataset into %s", target)
-    results: dict[str, dict[int, tuple[tuple[int, int], list[Placed]]]] = {split: {} for split in _SPLITS}
+    results: dict[str, Pictures] = {split: {} for split in _SPLITS}
     with _drawing(spec, partial, jobs, workers) as drawn:
         bar = tqdm(
             drawn,
@@ -182,9 +196,14 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
         )
         for (split, index), outcome in bar:
             results[split][index] = outcome
-    for split in _SPLITS:
-        content = _as_coco(spec, split, results[split])
-        (partial / f"{split}.json").write_text(json.dumps(content))
+    classes = object_classes(spec.num_classes)
+    if spec.format == "lvis":
+        contents = as_lvis(results, classes, seed=spec.seed)
+    else:
+        contents = {split: as_coco(pictures, classes) for split, pictures in results.items()}
+    for split, content in contents.items():
+        info = {"description": f"hdetr_d2 generated dataset, {split}", "version": str(GENERATOR_VERSION)}
+        (partial / f"{split}.json").write_text(json.dumps({"info": info, **content}))
     (partial / "parameters.json").write_text(json.dumps(dataclasses.asdict(spec), indent=1))
     partial.rename(target)
 
@@ -225,7 +244,12 @@ class _Painter:
         self._folder = folder
         largest = spec.scene.object_scale[1] * spec.scene.image_size[1]
         self._bank = SpriteBank(object_classes(spec.num_classes), size=int(np.clip(2 * largest, 96, 1024)))
-        self._probabilities = class_probabilities(spec.num_classes, long_tail=spec.long_tail)
+        self._probabilities = {
+            split: class_probabilities(
+                spec.num_classes, long_tail=spec.long_tail and (split == "train" or spec.format == "coco")
+            )
+            for split in _SPLITS
+        }
 
     def __call__(self, job: tuple[str, int]) -> tuple[tuple[str, int], tuple[tuple[int, int], list[Placed]]]:
         split, index = job
@@ -234,39 +258,10 @@ class _Painter:
             np.random.Generator(np.random.PCG64(sequence)),
             scene=self._spec.scene,
             bank=self._bank,
-            probabilities=self._probabilities,
+            probabilities=self._probabilities[split],
             # The first pictures take each class once, so that none is without an example, however rare it is.
             required_class=index if index < self._spec.num_classes else None,
         )
         path = self._folder / split / image_file_name(index)
         Image.fromarray(pixels).save(path, quality=_JPEG_QUALITY, subsampling=0)
         return job, ((pixels.shape[0], pixels.shape[1]), objects)
-
-
-def image_file_name(index: int) -> str:
-    return f"{index + 1:06d}.jpg"
-
-
-def _as_coco(
-    spec: GeneratedSpec, split: str, results: dict[int, tuple[tuple[int, int], list[Placed]]]
-) -> dict[str, Any]:
-    """COCO's json structure; all ids start at 1."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index in sorted(results):
-        (height, width), objects = results[index]
-        images.append({"id": index + 1, "file_name": image_file_name(index), "width": width, "height": height})
-        for placed in objects:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": placed.class_index + 1,
-                    "bbox": list(placed.box),
-                    "area": placed.area,
-                    "iscrowd": 0,
-                }
-            )
-    categories = [{"id": i + 1, "name": c.name} for i, c in enumerate(object_classes(spec.num_classes))]
-    info = {"description": f"hdetr_d2 generated dataset, {split}", "version": str(GENERATOR_VERSION)}
-    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
