@@ -1,0 +1,235 @@
+"""Denoising: queries made from targets with noise, whose matches are known (DN-DETR, DINO, RT-DETR)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from hdetr_d2.losses.criterion import mean_over_ranks
+from hdetr_d2.structures import KnownMatches, QueryGroup, Targets
+from hdetr_d2.supervision import PRIMARY
+
+
+@dataclass(frozen=True)
+class NoiseDraws:
+    """The random numbers of one batch.
+
+    Args:
+        flip: (B, P) in [0, 1); a label is replaced where it is below the probability.
+        label: (B, P) int64 in [0, K), what it is replaced by, which may be what it was.
+        shift: (B, P, 4) in (-1, 1): of each box number, in parts of the largest shift.
+    """
+
+    flip: Tensor
+    label: Tensor
+    shift: Tensor
+
+
+@dataclass(frozen=True)
+class NoisedTargets:
+    """Targets with noise, P slots an image: groups one after another, in each of which every target has one slot, or
+    with negatives two, first all positives and then all negatives. Images with fewer targets leave slots empty.
+
+    Args:
+        labels: (B, P) int64 in [0, K); K in empty slots.
+        boxes: (B, P, 4) cxcywh; corner noise may turn a small box inside out, so that sizes may be negative.
+        valid: (B, P) bool, False in empty slots.
+        gt_index: (B, P) int64, index of the target in its image; -1 in empty slots.
+        positive: (B, P) bool, the slots that learn their target.
+        num_groups: how often each target was taken.
+        group_size: slots of a group, P / num_groups.
+        known: the matches of the positive slots.
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    valid: Tensor
+    gt_index: Tensor
+    positive: Tensor
+    num_groups: int
+    group_size: int
+    known: KnownMatches
+
+
+class DenoisingQueries(nn.Module):
+    """A query group that exists in training only: from targets with noise it learns to predict them without.
+
+    Defaults are DINO's (section 3.3). DN-DETR (section 4) is ``num_groups=5, budget=None, contrastive=False,
+    label_noise=0.2, box_noise=0.4, indicator=True, train_background=False, local_divisor=True``; RT-DETR
+    is ``padding_box=0.0, eps=1e-5``, and DEIM adds ``absolute=True``.
+
+    The queries of a group see each other and the primary group, which must not see them, as they know its targets.
+    Groups do not see each other. A batch without targets gets no queries; the label table stays part of the graph.
+
+    Args:
+        num_classes: K.
+        embed_dim: width C.
+        num_groups: how often each target is taken; None where ``budget`` says so.
+        budget: how many positive queries an image may have: the groups are this divided by the largest number of
+            targets in an image of the batch, and at least one. None where ``num_groups`` is given.
+        small_budget_is_groups: read a budget below 50 as half the number of groups, as DINO's code does.
+        contrastive: move the corners of each box by up to half its size times ``box_noise``, and make a negative of
+            each target, moved by one to two times as much. Otherwise centre and size are moved, by up to half and
+            all of the size times ``box_noise``.
+        label_noise: probability that a label is replaced; half of what DINO and RT-DETR call their ratio.
+        box_noise: scale of the box noise; 1.0 in DINO's launch scripts and RT-DETR, 0.4 in DN-DETR and Mr. DETR.
+        absolute: turn boxes that are inside out back.
+        indicator: whether the last channel of the content says that the query is a denoising one.
+        padding_box: all four numbers of the box of an empty slot, whose content is zero.
+        train_background: whether negatives and empty slots learn that nothing is there; else they learn nothing.
+        local_divisor: whether losses are divided by the number of noised targets in this process, and not by groups
+            times the mean number of targets over processes.
+        unknown_row: whether the label table has a row besides those of the classes.
+        eps: of the inverse sigmoid that boxes pass on their way to references.
+    """
+
+    name = "dn"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dim: int = 256,
+        num_groups: int | None = None,
+        budget: int | None = 100,
+        small_budget_is_groups: bool = False,
+        contrastive: bool = True,
+        label_noise: float = 0.25,
+        box_noise: float = 1.0,
+        absolute: bool = False,
+        indicator: bool = False,
+        padding_box: float = 0.5,
+        train_background: bool = True,
+        local_divisor: bool = False,
+        unknown_row: bool = True,
+        eps: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if (num_groups is None) == (budget is None):
+            raise ValueError(
+                f"DenoisingQueries: give num_groups or budget, got {num_groups} and {budget}; None is none"
+            )
+        if (num_groups or budget or 0) < 1:
+            raise ValueError(f"DenoisingQueries: num_groups and budget are at least 1, got {num_groups} and {budget}")
+        if not 0.0 <= label_noise <= 1.0:
+            raise ValueError(f"DenoisingQueries: label_noise is a probability, got {label_noise}")
+        if box_noise < 0:
+            raise ValueError(f"DenoisingQueries: box_noise must not be negative, got {box_noise}")
+        self.num_classes = num_classes
+        self.num_groups = num_groups
+        self.budget = budget
+        self.small_budget_is_groups = small_budget_is_groups
+        self.contrastive = contrastive
+        self.label_noise = label_noise
+        self.box_noise = box_noise
+        self.absolute = absolute
+        self.indicator = indicator
+        self.padding_box = padding_box
+        self.train_background = train_background
+        self.local_divisor = local_divisor
+        self.eps = eps
+        self.label_embed = nn.Embedding(num_classes + unknown_row, embed_dim - indicator)
+
+    def groups_for(self, most: int) -> int:
+        """Number of groups where the image with most targets has ``most``."""
+        if self.num_groups is not None:
+            return self.num_groups
+        assert self.budget is not None
+        if self.small_budget_is_groups and self.budget < 50:
+            return 2 * self.budget
+        return max(1, self.budget // max(1, most))
+
+    def unknown_content(self) -> Tensor:
+        """(C,) the content of a matching query whose class is unknown (DN-DETR); needs ``unknown_row``."""
+        content = self.label_embed.weight[self.num_classes]
+        return torch.cat([content, content.new_zeros(1)]) if self.indicator else content
+
+    def draw(self, num_images: int, num_slots: int) -> NoiseDraws:
+        """Draw the random numbers of a batch from the global generator of the parameters' device."""
+        device = self.label_embed.weight.device
+        return NoiseDraws(
+            flip=torch.rand(num_images, num_slots, device=device),
+            label=torch.randint(self.num_classes, (num_images, num_slots), device=device),
+            shift=2 * torch.rand(num_images, num_slots, 4, device=device) - 1,
+        )
+
+    @torch.no_grad()
+    def noise(self, targets: Sequence[Targets], draws: NoiseDraws | None = None) -> NoisedTargets:
+        """Take each target once or twice a group, and add noise.
+
+        Args:
+            targets: one an image. Without any, there are no slots.
+            draws: the random numbers; None draws them.
+        """
+        counts = [len(t.labels) for t in targets]
+        device = self.label_embed.weight.device
+        most = max(counts, default=0)
+        groups = self.groups_for(most)
+        group_size = most * (2 if self.contrastive else 1)
+        slots = torch.arange(groups * group_size, device=device)
+        column = slots % max(1, most)
+        valid = column < torch.tensor(counts, device=device)[:, None]
+        negative = (slots // max(1, most) % 2 == 1) if self.contrastive else torch.zeros_like(valid[0])
+        draws = self.draw(len(counts), len(slots)) if draws is None else draws
+
+        labels = pad_sequence([t.labels for t in targets], batch_first=True, padding_value=self.num_classes)[:, column]
+        boxes = pad_sequence([t.boxes.float() for t in targets], batch_first=True)[:, column]
+        labels = torch.where(valid & (draws.flip < self.label_noise), draws.label, labels)
+        boxes = self._move_corners(boxes, draws.shift, negative) if self.contrastive else self._move(boxes, draws.shift)
+        positive = valid & ~negative
+        return NoisedTargets(
+            labels=labels,
+            boxes=boxes.masked_fill(~valid[..., None], self.padding_box),
+            valid=valid,
+            gt_index=column.expand_as(valid).masked_fill(~valid, -1),
+            positive=positive,
+            num_groups=groups,
+            group_size=group_size,
+            known=self._matches(counts, groups, group_size, None if self.train_background else positive),
+        )
+
+    def _move(self, boxes: Tensor, shift: Tensor) -> Tensor:
+        sizes = boxes[..., 2:]
+        return (boxes + shift * torch.cat([0.5 * sizes, sizes], dim=-1) * self.box_noise).clamp(0.0, 1.0)
+
+    def _move_corners(self, boxes: Tensor, shift: Tensor, negative: Tensor) -> Tensor:
+        # A negative moves as far again, in the same direction.
+        shift = shift + negative[:, None] * torch.ones_like(shift).copysign(shift)
+        half = 0.5 * boxes[..., 2:].repeat(1, 1, 2)
+        moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + shift * half * self.box_noise).clamp(0.0, 1.0))
+        return moved.abs() if self.absolute else moved
+
+    def _matches(self, counts: Sequence[int], groups: int, group_size: int, trained: Tensor | None) -> KnownMatches:
+        device = self.label_embed.weight.device
+        starts = torch.arange(groups)[:, None] * group_size
+        rows, columns, offset = [], [], 0
+        for image, count in enumerate(counts):
+            own = torch.arange(count)
+            rows.append((image * groups * group_size + starts + own).flatten())
+            columns.append((offset + own).repeat(groups))
+            offset += count
+        row, target = torch.stack([torch.cat(rows), torch.cat(columns)]).to(device, non_blocking=True).unbind(0)
+        divisor: Tensor | float = float(max(1, groups * offset))
+        if not self.local_divisor:
+            # Every process takes part in every step, also one without targets.
+            divisor = groups * mean_over_ranks(offset, self.label_embed.weight).clamp(min=1.0)
+        return KnownMatches(row=row, target=target, divisor=divisor, trained=trained)
+
+    def forward(self, noised: NoisedTargets) -> QueryGroup:
+        """Make the queries; the decoder gives them positions."""
+        content = self.label_embed(noised.labels.clamp(max=self.label_embed.num_embeddings - 1))
+        if self.indicator:
+            content = torch.cat([content, torch.ones_like(content[..., :1])], dim=-1)
+        group_of = torch.arange(noised.num_groups, device=content.device).repeat_interleave(noised.group_size)
+        return QueryGroup(
+            name=self.name,
+            content=content.masked_fill(~noised.valid[..., None], 0.0),
+            reference=inverse_sigmoid(noised.boxes, self.eps).sigmoid(),
+            position=None,
+            sees=(PRIMARY,),
+            mask=group_of[:, None] != group_of,
+            known=noised.known,
+        )
