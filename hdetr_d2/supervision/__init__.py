@@ -1,17 +1,22 @@
 """Schemes of supervision: which queries are matched one-to-one, which one-to-many, where and when."""
 
 from .base import PRIMARY, GroupSpec, Rule, Supervision
+from .description import ENCODER, Description
+from .hybrid import HybridSupervision
 from .hybrid_branch import HybridBranch
 from .hybrid_epoch import HybridEpoch
 from .hybrid_layer import HybridLayer
 from .one_to_one import OneToOne
 
 __all__ = [
+    "ENCODER",
     "PRIMARY",
+    "Description",
     "GroupSpec",
     "HybridBranch",
     "HybridEpoch",
     "HybridLayer",
+    "HybridSupervision",
     "OneToOne",
     "Rule",
     "Supervision",

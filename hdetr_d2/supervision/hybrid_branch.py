@@ -1,34 +1,43 @@
 """The hybrid branch scheme."""
 
-from hdetr_d2.matching import MatchingCost, OneToManyMatcher
+from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import PRIMARY, GroupSpec, Rule, Supervision
+from .base import PRIMARY, GroupSpec, Rule
+from .hybrid import HybridSupervision
 
 
 @SUPERVISION_REGISTRY.register()
-class HybridBranch(Supervision):
+class HybridBranch(HybridSupervision):
     """A second group of queries learns one-to-many beside the one-to-one group (H-DETR, section 3.1).
 
     The extra group shares every layer and head, does not see the first one and is gone at inference.
 
     Args:
         num_queries: size of the extra group; 1500 in the paper's COCO models, 900 for LVIS.
-        k: queries a target gets there; 6 (COCO), 5 (LVIS). Its losses are divided by k times the number of targets.
+        k: queries a target gets there; 6 (COCO), 5 (LVIS).
         weight: of its losses; the paper's lambda.
+        normaliser: its losses are divided by this times the number of targets; None is k, as in the authors' code.
+        encoder: how the encoder's proposals are matched, ``"one2one"`` as in the authors' code, or ``"one2many"``.
         cost: the matching cost; None is Deformable DETR's.
     """
 
     group = "one2many"
 
     def __init__(
-        self, *, num_queries: int = 1500, k: int = 6, weight: float = 1.0, cost: MatchingCost | None = None
+        self,
+        *,
+        num_queries: int = 1500,
+        k: int = 6,
+        weight: float = 1.0,
+        normaliser: float | None = None,
+        encoder: str = "one2one",
+        cost: MatchingCost | None = None,
     ) -> None:
-        super().__init__(cost=cost)
+        super().__init__(k=k, weight=weight, normaliser=normaliser, encoder=encoder, cost=cost)
         if num_queries < 1:
             raise ValueError(f"HybridBranch: num_queries must be at least 1, got {num_queries}; OneToOne has no branch")
         self.num_queries = num_queries
-        self.one_to_many = Rule(matcher=OneToManyMatcher(k=k, cost=cost), weight=weight, normaliser=k)
 
     def extra_groups(self) -> tuple[GroupSpec, ...]:
         """The one-to-many group."""

@@ -1,29 +1,38 @@
 """The hybrid layer scheme."""
 
-from hdetr_d2.matching import MatchingCost, OneToManyMatcher
+from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import Rule, Supervision
+from .base import Rule
+from .hybrid import HybridSupervision
 
 
 @SUPERVISION_REGISTRY.register()
-class HybridLayer(Supervision):
+class HybridLayer(HybridSupervision):
     """One-to-many matching in the first decoder layers, one-to-one in the rest (H-DETR, section 3.2).
-
-    The encoder's proposals stay one-to-one; the paper does not say what it does there.
 
     Args:
         k: queries a target gets in a one-to-many layer; 10 in the paper.
         num_one2many_layers: how many layers, from the first, are one-to-many; 4 of 6 in the paper.
+        normaliser: losses of those layers are divided by this times the number of targets; None is k.
+        encoder: how the encoder's proposals are matched, on which the paper is silent: ``"one2one"``, as in the
+            authors' hybrid branch, or ``"one2many"``.
         cost: the matching cost; None is Deformable DETR's.
     """
 
-    def __init__(self, *, k: int = 10, num_one2many_layers: int = 4, cost: MatchingCost | None = None) -> None:
-        super().__init__(cost=cost)
+    def __init__(
+        self,
+        *,
+        k: int = 10,
+        num_one2many_layers: int = 4,
+        normaliser: float | None = None,
+        encoder: str = "one2one",
+        cost: MatchingCost | None = None,
+    ) -> None:
+        super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost)
         if num_one2many_layers < 0:
             raise ValueError(f"HybridLayer: num_one2many_layers must not be negative, got {num_one2many_layers}")
         self.num_one2many_layers = num_one2many_layers
-        self.one_to_many = Rule(matcher=OneToManyMatcher(k=k, cost=cost), normaliser=k)
 
     def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
         """One-to-many in the first ``num_one2many_layers`` layers; the last layer must be left one-to-one."""

@@ -1,0 +1,166 @@
+"""What a supervision scheme amounts to, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+from hdetr_d2.matching import CostMatcher
+
+if TYPE_CHECKING:
+    from .base import Rule, Supervision
+
+ENCODER = "encoder"
+"""What stands for a group's name where the encoder's proposals are described."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One rule and what it holds for.
+
+    Args:
+        start, stop: the part of training, of [0, 1].
+        group: name of the group of queries, or ``ENCODER``.
+        queries: how many there are; None for the encoder, whose proposals follow from the image.
+        layers: decoder layers, 0 the first; none for the encoder.
+        rule: as the scheme gave it.
+        positives: queries that a target gets in each layer; None where the matcher decides it by the predictions.
+    """
+
+    start: float
+    stop: float
+    group: str
+    queries: int | None
+    layers: tuple[int, ...]
+    rule: Rule
+    positives: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """A scheme on a model; ``str()`` is a table for people.
+
+    Args:
+        scheme: its name.
+        num_layers: decoder layers.
+        num_targets: objects of an image.
+        shares: every rule, in the order of training, group and layer.
+    """
+
+    scheme: str
+    num_layers: int
+    num_targets: int
+    shares: tuple[Share, ...]
+
+    def positives(self, *, group: str | None = None, layer: int | None = None) -> float | None:
+        """Queries that a target gets, averaged over training.
+
+        Args:
+            group: of this group only, such as ``PRIMARY`` or ``ENCODER``; None is all groups of the decoder.
+            layer: in this decoder layer only; None is the sum over all.
+
+        Returns:
+            None where a matcher decides it by the predictions.
+        """
+        total = 0.0
+        for share in self.shares:
+            if share.group != group and (group is not None or share.group == ENCODER):
+                continue
+            times = sum(layer in (None, each) for each in share.layers) if share.layers else 1
+            if share.positives is None:
+                return None
+            total += (share.stop - share.start) * times * share.positives
+        return total
+
+    @property
+    def budget(self) -> float | None:
+        """Positives of the decoder, as a multiple of those of one-to-one matching; 7 for the paper's three schemes."""
+        positives = self.positives()
+        return None if positives is None else positives / self.num_layers
+
+    def __str__(self) -> str:
+        rows = [
+            (
+                f"{100 * share.start:.0f}-{100 * share.stop:.0f} %",
+                share.group,
+                "all proposals" if share.queries is None else share.queries,
+                _numbers(share.layers),
+                "varies" if share.positives is None else f"{share.positives:g}",
+                "varies" if share.positives is None else f"{share.positives * self.num_targets:g}",
+                f"{share.rule.weight:g}",
+                f"{share.rule.normaliser:g} x targets",
+            )
+            for share in self.shares
+        ]
+        headers = ("training", "group", "queries", "layers", "positives a target", "an image", "weight", "divided by")
+        budget = "varies with the predictions" if self.budget is None else f"{self.budget:g} times one-to-one matching"
+        title = f"{self.scheme}, {self.num_layers} decoder layers, {self.num_targets} targets an image: "
+        return f"{title}positives {budget}\n\n" + tabulate(rows, headers=headers, tablefmt="github")
+
+
+def describe(
+    scheme: Supervision, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int
+) -> Description:
+    """Ask a scheme for all of its rules.
+
+    Args:
+        scheme: the scheme.
+        groups: name and number of queries of each group.
+        num_layers: decoder layers.
+        num_targets: objects of an image.
+    """
+    shares = []
+    for start, stop in pairwise(sorted({0.0, *scheme.changes_at, 1.0})):
+        for group, queries in groups:
+            rules = [scheme.rule(group, layer, num_layers, start) for layer in range(num_layers)]
+            for layers in _runs(rules):
+                rule = rules[layers[0]]
+                shares.append(
+                    Share(
+                        start=start,
+                        stop=stop,
+                        group=group,
+                        queries=queries,
+                        layers=layers,
+                        rule=rule,
+                        positives=_positives(rule, queries, num_targets),
+                    )
+                )
+        rule = scheme.encoder_rule(start)
+        positives = _positives(rule, None, num_targets)
+        shares.append(
+            Share(start=start, stop=stop, group=ENCODER, queries=None, layers=(), rule=rule, positives=positives)
+        )
+    return Description(
+        scheme=type(scheme).__name__, num_layers=num_layers, num_targets=num_targets, shares=tuple(shares)
+    )
+
+
+def _positives(rule: Rule, queries: int | None, num_targets: int) -> float | None:
+    """Copies of a target, fewer where the queries are too few for all targets."""
+    copies = rule.matcher.copies if isinstance(rule.matcher, CostMatcher) else None
+    if copies is None or queries is None:
+        return copies
+    return min(float(copies), queries / num_targets)
+
+
+def _runs(rules: Sequence[Rule]) -> list[tuple[int, ...]]:
+    """Neighbouring layers with the same rule."""
+    runs: list[tuple[int, ...]] = []
+    for layer, rule in enumerate(rules):
+        if layer and rules[layer - 1] == rule:
+            runs[-1] += (layer,)
+        else:
+            runs.append((layer,))
+    return runs
+
+
+def _numbers(layers: tuple[int, ...]) -> str:
+    """As people count."""
+    if not layers:
+        return "-"
+    return str(layers[0] + 1) if len(layers) == 1 else f"{layers[0] + 1}-{layers[-1] + 1}"

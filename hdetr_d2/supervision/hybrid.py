@@ -1,0 +1,44 @@
+"""What the hybrid matching schemes have in common."""
+
+from hdetr_d2.matching import MatchingCost, OneToManyMatcher
+
+from .base import Rule, Supervision
+
+_ENCODER = ("one2one", "one2many")
+
+
+class HybridSupervision(Supervision):
+    """A scheme with a one-to-many rule besides the one-to-one rule.
+
+    Args:
+        k: queries a target gets where matching is one-to-many.
+        weight: of the one-to-many losses.
+        normaliser: one-to-many losses are divided by this times the number of targets; None is k, the number of targets
+            that the authors' code counts after repeating them.
+        encoder: how the encoder's proposals are matched: ``"one2one"`` throughout, or ``"one2many"`` by the rule of the
+            one-to-many part wherever the scheme has one.
+        cost: the matching cost; None is Deformable DETR's.
+    """
+
+    def __init__(
+        self,
+        *,
+        k: int,
+        weight: float = 1.0,
+        normaliser: float | None = None,
+        encoder: str = "one2one",
+        cost: MatchingCost | None = None,
+    ) -> None:
+        super().__init__(cost=cost)
+        if encoder not in _ENCODER:
+            raise ValueError(f"{type(self).__name__}: encoder must be one of {', '.join(_ENCODER)}, got {encoder!r}")
+        if normaliser is not None and normaliser <= 0:
+            raise ValueError(f"{type(self).__name__}: normaliser must be positive, got {normaliser}")
+        self.encoder = encoder
+        self.one_to_many = Rule(
+            matcher=OneToManyMatcher(k=k, cost=cost), weight=weight, normaliser=k if normaliser is None else normaliser
+        )
+
+    def encoder_rule(self, progress: float) -> Rule:
+        """As the constructor was told."""
+        return self.one_to_many if self.encoder == "one2many" else super().encoder_rule(progress)

@@ -1,0 +1,130 @@
+"""What schemes say of themselves, and what is refused before a model is trained."""
+
+import pytest
+
+from hdetr_d2.matching import OneToManyMatcher
+from hdetr_d2.supervision import (
+    ENCODER,
+    PRIMARY,
+    GroupSpec,
+    HybridBranch,
+    HybridEpoch,
+    HybridLayer,
+    OneToOne,
+    Rule,
+    Supervision,
+)
+
+PAPER = [(HybridBranch(), 300), (HybridEpoch(), 1800), (HybridLayer(), 1800)]
+
+
+class TwoGroups(Supervision):
+    """The primary group matched one-to-one, and another one of which a test decides what it is."""
+
+    def __init__(self, spec: GroupSpec, k: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.other = Rule(matcher=OneToManyMatcher(k=k))
+
+    def extra_groups(self) -> tuple[GroupSpec, ...]:
+        return (self.spec,)
+
+    def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
+        return self.one_to_one if group == PRIMARY else self.other
+
+
+@pytest.mark.parametrize(("scheme", "num_queries"), PAPER, ids=lambda value: type(value).__name__)
+def test_the_paper_s_schemes_give_six_extra_times_the_positives(scheme: Supervision, num_queries: int) -> None:
+    # H-DETR, section 4.3: (1 + 6) x 12 x 6 = 10 x 8 x 6 + 4 x 6 = (10 x 4 + 2) x 12 of 12 epochs and 6 layers
+    description = scheme.describe(num_queries=num_queries, num_layers=6)
+    positives = description.positives()
+    assert positives is not None
+    assert 12 * positives == pytest.approx(504)
+    assert description.budget == pytest.approx(7)
+
+
+@pytest.mark.parametrize(("scheme", "num_queries"), [(OneToOne(), 300), *PAPER], ids=lambda v: type(v).__name__)
+def test_the_encoder_is_matched_one_to_one_unless_asked(scheme: Supervision, num_queries: int) -> None:
+    assert scheme.describe(num_queries=num_queries, num_layers=6).positives(group=ENCODER) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "expected"),
+    [
+        (HybridBranch(encoder="one2many"), 6.0),
+        (HybridEpoch(encoder="one2many"), 7.0),
+        (HybridLayer(encoder="one2many"), 10.0),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_encoder_is_matched_one_to_many_where_asked(scheme: Supervision, expected: float) -> None:
+    description = scheme.describe(num_queries=1800, num_layers=6)
+    assert description.positives(group=ENCODER) == pytest.approx(expected)
+    assert description.budget == pytest.approx(7)  # of the decoder alone
+
+
+def test_positives_by_layer_and_group_are_averaged_over_training() -> None:
+    epoch = HybridEpoch(k=4, rho=0.25).describe(num_queries=100, num_layers=3)
+    assert epoch.positives(layer=2) == pytest.approx(0.25 * 4 + 0.75)
+    layer = HybridLayer(k=4, num_one2many_layers=1).describe(num_queries=100, num_layers=3)
+    assert [layer.positives(layer=i) for i in range(3)] == [4, 1, 1]
+    branch = HybridBranch(k=4).describe(num_queries=100, num_layers=3)
+    assert branch.positives(group="one2many", layer=0) == 4
+    assert branch.positives(group=PRIMARY) == 3
+
+
+def test_a_target_gets_no_more_queries_than_there_are() -> None:
+    description = HybridBranch(num_queries=90, k=6).describe(num_queries=20, num_layers=1, num_targets=30)
+    assert description.positives(group="one2many") == 3  # 90 queries for 30 targets
+    assert description.positives(group=PRIMARY) == pytest.approx(20 / 30)
+
+
+def test_the_table_names_weights_and_divisors() -> None:
+    text = str(HybridBranch(k=5, weight=0.5, normaliser=2.0).describe(num_queries=300, num_layers=6, num_targets=10))
+    assert text.startswith("HybridBranch, 6 decoder layers, 10 targets an image: positives 6 times")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:]]
+    assert ["0-100 %", "one2many", "1500", "1-6", "5", "50", "0.5", "2 x targets"] in lines
+    assert ["0-100 %", "one2one", "300", "1-6", "1", "10", "1", "1 x targets"] in lines
+
+
+@pytest.mark.parametrize("scheme", [HybridBranch, HybridEpoch, HybridLayer])
+def test_the_divisor_is_the_copies_unless_given(scheme) -> None:
+    assert scheme(k=5).one_to_many.normaliser == 5
+    assert scheme(k=5, normaliser=1.0).one_to_many.normaliser == 1.0
+    with pytest.raises(ValueError, match="normaliser must be positive, got 0"):
+        scheme(normaliser=0)
+    with pytest.raises(ValueError, match="encoder must be one of one2one, one2many, got 'both'"):
+        scheme(encoder="both")
+
+
+def test_both_kinds_of_matching_on_the_same_queries_and_route_are_refused_with_the_reason() -> None:
+    scheme = TwoGroups(GroupSpec(name="again", num_queries=300, queries="same"), k=6)
+    with pytest.raises(ValueError, match="'again' is the queries of 'one2one'.*costs 6 AP.*HybridBranch"):
+        scheme.check(num_layers=6)
+
+
+def test_the_same_queries_again_without_another_lesson_are_refused_too() -> None:
+    with pytest.raises(ValueError, match="only repeat its predictions"):
+        TwoGroups(GroupSpec(name="again", num_queries=300, queries="same"), k=1).check(num_layers=6)
+
+
+@pytest.mark.parametrize(
+    "spec", [GroupSpec(name="x", num_queries=9), GroupSpec(name="x", num_queries=9, queries="same", route="ffn")]
+)
+def test_other_queries_or_another_route_may_learn_one_to_many(spec: GroupSpec) -> None:
+    TwoGroups(spec, k=6).check(num_layers=6)
+
+
+def test_two_groups_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="different names"):
+        TwoGroups(GroupSpec(name=PRIMARY, num_queries=9), k=6).check(num_layers=6)
+
+
+def test_what_a_rule_refuses_is_refused_before_training() -> None:
+    with pytest.raises(ValueError, match="num_one2many_layers=4 leaves none of the 4"):
+        HybridLayer(num_one2many_layers=4).check(num_layers=4)
+
+
+@pytest.mark.parametrize(("scheme", "num_queries"), [(OneToOne(), 300), *PAPER], ids=lambda v: type(v).__name__)
+def test_the_paper_s_schemes_pass_the_check(scheme: Supervision, num_queries: int) -> None:
+    scheme.check(num_layers=6)
