@@ -166,7 +166,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("file", type=Path, help="the YAML file that lists the rows")
     parser.add_argument("overrides", nargs="*", help="key=value for the config of every run")
     parser.add_argument("--output", type=Path, help="folder of all runs (default: output/<name of the file>)")
-    parser.add_argument("--seeds", type=int, nargs="+", help="instead of those of the file")
+    parser.add_argument("--seeds", help="such as 1,2,3, instead of those of the file")
     parser.add_argument("--only-table", action="store_true", help="train nothing, show what is finished")
     return parser.parse_intermixed_args()
 
@@ -175,7 +175,8 @@ def main() -> int:
     """Train what is missing and print the table; the exit status."""
     args = parse_arguments()
     try:
-        comparison = read_comparison(args.file, overrides=args.overrides, seeds=args.seeds)
+        seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else None
+        comparison = read_comparison(args.file, overrides=args.overrides, seeds=seeds)
         runs = plan(comparison, args.output or Path("output") / args.file.stem)
         finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
         for run in runs if not args.only_table else ():

@@ -65,7 +65,7 @@ def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program, ca
 
 
 def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program) -> None:
-    program("extra=1", "--seeds", "1")
+    program("--seeds", "1", "extra=1")
     arguments = json.loads(Path("output/two/with_bonus_5/seed1/compare.json").read_text())["arguments"]
     assert arguments[:3] == ["--config-file", "a.py", "--resume"]
     assert arguments[3:6] == ["schedule.epochs=4", "bonus=5", "extra=1"]
