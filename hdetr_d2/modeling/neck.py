@@ -9,11 +9,13 @@ class ChannelMapper(nn.Module):
     """1x1 convolutions to one width, and strided 3x3 ones for further levels (Deformable DETR, appendix A.2).
 
     Args:
-        in_channels: channels of each backbone feature, finest first.
+        in_channels: channels of each feature, finest first.
         in_features: names of those features.
         out_channels: the common width.
         num_levels: levels wanted; those beyond ``in_features`` are convolved with stride 2, the first from the last
-            backbone feature as it is, each next one from the level before it.
+            feature as it is, each next one from the level before it.
+        norm: after each convolution: ``"GN"`` in the deformable models; ``"BN"``, with convolutions without bias, in
+            RT-DETR; None, with PyTorch's own initialisation, in DETR.
         num_groups: of the group normalisation.
     """
 
@@ -24,6 +26,7 @@ class ChannelMapper(nn.Module):
         in_features: Sequence[str],
         out_channels: int = 256,
         num_levels: int = 4,
+        norm: str | None = "GN",
         num_groups: int = 32,
     ) -> None:
         super().__init__()
@@ -32,18 +35,29 @@ class ChannelMapper(nn.Module):
                 f"ChannelMapper: in_channels {list(in_channels)}, in_features {list(in_features)} and "
                 f"num_levels {num_levels} do not fit: one channel count a feature, at least as many levels as features"
             )
+        if norm not in ("GN", "BN", None):
+            raise ValueError(f'ChannelMapper: norm must be "GN", "BN" or None, got {norm!r}')
         self.in_features = tuple(in_features)
         self.num_levels = num_levels
-        convolutions = [nn.Conv2d(channels, out_channels, 1) for channels in in_channels]
-        for level in range(len(in_features), num_levels):
-            channels = in_channels[-1] if level == len(in_features) else out_channels
-            convolutions.append(nn.Conv2d(channels, out_channels, 3, stride=2, padding=1))
-        self.levels = nn.ModuleList(
-            nn.Sequential(convolution, nn.GroupNorm(num_groups, out_channels)) for convolution in convolutions
-        )
-        for convolution in convolutions:
+        self.levels = nn.ModuleList()
+        for level in range(num_levels):
+            if level < len(in_features):
+                convolution = nn.Conv2d(in_channels[level], out_channels, 1, bias=norm != "BN")
+            else:
+                channels = in_channels[-1] if level == len(in_features) else out_channels
+                convolution = nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=norm != "BN")
+            if norm is None:
+                self.levels.append(nn.Sequential(convolution))
+                continue
+            self.levels.append(
+                nn.Sequential(
+                    convolution,
+                    nn.BatchNorm2d(out_channels) if norm == "BN" else nn.GroupNorm(num_groups, out_channels),
+                )
+            )
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.constant_(convolution.bias, 0.0)  # type: ignore[arg-type]
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
 
     def forward(
         self,
@@ -67,4 +81,31 @@ class ChannelMapper(nn.Module):
         for level in self.levels[len(inputs) :]:
             maps.append(level(source))
             source = maps[-1]
+        return maps
+
+
+class NeckChain(nn.Module):
+    """Necks one after another, such as an encoder of maps and the projection to the decoder's width (RT-DETR).
+
+    Args:
+        necks: the maps of each are features of the next, named ``"map0"``, ``"map1"`` and so on, finest first.
+    """
+
+    def __init__(self, *, necks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not necks:
+            raise ValueError("NeckChain: there must be at least one neck")
+        self.necks = nn.ModuleList(necks)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        padded_size: tuple[int, int],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Tensor]:
+        """As of the necks."""
+        maps: list[Tensor] = []
+        for neck in self.necks:
+            maps = neck(features, padded_size, image_sizes)
+            features = {f"map{index}": feature for index, feature in enumerate(maps)}
         return maps

@@ -33,3 +33,26 @@ def nearest(axis: Tensor, size: int) -> Tensor:
 def is_padded(padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> bool:
     """Whether an image of the batch is smaller than the batch."""
     return any(tuple(size) != tuple(padded_size) for size in image_sizes)
+
+
+def padded_cells(
+    padded_size: tuple[int, int],
+    image_sizes: Sequence[tuple[int, int]],
+    map_size: tuple[int, int],
+    device: torch.device,
+) -> Tensor | None:
+    """Which cells of a map are padding.
+
+    Args:
+        padded_size, image_sizes, device: as of ``valid_pixels``.
+        map_size: (H_l, W_l) of the map.
+
+    Returns:
+        (B, H_l * W_l) bool, row-major; None where no image of the batch is padded.
+    """
+    if not is_padded(padded_size, image_sizes):
+        return None
+    rows, columns = (
+        nearest(axis, size) for axis, size in zip(valid_pixels(padded_size, image_sizes, device), map_size)
+    )
+    return ~(rows[:, :, None] & columns[:, None]).flatten(1)

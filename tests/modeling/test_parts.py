@@ -59,7 +59,18 @@ def test_levels_of_the_neck_are_normalised_by_group() -> None:
         torch.testing.assert_close(grouped.std(1, unbiased=False), torch.ones(32), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize(("norm", "kinds"), [("BN", [nn.Conv2d, nn.BatchNorm2d]), (None, [nn.Conv2d])])
+def test_a_neck_has_the_norm_that_is_named(norm: str | None, kinds: list[type]) -> None:
+    neck = ChannelMapper(in_channels=[6], in_features=["c"], out_channels=8, num_levels=2, norm=norm)
+    for level in neck.levels:
+        assert [type(part) for part in level] == kinds
+        assert (level[0].bias is None) is (norm == "BN")
+    assert [tuple(m.shape) for m in neck({"c": torch.randn(2, 6, 4, 4)})] == [(2, 8, 4, 4), (2, 8, 2, 2)]
+
+
 def test_a_neck_whose_settings_do_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="norm.*'LN'"):
+        ChannelMapper(in_channels=[4], in_features=["a"], norm="LN")
     with pytest.raises(ValueError, match="do not fit"):
         ChannelMapper(in_channels=[4, 6], in_features=["a"])
     with pytest.raises(ValueError, match="do not fit"):

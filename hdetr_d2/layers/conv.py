@@ -1,0 +1,125 @@
+"""Convolutions with BatchNorm, and blocks of them that become one convolution when a model is deployed."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .mlp import make_activation
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, BatchNorm and, if one is named, an activation.
+
+    Args:
+        in_channels, out_channels: widths.
+        kernel_size: odd; the map is padded so that stride 1 keeps its size.
+        stride: of the convolution.
+        activation: name in ``layers.mlp.ACTIVATIONS``; None for none.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        activation: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(out_channels)
+        self.activation = nn.Identity() if activation is None else make_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return self.activation(self.norm(self.conv(x)))
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that computes the same in evaluation, without the activation."""
+        norm = self.norm
+        if isinstance(norm, nn.Identity):
+            bias = self.conv.bias
+            return self.conv.weight, torch.zeros_like(self.conv.weight[:, 0, 0, 0]) if bias is None else bias
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore
+        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale  # type: ignore
+
+    def fuse(self) -> None:
+        """Become one convolution with bias. Only for evaluation: statistics and their parameters are gone."""
+        self.conv = _convolution(*self.folded(), stride=self.conv.stride[0])
+        self.norm = nn.Identity()
+
+
+class RepVGG(nn.Module):
+    """A 3x3 and a 1x1 convolution, each with its BatchNorm, summed (RepVGG, without the identity branch; RT-DETR).
+
+    Args:
+        channels: width of input and output.
+        activation: of the sum.
+    """
+
+    def __init__(self, *, channels: int, activation: str = "silu") -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            ConvNorm(in_channels=channels, out_channels=channels, kernel_size=size) for size in (3, 1)
+        )
+        self.activation = make_activation(activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        output = self.branches[0](x)
+        for branch in self.branches[1:]:
+            output = output + branch(x)
+        return self.activation(output)
+
+    def fuse(self) -> None:
+        """Become one 3x3 convolution. Only for evaluation: statistics and their parameters are gone."""
+        if len(self.branches) == 1:
+            return
+        (weight, bias), (centre, other_bias) = (branch.folded() for branch in self.branches)  # type: ignore
+        self.branches = nn.ModuleList([_convolution(weight + F.pad(centre, (1, 1, 1, 1)), bias + other_bias)])
+
+
+class CSPRep(nn.Module):
+    """Two 1x1 branches of which one goes on through RepVGG blocks; their sum (RT-DETR's fusion block).
+
+    Args:
+        in_channels, out_channels: widths.
+        num_blocks: RepVGG blocks.
+        expansion: width between, in parts of ``out_channels``; where it is not 1, a 1x1 convolution follows.
+        activation: of every part.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 3,
+        expansion: float = 1.0,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        width = int(out_channels * expansion)
+        self.main = ConvNorm(in_channels=in_channels, out_channels=width, activation=activation)
+        self.side = ConvNorm(in_channels=in_channels, out_channels=width, activation=activation)
+        self.blocks = nn.Sequential(*(RepVGG(channels=width, activation=activation) for _ in range(num_blocks)))
+        self.output = (
+            nn.Identity()
+            if width == out_channels
+            else ConvNorm(in_channels=width, out_channels=out_channels, activation=activation)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        return self.output(self.blocks(self.main(x)) + self.side(x))
+
+
+def _convolution(weight: Tensor, bias: Tensor, *, stride: int = 1) -> nn.Conv2d:
+    """A convolution with given weights that keeps the size of a map but for the stride."""
+    outputs, inputs, size, _ = weight.shape
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, device=weight.device, dtype=weight.dtype)
+    convolution.weight = nn.Parameter(weight.clone())
+    convolution.bias = nn.Parameter(bias.clone())
+    return convolution

@@ -1,0 +1,143 @@
+"""RT-DETR's hybrid encoder: attention within the coarsest map, convolutions across maps."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hdetr_d2.layers import sine_embedding
+from hdetr_d2.layers.conv import ConvNorm, CSPRep
+from hdetr_d2.structures import Memory
+
+from .encoder import Encoder
+from .padding import padded_cells
+
+
+class HybridEncoder(nn.Module):
+    """A neck of intra-scale attention on the coarsest map and cross-scale fusion of all maps (RT-DETR, section 4.2).
+
+    Every backbone feature is projected to one width; tokens of the coarsest map attend to one another (AIFI); then
+    maps are fused from coarse to fine and back from fine to coarse by blocks of convolutions (CCFF).
+
+    Args:
+        in_channels: channels of each backbone feature, finest first; strides double from one to the next.
+        in_features: names of those features.
+        encoder: of the coarsest map's tokens; one dense layer with GELU in RT-DETR.
+        out_channels: width of all maps, the ``embed_dim`` of ``encoder``; a multiple of 4.
+        expansion: width inside the fusion blocks in parts of ``out_channels``; 0.5 in the small models.
+        depth_mult: the fusion blocks have round(3 * depth_mult) RepVGG blocks.
+        activation: of the convolutions.
+        temperature: of the positions.
+        authors_positions: add the authors' table of positions as it is. On square maps it is the right one; on others
+            it gives most tokens another cell's position, so released weights, which were trained on square images,
+            are better used without it on others.
+        mask_padding: keep attention off cells that are padding, where there is padding. The authors squash images to
+            squares and have none.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: Sequence[int],
+        in_features: Sequence[str],
+        encoder: Encoder,
+        out_channels: int = 256,
+        expansion: float = 1.0,
+        depth_mult: float = 1.0,
+        activation: str = "silu",
+        temperature: float = 10000.0,
+        authors_positions: bool = False,
+        mask_padding: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(in_channels) != len(in_features):
+            raise ValueError(
+                f"HybridEncoder: in_channels {list(in_channels)} and in_features {list(in_features)} do not fit: "
+                "one channel count a feature"
+            )
+        if out_channels % 4:
+            raise ValueError(f"HybridEncoder: out_channels {out_channels} is not a multiple of 4, as positions need")
+        self.in_features = tuple(in_features)
+        self.temperature = temperature
+        self.authors_positions = authors_positions
+        self.mask_padding = mask_padding
+        self.input_proj = nn.ModuleList(
+            ConvNorm(in_channels=channels, out_channels=out_channels) for channels in in_channels
+        )
+        self.encoder = encoder
+        steps = len(in_channels) - 1
+        self.laterals = nn.ModuleList(
+            ConvNorm(in_channels=out_channels, out_channels=out_channels, activation=activation) for _ in range(steps)
+        )
+        self.downsamples = nn.ModuleList(
+            ConvNorm(
+                in_channels=out_channels, out_channels=out_channels, kernel_size=3, stride=2, activation=activation
+            )
+            for _ in range(steps)
+        )
+        self.top_down, self.bottom_up = (
+            nn.ModuleList(
+                CSPRep(
+                    in_channels=2 * out_channels,
+                    out_channels=out_channels,
+                    num_blocks=round(3 * depth_mult),
+                    expansion=expansion,
+                    activation=activation,
+                )
+                for _ in range(steps)
+            )
+            for _ in range(2)
+        )
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        padded_size: tuple[int, int],
+        image_sizes: Sequence[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Encode a batch.
+
+        Args:
+            features: by name, (B, C_i, H_i, W_i).
+            padded_size: (H, W) in pixels of the batch that the features were computed from.
+            image_sizes: (h, w) of each image in it.
+
+        Returns:
+            One map (B, C, H_i, W_i) a feature, finest first.
+        """
+        maps = [project(features[name]) for project, name in zip(self.input_proj, self.in_features)]
+        maps[-1] = self._attend(maps[-1], padded_size, image_sizes)
+        fused = [maps[-1]]  # coarsest first
+        for lateral, block, finer in zip(self.laterals, self.top_down, maps[-2::-1]):
+            fused[-1] = lateral(fused[-1])
+            upsampled = F.interpolate(fused[-1], size=finer.shape[-2:], mode="nearest")
+            fused.append(block(torch.cat([upsampled, finer], dim=1)))
+        outputs = [fused.pop()]
+        for downsample, block in zip(self.downsamples, self.bottom_up):
+            outputs.append(block(torch.cat([downsample(outputs[-1]), fused.pop()], dim=1)))
+        return outputs
+
+    def _attend(self, coarsest: Tensor, padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Attention among the cells of a map, (B, C, H, W) -> (B, C, H, W)."""
+        height, width = coarsest.shape[-2:]
+        padding = None
+        if self.mask_padding:
+            padding = padded_cells(padded_size, image_sizes, (height, width), coarsest.device)
+        memory = Memory(
+            tokens=coarsest.flatten(2).transpose(1, 2),
+            positions=self._positions(height, width, coarsest),
+            padding=padding,
+            spatial_shapes=torch.tensor([[height, width]]),
+            valid_ratios=torch.ones(1, 1, 2, device=coarsest.device),  # dense layers do not look at places
+        )
+        return self.encoder(memory).transpose(1, 2).unflatten(2, (height, width))
+
+    def _positions(self, height: int, width: int, like: Tensor) -> Tensor:
+        """Sines and cosines of every cell's row, then of its column: (H * W, C), in the dtype of ``like``."""
+        cell = torch.arange(height * width, device=like.device)
+        row_length = height if self.authors_positions else width
+        place = torch.stack([cell // row_length, cell % row_length], dim=-1)
+        waves = sine_embedding(place, num_features=like.shape[1] // 2, temperature=self.temperature, scale=1.0)
+        # (H * W, 2, C / 2) with sines and cosines in turn; here all sines come first
+        return waves.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(1).to(like.dtype)
