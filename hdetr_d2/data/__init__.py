@@ -3,6 +3,8 @@
 from .annotation_file import DatasetInfo, read_annotation_file, read_dataset_info, resolve_path
 from .augmentation import RandomChoice, detr_test_augmentation, detr_train_augmentation
 from .balanced_sampling import ClassBalancedSampling, RepeatFactorSampling, repeat_factors
+from .batch_transforms import BatchTransform, MixUp, MultiScale
+from .context import ContextMapper, SampleContext, StepContext
 from .datasets import get_dataset, load_dataset_dicts, register_dataset, resolve_dataset
 from .errors import DatasetError, UnusableImageError
 from .frequency import ClassFrequencies, class_frequencies, declared_groups, frequency_group
@@ -10,21 +12,43 @@ from .generated import ensure_generated
 from .images import read_rgb_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrDatasetMapper
+from .mosaic import Mosaic
 from .sampling import EpochSampling, SampleStream, ShuffledSampling
+from .strong_augmentation import (
+    DropSmallBoxes,
+    During,
+    OverlapCrop,
+    PhotometricDistortion,
+    ZoomOut,
+    square_test_augmentation,
+    square_train_augmentation,
+)
 
 __all__ = [
+    "BatchTransform",
+    "ContextMapper",
     "ClassBalancedSampling",
     "ClassFrequencies",
     "DatasetError",
     "DatasetInfo",
     "DetrDatasetMapper",
+    "DropSmallBoxes",
+    "During",
     "EpochSampling",
+    "MixUp",
+    "Mosaic",
+    "MultiScale",
+    "OverlapCrop",
+    "PhotometricDistortion",
     "RandomChoice",
+    "SampleContext",
     "RepeatFactorSampling",
     "SampleStream",
     "ShuffledSampling",
+    "StepContext",
     "TrainLoader",
     "UnusableImageError",
+    "ZoomOut",
     "build_test_loader",
     "build_train_loader",
     "class_frequencies",
@@ -42,4 +66,6 @@ __all__ = [
     "repeat_factors",
     "resolve_dataset",
     "resolve_path",
+    "square_test_augmentation",
+    "square_train_augmentation",
 ]

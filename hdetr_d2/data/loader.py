@@ -17,10 +17,11 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from .batch_transforms import BatchTransform
+from .context import ContextMapper, Record, SampleContext, StepContext
 from .errors import DatasetError, UnusableImageError
 from .sampling import EpochSampling, MicroBatchSampler, SampleStream, ShuffledSampling
 
-Record = dict[str, Any]
 Mapper = Callable[[Record], Record]
 
 # So many unusable files in a row mean that the folder is broken and not a file.
@@ -53,10 +54,12 @@ class _TrainSamples(Dataset):
     sample under "skipped_files" for the main process to count.
     """
 
-    def __init__(self, records: Sequence[Record], mapper: Mapper, seed: int) -> None:
+    def __init__(self, records: Sequence[Record], mapper: Mapper, *, seed: int, batch_size: int) -> None:
         self._records = records
         self._mapper = mapper
         self._seed = seed
+        self._batch_size = batch_size
+        self._steps_per_epoch = math.ceil(len(records) / batch_size)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -68,14 +71,21 @@ class _TrainSamples(Dataset):
             record = self._records[(index + shift) % len(self._records)]
             try:
                 with seeded(self._seed, position):
-                    sample = self._mapper(record)
+                    sample = self._map(record, position)
             except UnusableImageError as error:
                 skipped.append(str(error))
                 continue
+            skipped += sample.pop("skipped_files", ())
             if skipped:
                 sample["skipped_files"] = skipped
             return sample
         raise DatasetError(f"{len(skipped)} image files in a row cannot be used, first: {skipped[0]}")
+
+    def _map(self, record: Record, position: int) -> Record:
+        if not isinstance(self._mapper, ContextMapper):
+            return self._mapper(record)
+        epoch = position // self._batch_size / self._steps_per_epoch
+        return self._mapper(record, SampleContext(epoch=epoch, dataset=self._records))
 
 
 class TrainLoader:
@@ -99,10 +109,16 @@ class TrainLoader:
         seed: int,
         num_workers: int,
         start_iter: int,
+        batch_transforms: Sequence[BatchTransform] = (),
     ) -> None:
         sampling.start(records)
         self._stream = SampleStream(sampling, seed=seed)
-        self._samples = _TrainSamples(DatasetFromList(list(records), copy=False), mapper, seed)
+        self._samples = _TrainSamples(
+            DatasetFromList(list(records), copy=False), mapper, seed=seed, batch_size=batch_size
+        )
+        self._transforms = list(batch_transforms)
+        _check_transforms(self._transforms, batch_size)
+        self._seed = seed
         self._batch_size = batch_size
         self._accumulate = accumulate
         self._num_workers = num_workers
@@ -120,7 +136,15 @@ class TrainLoader:
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_step=start_iter,
+            with_previous=self._with_previous,
         )
+
+    def _context(self, step: int) -> StepContext:
+        epoch = step / math.ceil(self.num_images / self._batch_size)
+        return StepContext(seed=self._seed, step=step, epoch=epoch)
+
+    def _with_previous(self, step: int) -> bool:
+        return any(transform.needs_previous(self._context(step)) for transform in self._transforms)
 
     def __iter__(self) -> Iterator[list[Record]]:
         sampler = self._sampler(self.start_iter)
@@ -138,10 +162,14 @@ class TrainLoader:
             generator=torch.Generator().manual_seed(0),
         )
         samples = iter(loader)
-        while True:
-            micro_batch = list(itertools.islice(samples, sampler.share))
-            for sample in micro_batch:
+        for index in itertools.count():
+            context = self._context(self.start_iter + index // self._accumulate)
+            extra = int(self._with_previous(context.step))
+            micro_batch = list(itertools.islice(samples, sampler.share + extra))
+            for sample in micro_batch[extra:]:
                 self._count_skipped(sample.pop("skipped_files", ()))
+            for transform in self._transforms:
+                micro_batch = transform(micro_batch, context)
             yield micro_batch
 
     def _count_skipped(self, messages: Sequence[str]) -> None:
@@ -155,6 +183,15 @@ class TrainLoader:
                     len(self._reported),
                     self.num_skipped,
                 )
+
+
+def _check_transforms(transforms: Sequence[BatchTransform], batch_size: int) -> None:
+    """Refuse what would mix wrongly."""
+    mixing = [type(transform).__name__ for transform in transforms if transform.mixes]
+    if len(mixing) > 1:
+        raise ValueError(f"dataloader.train.batch_transforms: only one of {', '.join(mixing)} can be used")
+    if mixing and batch_size < 2:
+        raise ValueError(f"{mixing[0]} needs two images a step, but train.batch_size={batch_size}")
 
 
 def unchanged(samples: Any) -> Any:
@@ -172,6 +209,7 @@ def build_train_loader(
     num_workers: int = 2,
     start_iter: int = 0,
     sampling: EpochSampling | None = None,
+    batch_transforms: Sequence[BatchTransform] = (),
 ) -> TrainLoader:
     """The loader of training.
 
@@ -181,13 +219,15 @@ def build_train_loader(
 
     Args:
         dataset: dataset dicts (``get_dataset``).
-        mapper: turns a dataset dict into a sample; must be picklable for worker processes.
+        mapper: turns a dataset dict into a sample; must be picklable for worker processes. A `ContextMapper` gets the
+            epoch and the data set too.
         batch_size: images per optimiser step over all processes and accumulation steps.
         accumulate: micro-batches per step.
         seed: of order and augmentation.
         num_workers: loading processes of this process; 0 loads in the process itself.
         start_iter: first optimiser step, for resuming.
         sampling: what an epoch holds; None means every image once in random order.
+        batch_transforms: applied in order to the samples of a micro-batch, for example `MixUp` and `MultiScale`.
 
     Raises:
         DatasetError: the dataset is empty; while iterating: many image files in a row are unusable.
@@ -204,6 +244,7 @@ def build_train_loader(
         seed=seed,
         num_workers=num_workers,
         start_iter=start_iter,
+        batch_transforms=batch_transforms,
     )
 
 

@@ -6,8 +6,9 @@ makes a resumed run and a run on other hardware see the same images in the same 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,8 @@ class MicroBatchSampler:
     Args:
         batch_size: images per optimiser step over all ranks and micro-batches.
         start_step: first step.
+        with_previous: in the steps for which it says so, every slice begins with the sample before it, in addition;
+            before the first of a step comes the step's last.
 
     Attributes:
         share: samples of this process in a micro-batch.
@@ -82,7 +85,15 @@ class MicroBatchSampler:
     """
 
     def __init__(
-        self, stream: SampleStream, *, batch_size: int, accumulate: int, rank: int, world_size: int, start_step: int
+        self,
+        stream: SampleStream,
+        *,
+        batch_size: int,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+        start_step: int,
+        with_previous: Callable[[int], bool] | None = None,
     ) -> None:
         parts = accumulate * world_size
         if batch_size < 1 or accumulate < 1 or batch_size % parts:
@@ -94,10 +105,15 @@ class MicroBatchSampler:
         self._micro_batch = batch_size // accumulate
         self._first, self._last = (r * self._micro_batch // world_size for r in (rank, rank + 1))
         self.share = self._last - self._first
-        self._start = start_step * batch_size
+        self._batch_size = batch_size
+        self._start_step = start_step
+        self._with_previous = with_previous
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        samples = self._stream(self._start)
-        while True:
-            micro_batch = [next(samples) for _ in range(self._micro_batch)]
-            yield micro_batch[self._first : self._last]
+        samples = self._stream(self._start_step * self._batch_size)
+        for step in itertools.count(self._start_step):
+            whole = [next(samples) for _ in range(self._batch_size)]
+            previous = self._with_previous is not None and self._with_previous(step)
+            for offset in range(0, self._batch_size, self._micro_batch):
+                first, last = offset + self._first, offset + self._last
+                yield [whole[first - 1], *whole[first:last]] if previous else whole[first:last]
