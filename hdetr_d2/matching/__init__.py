@@ -1,9 +1,19 @@
 """Which query learns from which target."""
 
-from .base import CostMatcher, Matcher
+from .base import CostMatcher, Matcher, StagedMatcher
 from .cost import MatchingCost
 from .hungarian import HungarianMatcher
 from .one_to_many import OneToManyMatcher
 from .solver import solve_one_to_many
+from .top_k import TopKMatcher
 
-__all__ = ["CostMatcher", "HungarianMatcher", "Matcher", "MatchingCost", "OneToManyMatcher", "solve_one_to_many"]
+__all__ = [
+    "CostMatcher",
+    "HungarianMatcher",
+    "Matcher",
+    "MatchingCost",
+    "OneToManyMatcher",
+    "StagedMatcher",
+    "TopKMatcher",
+    "solve_one_to_many",
+]

@@ -6,10 +6,14 @@ import torch
 from torch import Tensor
 
 from .cost import MatchingCost
+from .solver import Assignment
 
 
 class Matcher(ABC):
     """Decides which queries of one image are supervised by which target."""
+
+    may_repeat = False
+    """Whether a query may be given to several targets: its boxes then learn all of them, its class the last."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -24,6 +28,38 @@ class Matcher(ABC):
         Returns:
             ``query_indices`` (P,) and ``target_indices`` (P,), int64 on the CPU.
         """
+
+
+class StagedMatcher(Matcher):
+    """A matcher that works where the predictions are, on all layers at once, and leaves little to copy to the host."""
+
+    @abstractmethod
+    def propose(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, ...]:
+        """Do what needs no host.
+
+        Args:
+            logits: (L, N, K).
+            boxes: (L, N, 4) cxcywh in [0, 1].
+            labels: (M,) int64 target classes, M > 0.
+            target_boxes: (M, 4) cxcywh in [0, 1].
+
+        Returns:
+            Tensors whose first dimension is L, on the device of the predictions.
+        """
+
+    @abstractmethod
+    def finish(self, *proposed: Tensor) -> Assignment:
+        """Match one layer, from its part of what ``propose`` returned, on the CPU."""
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """As the base class says."""
+        if not len(labels):
+            none = torch.zeros(0, dtype=torch.int64)
+            return none, none
+        proposed = self.propose(logits[None], boxes[None], labels, target_boxes)
+        solution = self.finish(*(x[0].cpu() for x in proposed))
+        return solution.rows, solution.columns
 
 
 class CostMatcher(Matcher):

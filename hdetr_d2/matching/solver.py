@@ -16,7 +16,7 @@ class Assignment:
     """The solution of one problem.
 
     Args:
-        rows: (P,) int64, matched queries, ascending.
+        rows: (P,) int64, matched queries; ascending, but for matchers that give one twice.
         columns: (P,) int64, the target of each.
         unmatchable: how many queries have no finite cost.
     """
