@@ -1,12 +1,15 @@
 """Classification losses over queries, of which some are matched."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hdetr_d2.structures import Targets
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Positives:
         iou: (P,) IoU of prediction and target, detached; None where the loss does not ask for it.
         target: (P,) int64, index of its target among those of the batch; None where queries of one target are no
             rivals, as in denoising.
+        classes: (C',) int64, the class of each column of the logits; None where column c is class c.
+        verified: (R, C') bool, whether it is known of a query's image that there is no more of a class than what is
+            annotated; None where the loss does not ask for it.
     """
 
     layer: Tensor
@@ -27,6 +33,8 @@ class Positives:
     label: Tensor
     iou: Tensor | None = None
     target: Tensor | None = None
+    classes: Tensor | None = None
+    verified: Tensor | None = None
 
 
 class ClassificationLoss(nn.Module, ABC):
@@ -35,10 +43,30 @@ class ClassificationLoss(nn.Module, ABC):
     Attributes:
         needs_iou: whether it wants to know how well the boxes fit.
         normalised: whether its values are divided already, and not to be divided by the number of targets.
+        needs_verified: whether it wants to know which classes annotators looked for.
     """
 
     needs_iou = False
     normalised = False
+    needs_verified = False
+
+    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
+        """The classes that this step learns; asked once a step, before anything is predicted.
+
+        Args:
+            targets: of all images of this process.
+            num_classes: K.
+
+        Returns:
+            (C',) int64 in ascending order, with all classes of ``targets`` among them: decoder layers compute only
+            those, and labels are then positions in them. None for all classes.
+        """
+        del targets, num_classes
+        return None
+
+    def of_proposals(self) -> "ClassificationLoss":
+        """The loss of the encoder's proposals where these learn "object or not" in one channel."""
+        return self
 
     @abstractmethod
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
@@ -61,7 +89,9 @@ class _Background(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, weight: float, gamma: float, detach: bool) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, logits: Tensor, weight: float | Tensor, gamma: float | Tensor, detach: bool
+    ) -> Tensor:
         ctx.save_for_backward(logits)
         ctx.weight, ctx.gamma, ctx.detach = weight, gamma, detach
         return (weight * logits.sigmoid() ** gamma * F.softplus(logits)).sum((1, 2))
@@ -74,12 +104,12 @@ class _Background(torch.autograd.Function):
         return grad[:, None, None] * (ctx.weight * p**ctx.gamma * slope), None, None, None
 
 
-def background_loss(logits: Tensor, *, weight: float, gamma: float, detach: bool = False) -> Tensor:
+def background_loss(logits: Tensor, *, weight: float | Tensor, gamma: float | Tensor, detach: bool = False) -> Tensor:
     """Cross entropy of "absent" at every entry, times ``weight * p ** gamma``, summed over each layer.
 
     Args:
         logits: (L, R, K).
-        weight, gamma: of the factor that makes easy background count little.
+        weight, gamma: of the factor that makes easy background count little; numbers, or (K,) without gradient.
         detach: whether that factor is a constant for backward (varifocal loss) or not (focal loss).
 
     Returns:
