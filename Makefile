@@ -40,9 +40,11 @@ $(RUN):
 	$(PYTHON) -m venv $(VENV)
 
 # PyTorch comes first and build isolation is off because the extension is compiled against the installed PyTorch, and
-# because Detectron2's own set-up imports it.
+# because Detectron2's own set-up imports it. lvis, which the tests compare with, comes without its dependencies: they
+# are here already, or would put a second OpenCV over the first.
 $(STAMP): $(SETUP_INPUTS) | $(RUN)
 	$(PIP) install -c constraints.txt setuptools wheel ninja torch torchvision
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(PIP) install -c constraints.txt --no-deps lvis
 	$(RUN) tools/install_detectron2.py
 	touch $@

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Evaluate detections in COCO's result format against an annotation file.
 
-python tools/evaluate.py --gt val.json --results output/coco_instances_results.json --style coco
+python tools/evaluate.py --gt val.json --results output/inference/coco_instances_results.json
+python tools/evaluate.py --gt lvis_v1_val.json --results output/inference/lvis_instances_results.json --style lvis
 """
 
 import argparse
@@ -9,21 +10,64 @@ import json
 import logging
 import math
 import sys
+from collections.abc import Mapping
 
-from hdetr_d2.evaluation import BACKENDS, GroundTruthError, ResultsError, evaluate_coco
-from hdetr_d2.evaluation.coco import log_metrics
+from hdetr_d2.data import read_dataset_info
+from hdetr_d2.evaluation import BACKENDS, evaluate_coco, evaluate_lvis
+from hdetr_d2.evaluation.metrics import Metrics, log_metrics
 
 
 def parse_args() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gt", required=True, help="annotation file in COCO format")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--gt", required=True, help="annotation file in COCO or LVIS format")
     parser.add_argument("--results", required=True, help="file with a list of detections in COCO's result format")
-    parser.add_argument("--style", choices=["coco"], default="coco", help="whose metrics")
-    parser.add_argument("--max-dets", type=int, default=100, help="detections per image that count (default: 100)")
-    parser.add_argument("--backend", choices=["auto", *BACKENDS], default="auto", help="which program compares")
+    parser.add_argument("--style", choices=["coco", "lvis"], default="coco", help="whose metrics (default: coco)")
+    parser.add_argument(
+        "--max-dets",
+        type=int,
+        help="detections per image that count: per category in COCO's metrics (100), of all categories in LVIS's (300)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=["auto", *BACKENDS, "lvis"],
+        default="auto",
+        help="which program compares (default: the fastest that is installed); lvis is for --style lvis",
+    )
+    parser.add_argument("--fixed", action="store_true", help="LVIS: also AP-fixed, of the 10,000 best of every class")
+    parser.add_argument(
+        "--frequency-json",
+        help="LVIS: training file whose classes are counted where the annotation file has no frequencies",
+    )
     parser.add_argument("--output", help="also write the metrics to this JSON file, in percent")
     return parser.parse_args()
+
+
+def evaluate(args: argparse.Namespace) -> Mapping[str, Metrics]:
+    """The metrics that the command line asks for.
+
+    Raises:
+        ValueError: options do not go together, or a file is wrong.
+        OSError: a file cannot be read.
+    """
+    if args.style == "coco":
+        if args.fixed or args.frequency_json or args.backend == "lvis":
+            raise ValueError("--fixed, --frequency-json and --backend lvis are for --style lvis")
+        return evaluate_coco(args.gt, args.results, max_dets=args.max_dets or 100, backend=args.backend)
+    frequencies = None
+    if args.frequency_json:
+        info = read_dataset_info(args.frequency_json)
+        frequencies = dict(zip(info.category_ids, info.frequencies))
+    return evaluate_lvis(
+        args.gt,
+        args.results,
+        args.max_dets or 300,
+        fixed=args.fixed,
+        frequencies=frequencies,
+        backend=args.backend,
+    )
 
 
 def main() -> None:
@@ -31,14 +75,14 @@ def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        metrics = evaluate_coco(args.gt, args.results, max_dets=args.max_dets, backend=args.backend)
-    except (GroundTruthError, ResultsError, OSError) as error:
+        metrics = evaluate(args)
+    except (ValueError, ImportError, OSError) as error:
         raise SystemExit(f"evaluate: {error}") from None
-    log_metrics(metrics["bbox"])
+    log_metrics(metrics)
     if args.output:
         written = {
-            kind: {name: None if math.isnan(value) else value for name, value in values.items()}
-            for kind, values in metrics.items()
+            task: {name: None if math.isnan(value) else value for name, value in values.items()}
+            for task, values in metrics.items()
         }
         with open(args.output, "w", encoding="utf-8") as file:
             json.dump(written, file, indent=1)

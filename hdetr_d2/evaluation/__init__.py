@@ -1,20 +1,26 @@
-"""Evaluation of detections against COCO annotations."""
+"""Evaluation of detections against COCO and LVIS annotations."""
 
-from .backends import BACKENDS, BoxEvaluation, available_backends
+from .backends import BACKENDS, BoxEvaluation, available_backends, evaluate_boxes
 from .coco import COCOEvaluator, evaluate_coco
+from .detections import Detections
 from .ground_truth import GroundTruth, GroundTruthError, load_ground_truth
-from .results import ResultsError, load_results, validate_results
+from .lvis import LVISEvaluator, evaluate_lvis
+from .results import ResultsError, load_results, write_results
 
 __all__ = [
     "BACKENDS",
     "BoxEvaluation",
     "COCOEvaluator",
+    "Detections",
     "GroundTruth",
     "GroundTruthError",
+    "LVISEvaluator",
     "ResultsError",
     "available_backends",
+    "evaluate_boxes",
     "evaluate_coco",
+    "evaluate_lvis",
     "load_ground_truth",
     "load_results",
-    "validate_results",
+    "write_results",
 ]

@@ -1,23 +1,29 @@
 """The programs that compare detections with annotations, behind one function.
 
-All of them compute the same numbers. hotcoco and faster-coco-eval are about 180 and 11 times faster than pycocotools,
-which is COCO's own and the oracle of the tests.
+All of them compute the same numbers. hotcoco is 180 times as fast as pycocotools, which is COCO's own, and 100 times as
+fast as lvis, which is LVIS's own; these two are the oracles of the tests.
 """
 
 import contextlib
 import importlib.util
 import io
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .detections import Detections
 from .ground_truth import GroundTruth
-from .results import Result
 
 AREA_LABELS = ("all", "small", "medium", "large")  # the limits are 32 and 96 pixels squared
+
+# What one call of a backend is given at most, in whole categories. It bounds memory: categories do not depend on each
+# other, and the programs keep something for every detection, or for every pair of an image and a category.
+_MAX_DETECTIONS = 1_000_000
+_MAX_PAIRS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -36,101 +42,215 @@ class BoxEvaluation:
     max_dets: tuple[int, ...]
 
 
-def available_backends() -> list[str]:
-    """Names of the backends that are installed, the fastest first."""
-    return [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+def available_backends(*, lvis: bool = False) -> list[str]:
+    """Names of the backends that are installed, the fastest first; with ``lvis`` those for LVIS's metrics."""
+    names = [*BACKENDS, "lvis"] if lvis else list(BACKENDS)
+    return [name for name in names if importlib.util.find_spec(name) is not None]
 
 
 def evaluate_boxes(
-    truth: GroundTruth, results: Sequence[Result], *, max_dets: Sequence[int], backend: str = "auto"
+    truth: GroundTruth, detections: Detections, *, max_dets: Sequence[int], backend: str = "auto", lvis: bool = False
 ) -> BoxEvaluation:
     """Compare boxes with annotations.
 
     Args:
         truth: the annotations.
-        results: valid result dicts (:func:`validate_results`); may be empty.
+        detections: checked against them (:func:`load_results`); may be empty.
         max_dets: limits of detections per image and category, ascending.
-        backend: a key of BACKENDS, or "auto" for the fastest that is installed.
+        backend: a key of BACKENDS, with ``lvis`` also "lvis", or "auto" for the fastest that is installed.
+        lvis: a detection without a match is no error where the truth lists its category as not exhaustive in the
+            image; crowds are objects as others. What LVIS leaves out is to be removed before (see lvis.py).
 
     Raises:
         ValueError: there is no such backend.
         ImportError: the backend is not installed.
     """
+    backends = {**BACKENDS, "lvis": _lvis} if lvis else BACKENDS
     if backend == "auto":
-        backend = available_backends()[0]
-    if backend not in BACKENDS:
-        raise ValueError(f"no evaluation backend '{backend}'; there is auto, {', '.join(BACKENDS)}")
-    # Numbered from 1: pycocotools takes a detection matched to annotation 0 for one that is not matched.
-    annotations = [{"id": number, **each} for number, each in enumerate(truth.annotations, start=1)]
-    dataset = {
-        "images": [{"id": image_id} for image_id in truth.image_ids],
-        "categories": [{"id": category_id, "name": name} for category_id, name in truth.category_names.items()],
-        "annotations": annotations,
-    }
+        backend = available_backends(lvis=lvis)[0]
+    if backend not in backends:
+        raise ValueError(f"no evaluation backend '{backend}'; there is auto, {', '.join(backends)}")
+    precision, recall = [], []
     with contextlib.redirect_stdout(io.StringIO()):  # all of them print their progress
-        evaluation = BACKENDS[backend](dataset, results)
-        evaluation.params.imgIds = sorted(truth.image_ids)
-        evaluation.params.catIds = list(truth.category_names)
-        evaluation.params.maxDets = list(max_dets)
-        evaluation.evaluate()
-        evaluation.accumulate()
+        for part in _category_parts(truth, detections):
+            found = backends[backend](_Problem(*part, max_dets=tuple(max_dets), lvis=lvis))
+            precision.append(np.asarray(found["precision"], dtype=np.float64))
+            recall.append(np.asarray(found["recall"], dtype=np.float64))
     return BoxEvaluation(
-        precision=np.asarray(evaluation.eval["precision"], dtype=np.float64),
-        recall=np.asarray(evaluation.eval["recall"], dtype=np.float64),
-        max_dets=tuple(max_dets),
+        precision=np.concatenate(precision, axis=2), recall=np.concatenate(recall, axis=1), max_dets=tuple(max_dets)
     )
 
 
-def _hotcoco(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
+def _category_parts(truth: GroundTruth, detections: Detections) -> Iterator[tuple[GroundTruth, Detections]]:
+    """Both, cut into groups of categories in the order of their ids."""
+    ids = truth.category_ids
+    if len(detections) <= _MAX_DETECTIONS and len(ids) * len(truth.image_ids) <= _MAX_PAIRS:
+        yield truth, detections
+        return
+    position = np.searchsorted(ids, detections.category_ids)
+    per_category = np.bincount(position, minlength=len(ids))
+    most_categories = max(1, _MAX_PAIRS // max(1, len(truth.image_ids)))
+    start = 0
+    while start < len(ids):
+        within = np.searchsorted(np.cumsum(per_category[start : start + most_categories]), _MAX_DETECTIONS, "right")
+        stop = start + max(1, int(within))
+        chosen = (position >= start) & (position < stop)
+        yield truth.restricted_to_categories(ids[start:stop]), detections.select(chosen)
+        start = stop
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What a backend gets."""
+
+    truth: GroundTruth
+    detections: Detections
+    max_dets: tuple[int, ...]
+    lvis: bool
+
+    def images(self) -> list[dict[str, Any]]:
+        """In the order of their ids, as LVIS has them; COCO's programs look only at the ids."""
+        if not self.lvis:
+            return [{"id": image} for image in sorted(self.truth.image_ids.tolist())]
+        images = {
+            image: {"id": image, "neg_category_ids": [], "not_exhaustive_category_ids": []}
+            for image in sorted(self.truth.image_ids.tolist())
+        }
+        for key, pairs in (
+            ("neg_category_ids", self.truth.negative),
+            ("not_exhaustive_category_ids", self.truth.not_exhaustive),
+        ):
+            for image, category in [] if pairs is None else pairs.tolist():
+                images[image][key].append(category)
+        return list(images.values())
+
+    def categories(self) -> list[dict[str, Any]]:
+        """With a frequency, which LVIS's programs demand and which nothing here reads from them."""
+        return [{"id": id_, "name": name, "frequency": "f"} for id_, name in self.truth.category_names.items()]
+
+    def crowd(self) -> NDArray[np.bool_]:
+        """(M,)."""
+        annotations = self.truth.annotations
+        return np.zeros(len(annotations), dtype=bool) if self.lvis else annotations.crowd
+
+    def areas(self) -> NDArray[np.float64]:
+        """(M,); outside of every range, for programs that do not know ``ignore``: it has the same effect."""
+        annotations = self.truth.annotations
+        return np.where(annotations.ignored, -1.0, annotations.areas) if self.lvis else annotations.areas
+
+    def dataset(self, *, with_ignore: bool = False) -> dict[str, Any]:
+        """The annotation file, rebuilt."""
+        annotations = self.truth.annotations
+        columns = zip(
+            annotations.image_ids.tolist(),
+            annotations.category_ids.tolist(),
+            annotations.boxes.tolist(),
+            (annotations.areas if with_ignore else self.areas()).tolist(),
+            self.crowd().tolist(),
+            (annotations.ignored & with_ignore).tolist(),
+        )
+        # Numbered from 1: pycocotools takes a detection matched to annotation 0 for one that is not matched.
+        return {
+            "images": self.images(),
+            "categories": self.categories(),
+            "annotations": [
+                {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area}
+                | {"iscrowd": int(crowd), "ignore": int(ignore)}
+                for number, (image, category, box, area, crowd, ignore) in enumerate(columns, start=1)
+            ],
+        }
+
+    def detected(self) -> dict[str, Any]:
+        """Detections as what ``loadRes`` of pycocotools makes of them, which cannot do it where there are none."""
+        results = (result for part in self.detections.results() for result in part)
+        annotations = [
+            {"id": number, **result, "area": result["bbox"][2] * result["bbox"][3], "iscrowd": 0}
+            for number, result in enumerate(results, start=1)
+        ]
+        return {"images": self.images(), "categories": self.categories(), "annotations": annotations}
+
+    def run(self, evaluation: Any) -> Any:
+        """The arrays that an object with the interface of pycocotools' COCOeval computes."""
+        evaluation.params.imgIds = sorted(self.truth.image_ids.tolist())
+        evaluation.params.catIds = list(self.truth.category_names)
+        evaluation.params.maxDets = list(self.max_dets)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return evaluation.eval
+
+
+def _hotcoco(problem: _Problem) -> Any:
     from hotcoco import COCO, COCOeval
 
-    table = np.empty((len(results), 7))  # rows are ten times as fast to make and to load as dicts
-    table[:, 0] = [result["image_id"] for result in results]
-    table[:, 1:5] = np.array([result["bbox"] for result in results]).reshape(-1, 4)
-    table[:, 5] = [result["score"] for result in results]
-    table[:, 6] = [result["category_id"] for result in results]
-    truth = COCO(dataset)
-    return COCOeval(truth, truth.load_res(table), "bbox")
+    annotations, detections = problem.truth.annotations, problem.detections
+    truth = COCO.from_arrays(
+        problem.images(),
+        problem.categories(),
+        annotations.image_ids,
+        annotations.category_ids,
+        annotations.boxes,
+        area=problem.areas(),
+        iscrowd=problem.crowd(),
+    )
+    table = np.column_stack([detections.image_ids, detections.boxes, detections.scores, detections.category_ids])
+    return problem.run(COCOeval(truth, truth.load_res(table), "bbox", lvis_style=problem.lvis))
 
 
-def _faster_coco_eval(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
+def _faster_coco_eval(problem: _Problem) -> Any:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    return COCOeval_faster(COCO(dataset), COCO(_as_dataset(dataset, results)), "bbox")
+    truth, found = COCO(problem.dataset()), COCO(problem.detected())
+    return problem.run(COCOeval_faster(truth, found, "bbox", lvis_style=problem.lvis))
 
 
-def _pycocotools(dataset: dict[str, Any], results: Sequence[Result]) -> Any:
+def _pycocotools(problem: _Problem) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    pairs = problem.truth.not_exhaustive if problem.lvis else None
+    not_exhaustive = set() if pairs is None else set(map(tuple, pairs.tolist()))
+
+    class FederatedCOCOeval(COCOeval):
+        """Forgives detections without a match where not all objects of their category are annotated."""
+
+        def evaluateImg(self, imgId: int, catId: int, aRng: list[float], maxDet: int) -> dict[str, Any] | None:
+            result: dict[str, Any] | None = super().evaluateImg(imgId, catId, aRng, maxDet)
+            if result is not None and (imgId, catId) in not_exhaustive:
+                result["dtIgnore"] = np.logical_or(result["dtIgnore"], result["dtMatches"] == 0)
+            return result
+
     both = []
-    for content in (dataset, _as_dataset(dataset, results)):
+    for content in (problem.dataset(), problem.detected()):
         coco = COCO()
         coco.dataset = content
         coco.createIndex()
         both.append(coco)
-    return COCOeval(*both, "bbox")
+    return problem.run(FederatedCOCOeval(*both, "bbox"))
 
 
-def _as_dataset(dataset: dict[str, Any], results: Sequence[Result]) -> dict[str, Any]:
-    """Detections as what ``loadRes`` of pycocotools makes of them, which cannot do it where there are none."""
-    detections = [
-        {
-            "id": number,
-            "image_id": result["image_id"],
-            "category_id": result["category_id"],
-            "bbox": list(map(float, result["bbox"])),
-            "area": float(result["bbox"][2]) * float(result["bbox"][3]),
-            "iscrowd": 0,
-            "score": float(result["score"]),
-        }
-        for number, result in enumerate(results, start=1)
-    ]
-    return {**dataset, "annotations": detections}
+def _lvis(problem: _Problem) -> Any:
+    if not hasattr(np, "float"):
+        raise ImportError(
+            "the last release of lvis, 0.5.3, does not work with NumPy 1.24 and later; use another backend, all of "
+            "which give the same numbers"
+        )
+    from lvis import LVIS, LVISEval, LVISResults
+
+    both = []
+    for kind, content in ((LVIS, problem.dataset(with_ignore=True)), (LVISResults, problem.detected())):
+        loaded = kind.__new__(kind)  # the constructors read files, and fail where there are no detections
+        loaded.dataset = content
+        loaded.logger = logging.getLogger("lvis")
+        loaded._create_index()
+        both.append(loaded)
+    evaluation = LVISEval(*both, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return {"precision": evaluation.eval["precision"][..., None], "recall": evaluation.eval["recall"][..., None]}
 
 
-# Each makes an object with the interface of pycocotools' COCOeval out of a dataset in COCO format and detections.
-BACKENDS: dict[str, Callable[[dict[str, Any], Sequence[Result]], Any]] = {
+# The fastest first. Each takes a problem and gives the arrays "precision" and "recall" of BoxEvaluation.
+BACKENDS: dict[str, Callable[[_Problem], Any]] = {
     "hotcoco": _hotcoco,
     "faster_coco_eval": _faster_coco_eval,
     "pycocotools": _pycocotools,

@@ -12,7 +12,13 @@ def metrics_table(metrics: Mapping[str, float]) -> str:
     Args:
         metrics: number by name, in percent; NaN is shown as "-".
     """
-    return tabulate([list(map(_number, metrics.values()))], headers=list(metrics), tablefmt="pipe", stralign="right")
+    return tabulate(
+        [list(map(_number, metrics.values()))],
+        headers=list(metrics),
+        tablefmt="pipe",
+        colalign=("right",) * len(metrics),
+        disable_numparse=True,  # it would write 33.70 as 33.7
+    )
 
 
 def per_class_table(values: Mapping[str, float], *, value_name: str = "AP", columns: int = 3) -> str:

@@ -13,9 +13,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from hdetr_d2.evaluation import BACKENDS, available_backends, evaluate_coco
-from hdetr_d2.evaluation.backends import evaluate_boxes
-from hdetr_d2.evaluation.ground_truth import load_ground_truth
+from hdetr_d2.evaluation import (
+    BACKENDS,
+    available_backends,
+    evaluate_boxes,
+    evaluate_coco,
+    load_ground_truth,
+    load_results,
+)
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
@@ -79,8 +84,9 @@ def test_every_backend_gives_the_numbers_that_pycocotools_prints(backend: str, s
 def test_precision_and_recall_are_the_same_to_the_last_bit_with_another_limit(backend: str) -> None:
     truth, results = random_problem(seed=5)
     loaded = load_ground_truth(truth)
-    oracle = evaluate_boxes(loaded, results, max_dets=[1, 5, 8], backend="pycocotools")
-    found = evaluate_boxes(loaded, results, max_dets=[1, 5, 8], backend=backend)
+    detections = load_results(results, loaded)
+    oracle = evaluate_boxes(loaded, detections, max_dets=[1, 5, 8], backend="pycocotools")
+    found = evaluate_boxes(loaded, detections, max_dets=[1, 5, 8], backend=backend)
     np.testing.assert_array_equal(found.precision, oracle.precision)
     np.testing.assert_array_equal(found.recall, oracle.recall)
 

@@ -1,4 +1,4 @@
-"""COCOEvaluator: from a model's output to metrics, in one process and in two."""
+"""COCOEvaluator and LVISEvaluator: from a model's output to metrics, in one process and in two."""
 
 import json
 import logging
@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,12 +17,16 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from hdetr_d2 import compat
-from hdetr_d2.evaluation import COCOEvaluator, ResultsError, evaluate_coco
+from hdetr_d2.evaluation import COCOEvaluator, LVISEvaluator, ResultsError, evaluate_coco, evaluate_lvis
+from hdetr_d2.evaluation.evaluator import BoxEvaluator
 from hdetr_d2.registry import EVALUATOR_REGISTRY
 
 CONTENT = {
-    "images": [{"id": 10, "height": 100, "width": 100}, {"id": 20, "height": 100, "width": 100}],
-    "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
+    "images": [
+        {"id": 10, "height": 100, "width": 100, "neg_category_ids": [], "not_exhaustive_category_ids": []},
+        {"id": 20, "height": 100, "width": 100, "neg_category_ids": [7], "not_exhaustive_category_ids": []},
+    ],
+    "categories": [{"id": 7, "name": "cat", "frequency": "f"}, {"id": 3, "name": "dog", "frequency": "r"}],
     "annotations": [
         {"id": 1, "image_id": 10, "category_id": 7, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0},
         {"id": 2, "image_id": 20, "category_id": 3, "bbox": [5, 5, 20, 60], "area": 1200, "iscrowd": 0},
@@ -58,8 +63,13 @@ PERFECT = {
 NOTHING = instances([], [], [])
 
 
-def evaluate(dataset: str, outputs: dict[int, dict[str, Instances]], **arguments: object) -> dict[str, float]:
-    evaluator = COCOEvaluator(dataset, **arguments)
+def evaluate(
+    dataset: str,
+    outputs: dict[int, dict[str, Instances]],
+    kind: type[BoxEvaluator] = COCOEvaluator,
+    **arguments: object,
+) -> dict[str, float]:
+    evaluator = kind(dataset, **arguments)
     evaluator.reset()
     for image_id, output in outputs.items():
         evaluator.process([{"image_id": image_id}], [output])
@@ -79,6 +89,39 @@ def test_contiguous_classes_and_corner_boxes_become_those_of_the_file(dataset: s
     }
     from_files = evaluate_coco(tmp_path / "val.json", tmp_path / "out" / "coco_instances_results.json")["bbox"]
     assert from_files == pytest.approx(metrics, nan_ok=True)
+
+
+def test_the_evaluator_of_lvis_does_the_same_with_frequencies_and_its_own_limit(dataset: str, tmp_path: Path) -> None:
+    wrong = instances([[5, 5, 25, 65], [0, 0, 30, 30]], [0.8, 0.9], [0, 1])  # the better one is a cat without match
+    outputs = {10: PERFECT[10], 20: wrong}
+    metrics = evaluate(dataset, outputs, LVISEvaluator, output_dir=str(tmp_path / "out"))
+    assert metrics["APr"] == metrics["AP-dog"] == pytest.approx(100)
+    assert metrics["APf"] == metrics["AP-cat"] == pytest.approx(100)
+    assert np.isnan(metrics["APc"]) and "AR300" in metrics
+    results = tmp_path / "out" / "lvis_instances_results.json"
+    assert evaluate_lvis(tmp_path / "val.json", results)["bbox"] == pytest.approx(metrics, nan_ok=True)
+    limited = evaluate(dataset, outputs, LVISEvaluator, max_dets_per_image=1)
+    assert limited["AP-dog"] == 0 and limited["AR1"] == pytest.approx(50)
+
+
+def test_the_metadata_tells_frequencies_that_the_file_does_not(dataset: str) -> None:
+    path = Path(MetadataCatalog.get(dataset).json_file)
+    content = json.loads(path.read_text())
+    for category in content["categories"]:
+        del category["frequency"]
+    path.write_text(json.dumps(content))
+    assert np.isnan(evaluate(dataset, PERFECT, LVISEvaluator)["APc"])
+    MetadataCatalog.get(dataset).set(thing_frequencies=["c", "f"])
+    outputs = {10: PERFECT[10], 20: NOTHING}
+    metrics = evaluate(dataset, outputs, LVISEvaluator)
+    assert metrics["APc"] == 0 and metrics["APf"] == pytest.approx(100) and np.isnan(metrics["APr"])
+
+
+def test_ap_fixed_is_an_option(dataset: str) -> None:
+    evaluator = LVISEvaluator(dataset, fixed=True)
+    evaluator.process([{"image_id": 10}, {"image_id": 20}], list(PERFECT.values()))
+    results = evaluator.evaluate()
+    assert list(results) == ["bbox", "bbox_fixed"] and results["bbox_fixed"]["AP"] == pytest.approx(100)
 
 
 def test_reset_forgets_what_was_processed(dataset: str) -> None:
@@ -146,26 +189,40 @@ class Recall(nn.Module):
 
 
 def test_detectron2_runs_it_from_the_registry(dataset: str) -> None:
-    evaluator = EVALUATOR_REGISTRY.get("COCOEvaluator")(dataset)
-    assert isinstance(evaluator, DatasetEvaluator)
-    batches = [[{"image_id": 10}, {"image_id": 20}]]
-    assert inference_on_dataset(Recall(), batches, evaluator)["bbox"]["AP"] == pytest.approx(100)
+    for name in ("COCOEvaluator", "LVISEvaluator"):
+        evaluator = EVALUATOR_REGISTRY.get(name)(dataset)
+        assert isinstance(evaluator, DatasetEvaluator)
+        batches = [[{"image_id": 10}, {"image_id": 20}]]
+        assert inference_on_dataset(Recall(), batches, evaluator)["bbox"]["AP"] == pytest.approx(100)
+
+
+KINDS = (COCOEvaluator, LVISEvaluator)
 
 
 def _evaluate_share(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     compat.create_local_process_group(2)
-    evaluator = COCOEvaluator(register(Path(folder), f"share-{rank}"))
-    evaluator.reset()
-    evaluator.process([{"image_id": 10}], [PERFECT[10]])  # both have it, as where a sampler fills up the last round
-    if rank == 1:
-        evaluator.process([{"image_id": 20}], [PERFECT[20]])
-    Path(folder, f"metrics{rank}.json").write_text(json.dumps(evaluator.evaluate()))
+    name = register(Path(folder) / str(rank), f"share-{rank}")
+    found = {}
+    for kind in KINDS:
+        evaluator = kind(name, output_dir=f"{folder}/{kind.__name__}")
+        evaluator.reset()
+        # both have image 10, as where a sampler fills up the last round
+        evaluator.process([{"image_id": 10}], [PERFECT[10]])
+        if rank == 1:
+            evaluator.process([{"image_id": 20}], [PERFECT[20]])
+        found[kind.__name__] = evaluator.evaluate()
+    Path(folder, f"metrics{rank}.json").write_text(json.dumps(found))
     compat.destroy_process_group()
 
 
 def test_two_processes_give_the_main_one_the_metrics_of_one(dataset: str, tmp_path: Path) -> None:
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
     mp.spawn(_evaluate_share, args=(str(tmp_path),), nprocs=2)
-    single = evaluate(dataset, PERFECT)
-    assert json.loads((tmp_path / "metrics0.json").read_text()) == json.loads(json.dumps({"bbox": single}))
-    assert json.loads((tmp_path / "metrics1.json").read_text()) == {}
+    expected = {kind.__name__: {"bbox": evaluate(dataset, PERFECT, kind)} for kind in KINDS}
+    assert json.loads((tmp_path / "metrics0.json").read_text()) == json.loads(json.dumps(expected))
+    assert json.loads((tmp_path / "metrics1.json").read_text()) == {kind.__name__: {} for kind in KINDS}
+    written = json.loads((tmp_path / "LVISEvaluator" / "lvis_instances_results.json").read_text())
+    assert [each["image_id"] for each in written] == [10, 20]
+    assert len(list((tmp_path / "LVISEvaluator").iterdir())) == 1  # what waited on the disk is gone

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from hdetr_d2.evaluation import (
     evaluate_coco,
     load_ground_truth,
     load_results,
-    validate_results,
+    write_results,
 )
+from hdetr_d2.evaluation.json_files import read_list
 
 
 def annotation_file() -> dict:
@@ -31,7 +33,7 @@ def result(**changes: object) -> dict:
 def test_annotations_are_completed_and_categories_sorted() -> None:
     truth = load_ground_truth(annotation_file())
     assert truth.category_names == {2: "cat", 9: "dog"} and list(truth.category_names) == [2, 9]
-    assert truth.annotations[0]["area"] == 1200 and truth.annotations[0]["iscrowd"] == 0
+    assert truth.annotations.areas.tolist() == [1200] and truth.annotations.crowd.tolist() == [False]
 
 
 def test_categories_of_the_same_name_are_told_apart() -> None:
@@ -43,8 +45,8 @@ def test_categories_of_the_same_name_are_told_apart() -> None:
 
 def test_a_part_of_the_images_has_only_its_own_annotations() -> None:
     truth = load_ground_truth(annotation_file())
-    assert len(truth.restricted_to({5}).annotations) == 1 and truth.restricted_to({5}).image_ids == (5,)
-    assert truth.restricted_to({4}).annotations == ()
+    assert len(truth.restricted_to({5}).annotations) == 1 and truth.restricted_to({5}).image_ids.tolist() == [5]
+    assert len(truth.restricted_to({4}).annotations) == 0
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,11 @@ def test_a_part_of_the_images_has_only_its_own_annotations() -> None:
         ("annotations", [{"id": 1, "image_id": 5, "category_id": 1, "bbox": [0, 0, 1, 1]}], "unknown category_id 1"),
         ("annotations", [{"id": 1, "image_id": 5, "category_id": 2, "bbox": [0, 0, 1]}], "annotation 1 is malformed"),
         ("annotations", [{"id": 1, "image_id": 5, "category_id": 2}], "annotation 1 is malformed: KeyError"),
+        ("annotations", [{"id": 1, "image_id": "5", "category_id": 2, "bbox": [0, 0, 1, 1]}], "1 is malformed"),
+        ("annotations", 2 * [{"id": 7, "image_id": 5, "category_id": 2, "bbox": [0, 0, 1, 1]}], "id 7 occurs 2 times"),
+        ("images", [{"id": 5}, {"id": 4}, {"id": 5}], "image id 5 occurs 2 times"),
+        ("categories", 3 * [{"id": 9, "name": "dog"}], "category id 9 occurs 3 times"),
+        ("images", [{"id": 5, "neg_category_ids": ["dog"]}], '"neg_category_ids" of an image holds something other'),
     ],
 )
 def test_wrong_annotation_files_are_refused_by_name(tmp_path: Path, part: str, value: object, message: str) -> None:
@@ -73,6 +80,7 @@ def test_wrong_annotation_files_are_refused_by_name(tmp_path: Path, part: str, v
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
+        (result(image_id="5"), r"detection 1 \(image '5'\) is of an image"),
         (result(image_id=6), r"detection 1 \(image 6\) is of an image that the annotations does not have"),
         (result(category_id=1), r"detection 1 \(image 5\) is of category 1"),
         (result(score=math.nan), "has score nan"),
@@ -85,14 +93,68 @@ def test_wrong_annotation_files_are_refused_by_name(tmp_path: Path, part: str, v
         ([5, 9], "is not a dict but a list"),
     ],
 )
-def test_wrong_detections_are_refused_by_number(wrong: object, message: str) -> None:
+def test_wrong_detections_are_refused_by_number(tmp_path: Path, wrong: object, message: str) -> None:
     truth = load_ground_truth(annotation_file())
-    validate_results([result()], truth)
+    assert len(load_results([result()], truth)) == 1
     with pytest.raises(ResultsError, match=message):
-        validate_results([result(), wrong], truth)
+        load_results([result(), wrong], truth)
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([result(), wrong]))  # with NaN and Infinity, as Python's json writes them
+    with pytest.raises(ResultsError, match=message):
+        load_results(path, truth)
 
 
-@pytest.mark.parametrize(("text", "message"), [("[{", "is not JSON"), ('{"a": 1}', "is not a list of detections")])
+@pytest.mark.parametrize("ids", [[3, 3], [1, 2, 1]])
+def test_detections_with_the_same_id_are_refused(ids: list[int]) -> None:
+    truth = load_ground_truth(annotation_file())
+    with pytest.raises(ResultsError, match=f"have the same id, such as {ids[0]}"):
+        load_results([result(id=identity) for identity in ids], truth)
+    assert len(load_results([result(id=identity) for identity in (4, 5)], truth)) == 2
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 100, 1000, 2**20])
+@pytest.mark.parametrize("separator", [",", ", ", ",\n", "\n ,\n  "])
+def test_a_list_read_in_parts_is_the_list(tmp_path: Path, block: int, separator: str) -> None:
+    items = [result(score=0.01 * number) for number in range(40)]
+    items[3]["segmentation"] = {"size": [5, 5], "counts": "},{"}
+    items[7]["parts"] = [{"a": 1}, {"a": 2}]
+    items[11]["text"] = "]}, {["
+    path = tmp_path / "results.json"
+    path.write_text("\n [" + separator.join(json.dumps(item) for item in items) + "]\n")
+    parts = list(read_list(path, block=block))
+    assert [item for part in parts for item in part] == items
+    if block == 100:
+        assert len(parts) > 3
+
+
+def test_a_mistake_in_a_late_part_of_a_file_is_refused_by_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hdetr_d2.evaluation.results.read_list", partial(read_list, block=1000))
+    items = [result() for _ in range(500)]
+    items[477]["score"] = math.nan
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(items))
+    with pytest.raises(ResultsError, match="detection 477 .* has score nan"):
+        load_results(path, load_ground_truth(annotation_file()))
+
+
+def test_results_that_are_written_are_read_again_to_the_last_bit(tmp_path: Path) -> None:
+    truth = load_ground_truth(annotation_file())
+    written = load_results([result(score=1 / number, bbox=[1 / 3, 0, number, 1e-7]) for number in range(1, 99)], truth)
+    write_results(tmp_path / "results.json", written)
+    read = load_results(tmp_path / "results.json", truth)
+    for column in ("image_ids", "category_ids", "boxes", "scores"):
+        assert (getattr(read, column) == getattr(written, column)).all()
+    assert json.loads((tmp_path / "results.json").read_text())[1] == result(score=1 / 2, bbox=[1 / 3, 0, 2, 1e-7])
+    write_results(tmp_path / "none.json", load_results([], truth))
+    assert json.loads((tmp_path / "none.json").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[{", "is not a JSON list of detections: "), ('{"a": 1}', ".*holds not a list but a dict"), ("", "")],
+)
 def test_files_that_are_not_results_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
