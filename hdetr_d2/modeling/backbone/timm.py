@@ -7,6 +7,7 @@ import timm
 import torch.nn.functional as F
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
+from timm.models.resnet import downsample_avg
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
@@ -31,6 +32,15 @@ def _as_in_detectors(swin: nn.Module) -> None:
             module.__class__ = DetectionSwinBlock  # timm has no place to name the class; parameters are the same
 
 
+def _project_first_shortcut(resnet: Any) -> None:
+    """Give the first block of a timm ResNet a projection beside it, which starts as the identity that it replaces."""
+    block = resnet.layer1[0]
+    if block.downsample is None:
+        channels = block.conv1.in_channels
+        block.downsample = downsample_avg(channels, channels, kernel_size=1)
+        nn.init.dirac_(block.downsample[1].weight)
+
+
 @BACKBONE_REGISTRY.register()
 class TimmBackbone(Backbone):
     """Feature maps of a timm model under Detectron2's names (``res2`` is stride 4, ``res5`` stride 32).
@@ -41,6 +51,8 @@ class TimmBackbone(Backbone):
         pretrained: whether timm loads its weights (from its cache or, where there is a network, its hub).
         checkpoint_path: weights on disk instead.
         output_norm: a LayerNorm on every output, as Swin has it in detectors.
+        project_first_shortcut: whether the first residual block has a 1x1 convolution beside it even where widths
+            agree, as PaddleDetection's ResNet-vd of 18 and 34 layers have, and with them RT-DETR; of ResNets.
         frozen_norm: whether BatchNorm layers keep their statistics and learn nothing.
         freeze_at: how many stages are not trained, the stem being the first; as Detectron2's ResNet counts them.
         checkpoint_activations: recompute blocks in backward, where the model supports it.
@@ -55,6 +67,7 @@ class TimmBackbone(Backbone):
         pretrained: bool = False,
         checkpoint_path: str = "",
         output_norm: bool = False,
+        project_first_shortcut: bool = False,
         frozen_norm: bool = False,
         freeze_at: int = 0,
         checkpoint_activations: bool = False,
@@ -73,6 +86,8 @@ class TimmBackbone(Backbone):
         )
         if name.startswith("swin_"):
             _as_in_detectors(body)
+        if project_first_shortcut:
+            _project_first_shortcut(body)
         reductions, channels = body.feature_info.reduction(), body.feature_info.channels()
         missing = [feature for feature in out_features if STRIDES[feature] not in reductions]
         if missing:
