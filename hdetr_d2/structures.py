@@ -106,3 +106,11 @@ class Predictions:
             (P, 4) cxcywh.
         """
         return self.boxes.flatten(1, 2)[layer, row]
+
+    def anchor_predictions(self) -> "Predictions":
+        """The same with the boxes that these were predicted from.
+
+        Raises:
+            ValueError: where predictions have no anchors.
+        """
+        raise ValueError("these predictions have no anchors to match; a two-stage model that supervises all has")

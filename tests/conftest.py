@@ -49,8 +49,10 @@ def shrink(model: Any) -> None:
     """Make a model config tiny, in place, without changing which variant it is."""
     model.transformer.update(embed_dim=32)
     model.transformer.position_embedding.num_features = 16
-    model.transformer.encoder.update(num_layers=2, num_heads=4, num_points=2, hidden_dim=64, dropout=0.0)
-    model.transformer.decoder.update(num_layers=3, num_points=2)
+    model.transformer.encoder.num_layers = 2
+    model.transformer.encoder.layer.update(num_heads=4, num_points=2, hidden_dim=64, dropout=0.0)
+    model.transformer.decoder.num_layers = 3
+    model.transformer.decoder.layer.num_points = 2
     model.transformer.query_source.num_queries = 10
     model.neck.num_groups = 8
 

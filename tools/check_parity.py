@@ -80,7 +80,8 @@ def build_model(config: Mapping[str, Any]) -> DETR:
     model.neck.in_channels = config["channels"]
     model.neck.in_features = [f"res{i + 3}" for i in range(len(config["channels"]))]
     transformer = model.transformer
-    transformer.encoder.update(num_layers=config["enc_layers"], hidden_dim=config["ffn"], dropout=0.0)
+    transformer.encoder.num_layers = config["enc_layers"]
+    transformer.encoder.layer.update(hidden_dim=config["ffn"], dropout=0.0)
     transformer.decoder.update(
         num_layers=config["dec_layers"],
         refine=config["with_box_refine"],
@@ -142,8 +143,8 @@ def training_checks(model: DETR, data: Mapping[str, Tensor], inputs: tuple, layo
     predictions, proposals = model.predict(*inputs)
     for group, prediction in predictions.items():
         yield from output_checks(f"train/{group}", prediction, data)
-    if proposals is not None:
-        yield from output_checks("train/enc", proposals, data)
+    for proposal in proposals.values():
+        yield from output_checks("train/enc", proposal, data)
     losses = model.losses(predictions, proposals, targets)
     for key in sorted(losses.keys() | {key.removeprefix("loss/") for key in data if key.startswith("loss/")}):
         if key not in losses or f"loss/{key}" not in data:

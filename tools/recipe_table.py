@@ -60,9 +60,9 @@ def model_of(config: DictConfig) -> str:
     source = transformer.query_source
     parts = [
         f"{transformer.num_levels} level{'s' * (transformer.num_levels > 1)}",
-        f"FFN {transformer.encoder.hidden_dim}",
+        f"FFN {transformer.encoder.layer.hidden_dim}",
     ]
-    parts.append(f"dropout {transformer.encoder.dropout:g}")
+    parts.append(f"dropout {transformer.encoder.layer.dropout:g}")
     if class_name(source) == "TwoStageQueries":
         parts.append("two stages")
     if transformer.decoder.refine:

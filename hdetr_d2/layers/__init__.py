@@ -1,6 +1,6 @@
 """Building blocks that know tensors, not models."""
 
-from .attention import GroupView, MultiheadAttention
+from .attention import GroupView, MultiheadAttention, attend, attend_to_memory, split_heads
 from .boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou, inverse_sigmoid, xyxy_to_cxcywh
 from .deformable_attention import MultiScaleDeformableAttention
 from .mlp import MLP
@@ -12,11 +12,14 @@ __all__ = [
     "MultiScaleDeformableAttention",
     "MultiheadAttention",
     "SinePositionEmbedding",
+    "attend",
+    "attend_to_memory",
     "box_iou",
     "box_sine_embedding",
     "cxcywh_to_xyxy",
     "generalized_box_iou",
     "inverse_sigmoid",
     "sine_embedding",
+    "split_heads",
     "xyxy_to_cxcywh",
 ]

@@ -1,4 +1,4 @@
-"""Dense self-attention over groups of queries."""
+"""Dense attention: over groups of queries, and from queries to a memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +24,65 @@ class GroupView:
     mask: Tensor | None = None
 
 
-class MultiheadAttention(nn.Module):
-    """Multi-head attention with the parameters of ``torch.nn.MultiheadAttention``, on scaled-dot-product kernels.
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, views: Sequence[GroupView] | None = None, *, dropout: float = 0.0
+) -> Tensor:
+    """Scaled-dot-product attention of groups.
 
     Attention between groups that do not see each other is never computed: each group is a call of its own, so
     ``n`` one-to-one and ``T`` one-to-many queries cost ``n^2 + T^2`` scores instead of ``(n + T)^2`` with a mask, and
     the result is the same.
+
+    Args:
+        query, key, value: (B, H, N, D), heads split.
+        views: the groups of the sequence; together their ``queries`` cover it in order. None is one group.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        (B, N, H * D).
+    """
+    if views is None:
+        views = [GroupView(queries=(0, query.shape[2]), keys=((0, query.shape[2]),))]
+    outputs = []
+    for view in views:
+        own = _parts(query, (view.queries,))
+        allowed = None if view.mask is None else ~view.mask
+        outputs.append(
+            F.scaled_dot_product_attention(
+                own, _parts(key, view.keys), _parts(value, view.keys), attn_mask=allowed, dropout_p=dropout
+            )
+            if own.shape[2]
+            else own
+        )
+    output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+    return output.transpose(1, 2).flatten(2)
+
+
+def attend_to_memory(
+    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, *, dropout: float = 0.0
+) -> Tensor:
+    """Scaled-dot-product attention to all tokens of a memory.
+
+    Args:
+        query: (B, H, N, D); ``key`` (B, H, S, D) and ``value`` (B, H, S, E), heads split.
+        padding: (B, S) bool, True on padding, which is not attended to; None where there is none.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        (B, N, H * E).
+    """
+    allowed = None if padding is None else ~padding[:, None, None]
+    output = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+    return output.transpose(1, 2).flatten(2)
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """(B, N, C) -> (B, H, N, C / H)."""
+    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+class MultiheadAttention(nn.Module):
+    """Multi-head attention with the parameters of ``torch.nn.MultiheadAttention``, on scaled-dot-product kernels.
 
     Args:
         embed_dim: width C of queries, keys and values.
@@ -49,10 +102,10 @@ class MultiheadAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        dropout = self.dropout if self.training else 0.0
-        allowed = None if mask is None else ~mask
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+    def _project(self, x: Tensor, first: int, last: int) -> Tensor:
+        """Rows of the input projection: 0 to 1 is the query's, 1 to 2 the key's, 2 to 3 the value's."""
+        rows = slice(first * x.shape[-1], last * x.shape[-1])
+        return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
 
     def forward(self, content: Tensor, position: Tensor, views: Sequence[GroupView] | None = None) -> Tensor:
         """Self-attention, the position added to queries and keys.
@@ -60,24 +113,32 @@ class MultiheadAttention(nn.Module):
         Args:
             content: (B, N, C).
             position: (B, N, C).
-            views: the groups of the sequence; together their ``queries`` cover it in order. None is one group.
+            views: as ``attend`` has them.
 
         Returns:
             (B, N, C).
         """
-        width = content.shape[-1]
-        query_key = F.linear(content + position, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])
-        value = F.linear(content, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :])
+        query_key = self._project(content + position, 0, 2)
         query, key = query_key.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        value = value.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        if views is None:
-            views = [GroupView(queries=(0, content.shape[1]), keys=((0, content.shape[1]),))]
-        outputs = []
-        for view in views:
-            seen_key = _parts(key, view.keys)
-            outputs.append(self._attend(_parts(query, (view.queries,)), seen_key, _parts(value, view.keys), view.mask))
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-        return self.out_proj(output.transpose(1, 2).flatten(2))
+        value = split_heads(self._project(content, 2, 3), self.num_heads)
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend(query, key, value, views, dropout=dropout))
+
+    def to_memory(self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None) -> Tensor:
+        """Attention to other tokens.
+
+        Args:
+            query: (B, N, C); ``key`` and ``value``: (B, S, C), positions added where they belong.
+            padding: (B, S) bool, True on tokens that are not attended to, or None.
+
+        Returns:
+            (B, N, C).
+        """
+        query, key, value = (
+            split_heads(self._project(x, i, i + 1), self.num_heads) for i, x in enumerate((query, key, value))
+        )
+        dropout = self.dropout if self.training else 0.0
+        return self.out_proj(attend_to_memory(query, key, value, padding, dropout=dropout))
 
 
 def _parts(x: Tensor, ranges: tuple[tuple[int, int], ...]) -> Tensor:

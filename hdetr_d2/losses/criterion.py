@@ -1,6 +1,7 @@
 """The one criterion of all models."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -45,20 +46,22 @@ class SetCriterion(nn.Module):
     def forward(
         self,
         predictions: Mapping[str, Predictions],
-        proposals: Predictions | None,
+        proposals: Mapping[str, Predictions],
         targets: Sequence[Targets],
         *,
         supervision: Supervision,
         progress: float = 0.0,
+        columns: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Match and measure.
 
         Args:
             predictions: of each query group in all decoder layers, the last one last.
-            proposals: of the encoder (one layer), where the model has them.
+            proposals: of the encoder (one layer), by the group whose ranking they are, where the model has them.
             targets: one an image.
             supervision: the rules.
             progress: part of training done, in [0, 1).
+            columns: (C',) int64, the classes that ``predictions`` have logits of, in their order; None for all.
 
         Returns:
             Weighted scalar losses, to be summed. Keys are the authors': ``loss_{ce,bbox,giou}``, then ``_<layer>``
@@ -66,49 +69,71 @@ class SetCriterion(nn.Module):
             every step. How many queries were matched in each group's last layer, and how many predictions were not
             finite, go to the trainer's EventStorage.
         """
-        jobs: list[tuple[list[str], list[Rule], MatchRequest]] = []
-        for group, prediction in predictions.items():
-            depth = prediction.logits.shape[0]
-            rules = [supervision.rule(group, layer, depth, progress) for layer in range(depth)]
-            ending = "" if group == PRIMARY else f"_{group}"
-            suffixes = [f"_{layer}{ending}" for layer in range(depth - 1)] + [ending]
-            jobs.append((suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets)))
-        if proposals is not None:
-            rule = supervision.encoder_rule(progress)
-            rule = Rule(rule.matcher, rule.weight * self.encoder_weight, rule.normaliser)
-            encoder_targets = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
-            request = MatchRequest(proposals, [rule.matcher], encoder_targets if self.binary_encoder else targets)
-            jobs.append((["_enc"], [rule], request))
-
-        num_targets = mean_over_ranks(sum(len(t.labels) for t in targets), next(iter(predictions.values())).logits)
+        like = next(iter(predictions.values())).logits
+        if columns is not None:
+            targets = _relabelled(targets, columns)
+        jobs = [_group_job(group, p, targets, supervision, progress) for group, p in predictions.items()]
+        jobs += [
+            self._proposal_job(group, p, targets, supervision, progress, columns) for group, p in proposals.items()
+        ]
+        asked = [job for job in jobs if job.rules]
+        solved = iter(match_step([job.request for job in asked]))
+        all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
+        num_targets = mean_over_ranks(sum(len(t.labels) for t in targets), like)
         losses: dict[str, Tensor] = {}
-        all_matches = match_step([request for _, _, request in jobs])
-        for (suffixes, rules, request), matches in zip(jobs, all_matches):
-            sums = self._layer_sums(request, matches)
-            weights = sums["loss_ce"].new_tensor([rule.weight for rule in rules])
-            copies = sums["loss_ce"].new_tensor([rule.normaliser for rule in rules])
-            # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the copies.
-            factor = weights / (copies * num_targets).clamp(min=1.0)
-            for name, per_layer in sums.items():
+        for job, matches in zip(jobs, all_matches):
+            for name, per_layer in self._layer_sums(job.request, matches).items():
+                factor = self._factors(job, name, num_targets)
                 values = (per_layer * factor * self.weights[name]).unbind(0)
-                losses.update({name + suffix: value for suffix, value in zip(suffixes, values)})
+                losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
         record_metrics(
-            {f"matching/positives{job[0][-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
+            {f"matching/positives{job.suffixes[-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
             | {"matching/unmatchable": sum(matches.unmatchable for matches in all_matches)}
         )
         return losses
+
+    def _proposal_job(
+        self,
+        group: str,
+        proposals: Predictions,
+        targets: Sequence[Targets],
+        supervision: Supervision,
+        progress: float,
+        columns: Tensor | None,
+    ) -> "_Job":
+        """The encoder's proposals as one more layer under a rule of its own."""
+        rule = supervision.encoder_rule(progress)
+        if self.binary_encoder:
+            targets = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
+        elif columns is not None:
+            # All classes rank proposals, so that all were computed.
+            proposals = replace(proposals, logits=proposals.logits[..., columns])
+        candidates = proposals.anchor_predictions() if rule.on_anchors else None
+        rule = replace(rule, weight=rule.weight * self.encoder_weight)
+        suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
+        return _Job([suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates))
+
+    def _factors(self, job: "_Job", name: str, num_targets: Tensor) -> Tensor:
+        """What a loss of each layer is multiplied by, (L,), its own weight left out."""
+        known = job.request.predictions.known
+        divided = name == "loss_ce" and self.classification.normalised
+        if known is not None:
+            one = num_targets.new_ones(len(job.suffixes))
+            return one if divided else one / known.divisor
+        weights = num_targets.new_tensor(
+            [rule.weight * (rule.class_factor if name == "loss_ce" else 1.0) for rule in job.rules]
+        )
+        copies = num_targets.new_tensor([rule.normaliser for rule in job.rules])
+        # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the copies.
+        return weights if divided else weights / (copies * num_targets).clamp(min=1.0)
 
     def _layer_sums(self, request: MatchRequest, matches: Matches) -> dict[str, Tensor]:
         """Each loss summed over the queries of each layer, (L,)."""
         logits = request.predictions.logits.flatten(1, 2)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        labels = torch.cat([t.labels for t in request.targets])[matches.target]
         target_boxes = torch.cat([t.boxes for t in request.targets])[matches.target].to(logits.dtype)
         boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
-        iou = None
-        if self.classification.needs_iou:
-            iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-        classes = self.classification(logits, Positives(matches.layer, matches.row, labels, iou))
+        classes = self._class_sums(logits, boxes, target_boxes, request, matches)
         l1, giou = box_losses(boxes, target_boxes)
         zeros = classes.new_zeros(logits.shape[0])
         return {
@@ -116,6 +141,74 @@ class SetCriterion(nn.Module):
             "loss_bbox": zeros.index_add(0, matches.layer, l1),
             "loss_giou": zeros.index_add(0, matches.layer, giou),
         }
+
+    def _class_sums(
+        self,
+        logits: Tensor,
+        boxes: Tensor,
+        target_boxes: Tensor,
+        request: MatchRequest,
+        matches: Matches,
+    ) -> Tensor:
+        """The class loss of each layer, (L,)."""
+        known = request.predictions.known
+        iou = None
+        if self.classification.needs_iou:
+            iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
+        label = torch.cat([t.labels for t in request.targets])[matches.target]
+        layer, row, target = matches.layer, matches.row, matches.target
+        if any(getattr(matcher, "may_repeat", False) for matcher in request.matchers):
+            # A query that serves two targets learns the class of the last one.
+            last = _last_of_each(layer * logits.shape[1] + row, logits.shape[0] * logits.shape[1])
+            layer, row, label, target = layer[last], row[last], label[last], target[last]
+            iou = None if iou is None else iou[last]
+        if known is not None and known.trained is not None:
+            trained = known.trained.flatten()
+            logits, row = logits[:, trained], (trained.cumsum(0) - 1)[row]
+        rivals = None if known is not None else target
+        return self.classification(logits, Positives(layer, row, label, iou, rivals))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One group's losses: the suffix of each layer's keys, its rule (none where matches are known), and the data."""
+
+    suffixes: list[str]
+    rules: list[Rule]
+    request: MatchRequest
+
+
+def _group_job(
+    group: str, prediction: Predictions, targets: Sequence[Targets], supervision: Supervision, progress: float
+) -> _Job:
+    depth = prediction.logits.shape[0]
+    ending = "" if group == PRIMARY else f"_{group}"
+    suffixes = [f"_{layer}{ending}" for layer in range(depth - 1)] + [ending]
+    rules = []
+    if prediction.known is None:
+        rules = [supervision.rule(group, layer, depth, progress) for layer in range(depth)]
+    return _Job(suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets))
+
+
+def _known_matches(predictions: Predictions) -> Matches:
+    """The same pairs in every layer."""
+    known, depth = predictions.known, predictions.logits.shape[0]
+    assert known is not None
+    count = len(known.row)
+    layer = torch.arange(depth, device=known.row.device).repeat_interleave(count)
+    return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
+
+
+def _relabelled(targets: Sequence[Targets], columns: Tensor) -> list[Targets]:
+    """Labels as positions in ``columns``, which hold all of them."""
+    return [replace(t, labels=torch.searchsorted(columns, t.labels)) for t in targets]
+
+
+def _last_of_each(key: Tensor, size: int) -> Tensor:
+    """Where each value of ``key`` (P,), in [0, size), occurs for the last time: (U,) int64, ascending."""
+    order = torch.arange(len(key), device=key.device)
+    last = order.new_full((size,), -1).scatter_reduce(0, key, order, "amax")
+    return last[last >= 0].sort().values
 
 
 def mean_over_ranks(count: int, like: Tensor) -> Tensor:

@@ -36,11 +36,24 @@ class Matches:
 
 @dataclass(frozen=True)
 class MatchRequest:
-    """One group's predictions, the matcher of each of its layers, and the targets that it learns from."""
+    """What is to be matched.
+
+    Args:
+        predictions: of one group.
+        matchers: of each of its layers.
+        targets: that it learns from, one an image.
+        candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
+    """
 
     predictions: Predictions
     matchers: Sequence[Matcher]
     targets: Sequence[Targets]
+    candidates: Predictions | None = None
+
+    @property
+    def matched(self) -> Predictions:
+        """The predictions that matchers see."""
+        return self.predictions if self.candidates is None else self.candidates
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
         matcher = request.matchers[layers[0]]
         assert isinstance(matcher, CostMatcher)
         whole = len(layers) == len(request.matchers)
-        logits, boxes = request.predictions.logits, request.predictions.boxes
+        logits, boxes = request.matched.logits, request.matched.boxes
         for image, targets in enumerate(request.targets):
             if len(targets.labels):
                 of_image = logits[:, image], boxes[:, image]
@@ -121,7 +134,7 @@ def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int
                     queries, chosen = solution.rows, solution.columns
                     unmatchable += solution.unmatchable
                 else:
-                    logits, boxes = request.predictions.logits[layer, image], request.predictions.boxes[layer, image]
+                    logits, boxes = request.matched.logits[layer, image], request.matched.boxes[layer, image]
                     queries, chosen = matcher(logits, boxes, targets.labels, targets.boxes)
                 layers.append(torch.full_like(queries, layer))
                 rows.append(queries + image * num_queries)

@@ -1,23 +1,37 @@
 """Models and what they are composed of."""
 
 from .backbone import TimmBackbone
-from .decoder import DeformableDecoder
-from .encoder import DeformableEncoder
+from .conditional_layer import ConditionalDecoderLayer
+from .decoder import Decoder
+from .decoder_layers import DecoderRoute, DeformableDecoderLayer, DenseDecoderLayer
+from .encoder import Encoder
+from .encoder_layers import DeformableEncoderLayer, DenseEncoderLayer
 from .heads import PredictionHeads
 from .meta_arch import DETR
 from .neck import ChannelMapper
 from .postprocess import to_instances, top_detections
-from .queries import LearnedQueries, QuerySource, TwoStageQueries
+from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
+from .query_position import ConditionalQueryPosition, CoordinateQueryPosition, SineQueryPosition
 from .transformer import Transformer
 
 __all__ = [
     "DETR",
+    "AnchorQueries",
     "ChannelMapper",
-    "DeformableDecoder",
-    "DeformableEncoder",
+    "ConditionalDecoderLayer",
+    "ConditionalQueryPosition",
+    "CoordinateQueryPosition",
+    "Decoder",
+    "DecoderRoute",
+    "DeformableDecoderLayer",
+    "DeformableEncoderLayer",
+    "DenseDecoderLayer",
+    "DenseEncoderLayer",
+    "Encoder",
     "LearnedQueries",
     "PredictionHeads",
     "QuerySource",
+    "SineQueryPosition",
     "TimmBackbone",
     "Transformer",
     "TwoStageQueries",

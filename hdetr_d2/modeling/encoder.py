@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from hdetr_d2.layers import MultiScaleDeformableAttention
+from hdetr_d2.layers import MLP
 from hdetr_d2.structures import Memory
 
-from .feed_forward import FeedForward, run_layer
+from .feed_forward import run_layer
+from .stack import draw_matrices, stack
 
 
 def cell_centres(memory: Memory) -> Tensor:
@@ -27,77 +28,36 @@ def cell_centres(memory: Memory) -> Tensor:
     return torch.cat(centres, dim=1)
 
 
-class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention over the levels, then a feed-forward part, each with a residual and a norm after it.
+class Encoder(nn.Module):
+    """A stack of encoder layers.
 
     Args:
-        embed_dim, num_heads, num_levels, num_points: of the attention.
-        hidden_dim: of the feed-forward part.
-        dropout: after both parts and inside the second.
-    """
-
-    def __init__(
-        self,
-        *,
-        embed_dim: int = 256,
-        num_heads: int = 8,
-        num_levels: int = 4,
-        num_points: int = 4,
-        hidden_dim: int = 2048,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.self_attn = MultiScaleDeformableAttention(
-            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
-        )
-        self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout)
-        self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
-    ) -> Tensor:
-        """(B, S, C) -> (B, S, C); ``reference`` is (B, S, L, 2), the rest as in ``Memory``."""
-        update = self.self_attn(tokens + positions, reference, tokens, spatial_shapes, padding)
-        tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.ffn_norm(tokens + self.dropout(self.ffn(tokens)))
-
-
-class DeformableEncoder(nn.Module):
-    """A stack of deformable encoder layers (Deformable DETR, section 4.1).
-
-    Args:
+        layer: the pattern of all layers, such as ``DeformableEncoderLayer`` or ``DenseEncoderLayer``.
         num_layers: how many.
-        embed_dim, num_heads, num_levels, num_points, hidden_dim, dropout: of each layer.
+        embed_dim: width C; read for ``scale_positions``.
+        scale_positions: multiply the positions by an MLP of the tokens before each layer, one MLP for all of them
+            (DAB-DETR's code).
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
     """
 
     def __init__(
         self,
         *,
+        layer: nn.Module,
         num_layers: int = 6,
         embed_dim: int = 256,
-        num_heads: int = 8,
-        num_levels: int = 4,
-        num_points: int = 4,
-        hidden_dim: int = 2048,
-        dropout: float = 0.0,
+        scale_positions: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.checkpoint_activations = checkpoint_activations
-        self.layers = nn.ModuleList(
-            DeformableEncoderLayer(
-                embed_dim=embed_dim,
-                num_heads=num_heads,
-                num_levels=num_levels,
-                num_points=num_points,
-                hidden_dim=hidden_dim,
-                dropout=dropout,
+        self.layers = stack(layer, num_layers)
+        self.position_scale = None
+        if scale_positions:
+            self.position_scale = MLP(
+                in_features=embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2
             )
-            for _ in range(num_layers)
-        )
+            draw_matrices(self.position_scale)
 
     def forward(self, memory: Memory) -> Tensor:
         """Tokens (B, S, C) of the flattened maps -> encoded tokens (B, S, C)."""
@@ -105,10 +65,13 @@ class DeformableEncoder(nn.Module):
         reference = cell_centres(memory)[:, :, None] * memory.valid_ratios[:, None]
         tokens = memory.tokens
         for layer in self.layers:
+            positions = memory.positions
+            if self.position_scale is not None:
+                positions = positions * self.position_scale(tokens)
             tokens = run_layer(
                 layer,
                 tokens,
-                memory.positions,
+                positions,
                 reference,
                 memory.spatial_shapes,
                 memory.padding,

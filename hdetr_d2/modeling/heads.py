@@ -2,11 +2,30 @@
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP
+
+
+class ClassHead(nn.Linear):
+    """A linear layer that can compute some of its outputs only.
+
+    Attributes:
+        columns: (C',) int64, the classes to compute; None for all.
+    """
+
+    columns: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., C) -> (..., K), or (..., C') where ``columns`` are set."""
+        if self.columns is None:
+            return super().forward(input)
+        return F.linear(input, self.weight[self.columns], self.bias[self.columns])
 
 
 class PredictionHeads(nn.Module):
@@ -16,15 +35,18 @@ class PredictionHeads(nn.Module):
 
     Args:
         embed_dim: width of the input.
-        num_classes: outputs of a class head.
+        num_classes: K, outputs of a class head; one more for "no object" where ``score`` is ``"softmax"``.
         num_layers: decoder layers.
-        shared: one pair of heads for all decoder layers, which is right where boxes are not refined.
+        shared: one pair of heads for all decoder layers: where boxes are not refined, and in DAB, DN and DINO.
         encoder: ``None`` for no proposals, ``"own"`` for own heads, ``"shared"`` for the decoder's shared pair.
         encoder_classes: outputs of the encoder's own class head: None is ``num_classes``, of which only channel 0 is
             read; 1 is that channel alone.
         initial_size: whether the heads must give boxes a first size because references are points; their width and
             height then start at sigmoid(-2) of the image.
-        prior: probability of every class at the start.
+        prior: probability of every class at the start; sigmoid scores only.
+        score: ``"sigmoid"``, or ``"softmax"`` over classes and "no object" (DETR).
+        zero_boxes: whether box heads start with offset 0 to the reference; DETR's, which has none, starts at random.
+        activation: of the box heads' MLP.
     """
 
     def __init__(
@@ -38,36 +60,75 @@ class PredictionHeads(nn.Module):
         encoder_classes: int | None = None,
         initial_size: bool = False,
         prior: float = 0.01,
+        score: str = "sigmoid",
+        zero_boxes: bool = True,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         if encoder not in (None, "own", "shared"):
             raise ValueError(f'PredictionHeads: encoder must be None, "own" or "shared", got {encoder!r}')
         if encoder == "shared" and not shared:
             raise ValueError('PredictionHeads: encoder="shared" needs shared=True; there is no one pair to share')
-        class_head = nn.Linear(embed_dim, num_classes)
-        nn.init.constant_(class_head.bias, -math.log((1 - prior) / prior))
-        box_head = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=4, num_layers=3)
-        box_head.start_at(torch.zeros(4))
+        if score not in ("sigmoid", "softmax"):
+            raise ValueError(f'PredictionHeads: score must be "sigmoid" or "softmax", got {score!r}')
+        outputs = num_classes if score == "sigmoid" else num_classes + 1
+        class_head = ClassHead(embed_dim, outputs)
+        if score == "sigmoid":
+            nn.init.constant_(class_head.bias, -math.log((1 - prior) / prior))
+        box_head = MLP(
+            in_features=embed_dim, hidden_features=embed_dim, out_features=4, num_layers=3, activation=activation
+        )
+        if zero_boxes:
+            box_head.start_at(torch.zeros(4))
         count = 1 if shared else num_layers
         self.class_embed = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
         self.bbox_embed = nn.ModuleList(copy.deepcopy(box_head) for _ in range(count))
         if initial_size:
             self.of_layer(0)[1].start_at(torch.tensor([0.0, 0.0, -2.0, -2.0]))
         self.encoder = encoder
+        self.group_class_embed = nn.ModuleDict()
+        self.group_bbox_embed = nn.ModuleDict()
         if encoder == "own":
             self.encoder_class_embed = copy.deepcopy(class_head)
             self.encoder_bbox_embed = copy.deepcopy(box_head)
             if encoder_classes is not None and encoder_classes != num_classes:
-                self.encoder_class_embed = nn.Linear(embed_dim, encoder_classes)
+                self.encoder_class_embed = ClassHead(embed_dim, encoder_classes)
                 nn.init.constant_(self.encoder_class_embed.bias, -math.log((1 - prior) / prior))
+
+    def add_encoder_pair(self, group: str) -> None:
+        """Give the proposals of another query group a pair of heads of their own (Mr. DETR).
+
+        Raises:
+            ValueError: where the encoder has no heads of its own to start from.
+        """
+        if self.encoder != "own":
+            raise ValueError(
+                f'PredictionHeads: group {group!r} ranks proposals of its own, which needs encoder="own", '
+                f"got encoder={self.encoder!r}"
+            )
+        self.group_class_embed[group] = copy.deepcopy(self.encoder_class_embed)
+        self.group_bbox_embed[group] = copy.deepcopy(self.encoder_bbox_embed)
+
+    @contextmanager
+    def only(self, columns: Tensor | None) -> Iterator[None]:
+        """Within it, decoder layers predict the classes ``columns`` (C',) alone; None for all."""
+        for head in self.class_embed:
+            head.columns = columns  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for head in self.class_embed:
+                head.columns = None  # type: ignore[assignment]
 
     def of_layer(self, layer: int) -> tuple[nn.Linear, MLP]:
         """Class and box head of a decoder layer."""
         index = min(layer, len(self.class_embed) - 1)
         return self.class_embed[index], self.bbox_embed[index]  # type: ignore[return-value]
 
-    def of_encoder(self) -> tuple[nn.Linear, MLP]:
-        """Class and box head of the encoder's proposals."""
+    def of_encoder(self, group: str | None = None) -> tuple[nn.Linear, MLP]:
+        """Class and box head of the encoder's proposals, of all groups or of one that has its own pair."""
+        if group is not None and group in self.group_class_embed:
+            return self.group_class_embed[group], self.group_bbox_embed[group]  # type: ignore[return-value]
         if self.encoder == "own":
             return self.encoder_class_embed, self.encoder_bbox_embed
         return self.of_layer(0)

@@ -14,7 +14,7 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
 
-from .postprocess import to_instances, top_detections
+from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
 
@@ -32,6 +32,9 @@ class DETR(nn.Module):
         num_detections: how many are returned for an image.
         pixel_mean: of each channel, in the range and channel order of the input images.
         pixel_std: of each channel.
+        score: ``"sigmoid"``: the best (query, class) pairs are detections; or ``"softmax"``: each query is one of the
+            class that it finds likeliest (DETR).
+        fuse_layers: whether inference mixes the class scores of all decoder layers (Mr. DETR's code).
 
     Attributes:
         progress: part of training done, in [0, 1); set by the trainer before each step, read by the supervision.
@@ -52,6 +55,8 @@ class DETR(nn.Module):
         num_detections: int = 100,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
+        score: str = "sigmoid",
+        fuse_layers: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -62,7 +67,10 @@ class DETR(nn.Module):
         self.num_classes = num_classes
         self.num_detections = num_detections
         self.progress = 0.0
-        transformer.query_source.add_groups(supervision.extra_groups())
+        self.score = score
+        self.fuse_layers = fuse_layers
+        supervision.check(num_layers=len(transformer.decoder.layers))
+        transformer.add_groups(supervision.extra_groups())
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -85,33 +93,54 @@ class DETR(nn.Module):
         """
         images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
-        predictions, proposals = self.predict(features, tuple(images.tensor.shape[-2:]), images.image_sizes)
+        padded_size = tuple(images.tensor.shape[-2:])
         if self.training:
             targets = self.targets(batched_inputs)
-            return self.losses(predictions, proposals, targets)
+            columns = self.criterion.classification.choose_classes(targets, self.num_classes)
+            with self.transformer.heads.only(columns):
+                predictions, proposals = self.predict(features, padded_size, images.image_sizes, targets)
+            return self.losses(predictions, proposals, targets, columns)
+        predictions, _ = self.predict(features, padded_size, images.image_sizes)
         sizes = [
             (int(x.get("height", size[0])), int(x.get("width", size[1])))
             for x, size in zip(batched_inputs, images.image_sizes)
         ]
-        primary = predictions[PRIMARY]
-        detections = top_detections(primary.logits[-1], primary.boxes[-1], self.num_detections)
-        return [{"instances": instances} for instances in to_instances(*detections, sizes)]
+        return [{"instances": instances} for instances in to_instances(*self.detections(predictions[PRIMARY]), sizes)]
 
     def predict(
         self,
         features: Mapping[str, Tensor],
         padded_size: tuple[int, int],
         image_sizes: Sequence[tuple[int, int]],
-    ) -> tuple[dict[str, Predictions], Predictions | None]:
+        targets: Sequence[Targets] | None = None,
+    ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
         """Everything between the backbone and the losses; arguments and result as ``Transformer.forward`` has them."""
-        return self.transformer(self.neck(features), padded_size, image_sizes)
+        maps = self.neck(features, padded_size, image_sizes)
+        all_layers = self.training or self.fuse_layers
+        return self.transformer(maps, padded_size, image_sizes, targets, all_layers=all_layers)
+
+    def detections(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, labels and boxes of the primary group's predictions, as ``top_detections`` returns them."""
+        logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
+        return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
 
     def losses(
-        self, predictions: Mapping[str, Predictions], proposals: Predictions | None, targets: Sequence[Targets]
+        self,
+        predictions: Mapping[str, Predictions],
+        proposals: Mapping[str, Predictions],
+        targets: Sequence[Targets],
+        columns: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Weighted losses of a step, computed in float32 whatever the precision of the model."""
+        """Weighted losses of a step, computed in float32 whatever the precision; arguments as the criterion's."""
         with torch.autocast(device_type=self.device.type, enabled=False):
-            return self.criterion(predictions, proposals, targets, supervision=self.supervision, progress=self.progress)
+            return self.criterion(
+                predictions,
+                proposals,
+                targets,
+                supervision=self.supervision,
+                progress=self.progress,
+                columns=columns,
+            )
 
     def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalise, then pad below and to the right with zeros to the largest height and width of the batch."""

@@ -6,27 +6,55 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from hdetr_d2.layers import cxcywh_to_xyxy
+from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid
 
 
-def top_detections(logits: Tensor, boxes: Tensor, num_detections: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best (query, class) pairs of each image (Deformable DETR); a query can give several labels.
+def top_detections(
+    logits: Tensor, boxes: Tensor, num_detections: int, *, score: str = "sigmoid"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The detections of each image.
 
     Args:
-        logits: (B, n, K).
+        logits: (B, n, K), or (B, n, K + 1) with "no object" last where ``score`` is ``"softmax"``.
         boxes: (B, n, 4) cxcywh in [0, 1].
-        num_detections: how many, at most n * K.
+        num_detections: how many, at most n * K, or n with softmax.
+        score: ``"sigmoid"``: the best (query, class) pairs, so that a query can give several labels (Deformable
+            DETR); ``"softmax"``: every query as the class that it finds likeliest, the best ones first (DETR, which
+            keeps them all).
 
     Returns:
         Scores (B, D) in descending order, labels (B, D) int64, boxes (B, D, 4) XYXY in parts of the image, not
         clipped.
     """
-    num_classes = logits.shape[-1]
-    scores = logits.float().sigmoid().flatten(1)
-    scores, index = scores.topk(min(num_detections, scores.shape[1]), dim=1)
-    query = index // num_classes
+    if score == "softmax":
+        scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+        scores, query = scores.topk(min(num_detections, scores.shape[1]), dim=1)
+        labels = labels.gather(1, query)
+    else:
+        scores = logits.float().sigmoid().flatten(1)
+        scores, index = scores.topk(min(num_detections, scores.shape[1]), dim=1)
+        query, labels = index // logits.shape[-1], index % logits.shape[-1]
     chosen = boxes.float().gather(1, query[..., None].expand(-1, -1, 4))
-    return scores, index % num_classes, cxcywh_to_xyxy(chosen)
+    return scores, labels, cxcywh_to_xyxy(chosen)
+
+
+def fused_logits(logits: Tensor, *, eps: float = 1e-3) -> Tensor:
+    """Class logits of all decoder layers mixed into one, as Mr. DETR's code does at inference.
+
+    Each layer's probability p becomes ``sqrt((p ** 2.001 + q ** 1.853) / 2)``, q being that of the layers before it.
+
+    Args:
+        logits: (L, B, n, K), first layer first.
+        eps: of the inverse sigmoid at the end.
+
+    Returns:
+        (B, n, K), float32.
+    """
+    first, *others = logits.float().sigmoid().unbind(0)
+    mixed = inverse_sigmoid(first, eps).sigmoid()
+    for p in others:
+        mixed = inverse_sigmoid(((p**2.001 + mixed**1.853) / 2).sqrt(), eps).sigmoid()
+    return inverse_sigmoid(mixed, eps)
 
 
 def to_instances(scores: Tensor, labels: Tensor, boxes: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Instances]:

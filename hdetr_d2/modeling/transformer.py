@@ -2,43 +2,52 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from hdetr_d2.layers import SinePositionEmbedding
-from hdetr_d2.structures import Memory, Predictions
+from hdetr_d2.structures import Memory, Predictions, Targets
+from hdetr_d2.supervision import GroupSpec
 
-from .decoder import DeformableDecoder
-from .encoder import DeformableEncoder
+from .decoder import Decoder
+from .encoder import Encoder
 from .heads import PredictionHeads
 from .padding import is_padded, nearest, valid_pixels
 from .queries import QuerySource
+
+if TYPE_CHECKING:
+    from .denoising import DenoisingQueries
 
 
 class Transformer(nn.Module):
     """From feature maps to predictions.
 
     Args:
-        position_embedding: of the cells of a map.
-        encoder: tokens to tokens.
+        position_embedding: of the cells of a map; None where neither encoder nor decoder asks for positions (RT-DETR).
+        encoder: tokens to tokens; None where the neck has encoded them (RT-DETR).
         query_source: where queries come from.
         decoder: queries to predictions.
         heads: class and box heads.
+        denoising: makes queries from noised targets in training; None for no denoising.
         embed_dim: width C.
-        num_levels: feature levels; each has a learned embedding besides its positions.
+        num_levels: feature levels.
+        level_embedding: whether each level has a learned embedding besides its positions.
     """
 
     def __init__(
         self,
         *,
-        position_embedding: SinePositionEmbedding,
-        encoder: DeformableEncoder,
+        position_embedding: SinePositionEmbedding | None,
+        encoder: Encoder | None,
         query_source: QuerySource,
-        decoder: DeformableDecoder,
+        decoder: Decoder,
         heads: PredictionHeads,
+        denoising: "DenoisingQueries | None" = None,
         embed_dim: int = 256,
         num_levels: int = 4,
+        level_embedding: bool = True,
     ) -> None:
         super().__init__()
         self.position_embedding = position_embedding
@@ -46,26 +55,48 @@ class Transformer(nn.Module):
         self.query_source = query_source
         self.decoder = decoder
         self.heads = heads
-        self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim))
+        self.denoising = denoising
+        embeds = level_embedding and position_embedding is not None
+        self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim)) if embeds else None
+
+    def add_groups(self, specs: Sequence[GroupSpec]) -> None:
+        """Add training's groups; called once, when the model is built."""
+        self.query_source.add_groups(specs)
+        for spec in specs:
+            if spec.queries == "own":
+                self.heads.add_encoder_pair(spec.name)
 
     def forward(
-        self, maps: Sequence[Tensor], padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]
-    ) -> tuple[dict[str, Predictions], Predictions | None]:
+        self,
+        maps: Sequence[Tensor],
+        padded_size: tuple[int, int],
+        image_sizes: Sequence[tuple[int, int]],
+        targets: Sequence[Targets] | None = None,
+        *,
+        all_layers: bool | None = None,
+    ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
         """Detect.
 
         Args:
             maps: one (B, C, H_l, W_l) a level, finest first.
             padded_size: (H, W) in pixels of the batch that the maps were computed from.
             image_sizes: (h, w) of each image in it; padding is below and to the right.
+            targets: one an image, which denoising makes queries from in training.
+            all_layers: whether to predict in all decoder layers or in the last; None does so in training.
 
         Returns:
-            Predictions by group (in evaluation the primary group's last layer alone) and, in training, the encoder's
-            proposals where there are any.
+            Predictions by group (in evaluation the primary group's alone) and, in training, the encoder's proposals by
+            the group whose ranking they are.
         """
         memory = self.flatten(maps, padded_size, image_sizes)
-        memory = replace(memory, tokens=self.encoder(memory))
+        if self.encoder is not None:
+            memory = replace(memory, tokens=self.encoder(memory))
         groups, proposals = self.query_source(memory, self.heads, training=self.training)
-        return self.decoder(groups, memory, self.heads, all_layers=self.training), proposals
+        if self.denoising is not None:
+            noised = targets if self.training else None
+            groups = self.denoising.join(groups, noised, self.query_source.position_of)  # type: ignore[operator]
+        all_layers = self.training if all_layers is None else all_layers
+        return self.decoder(groups, memory, self.heads, all_layers=all_layers), proposals
 
     def flatten(
         self, maps: Sequence[Tensor], padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]
@@ -78,13 +109,15 @@ class Transformer(nn.Module):
             height, width = feature.shape[-2:]
             rows, columns = (nearest(axis, size) for axis, size in zip(valid, (height, width)))
             tokens.append(feature.flatten(2).transpose(1, 2))
-            positions.append(self.position_embedding(rows, columns) + self.level_embed[level])
+            if self.position_embedding is not None:
+                position = self.position_embedding(rows, columns)
+                positions.append(position if self.level_embed is None else position + self.level_embed[level])
             paddings.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
             ratios.append(torch.stack([columns.float().mean(1), rows.float().mean(1)], dim=-1))
             shapes.append((height, width))
         return Memory(
             tokens=torch.cat(tokens, dim=1),
-            positions=torch.cat(positions, dim=1),
+            positions=torch.cat(positions, dim=1) if positions else None,
             padding=torch.cat(paddings, dim=1) if is_padded(padded_size, image_sizes) else None,
             spatial_shapes=torch.tensor(shapes, dtype=torch.int64),
             valid_ratios=torch.stack(ratios, dim=1),

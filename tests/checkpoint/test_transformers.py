@@ -63,7 +63,8 @@ def build_ours(variant: str) -> torch.nn.Module:
     model = get_config(f"common/models/deformable_detr{'_two_stage' if two_stage else ''}.py").model
     model.transformer.update(embed_dim=32)
     model.transformer.position_embedding.num_features = 16
-    model.transformer.encoder.update(num_layers=2, num_heads=4, hidden_dim=48)
+    model.transformer.encoder.num_layers = 2
+    model.transformer.encoder.layer.update(num_heads=4, hidden_dim=48)
     model.transformer.decoder.update(num_layers=3, refine=refine)
     model.transformer.heads.shared = not refine
     model.transformer.query_source.num_queries = NUM_QUERIES

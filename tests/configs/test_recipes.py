@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = [
     "dataset.num_classes=7",
     "model.transformer.encoder.num_layers=1",
-    "model.transformer.encoder.hidden_dim=32",
+    "model.transformer.encoder.layer.hidden_dim=32",
     "model.transformer.decoder.num_layers=2",
     "model.transformer.query_source.num_queries=9",
 ]

@@ -11,7 +11,7 @@ from .toy_config import dataloader, dataset, optimizer, schedule, train  # noqa:
 model.backbone.frozen_norm = True  # its statistics would depend on the batch
 model.transformer.embed_dim = 32
 model.transformer.position_embedding.num_features = 16
-model.transformer.encoder.update(hidden_dim=32, num_heads=4)
+model.transformer.encoder.layer.update(hidden_dim=32, num_heads=4)
 model.transformer.decoder.num_layers = 2
 model.transformer.query_source.num_queries = 15
 model.supervision.update(num_queries=20, k=3)

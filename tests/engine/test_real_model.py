@@ -25,7 +25,7 @@ def whole_run(data, tmp_path_factory) -> Path:
 
 
 def test_a_killed_and_resumed_run_has_the_losses_of_one_not_killed(data, tmp_path):
-    dropout = [*data, "model.transformer.encoder.dropout=0.1", "dataloader.train.num_workers=1"]
+    dropout = [*data, "model.transformer.encoder.layer.dropout=0.1", "dataloader.train.num_workers=1"]
     run_in_process(*dropout, f"train.output_dir={tmp_path / 'whole'}", config=CONFIG)
     killed = [*dropout, f"train.output_dir={tmp_path / 'killed'}"]
     run_until_killed(*killed, at=4, config=CONFIG, start="spawn")

@@ -83,7 +83,7 @@ TARGET_COUNTS = [(3, 2), (4, 0), (0, 0), (1, 12)]
 @pytest.mark.parametrize("counts", TARGET_COUNTS)
 def test_one_to_one_losses_are_those_of_the_literal_computation(counts: tuple[int, ...]) -> None:
     predictions, targets = draw_predictions(3, 2, 8), draw_targets(*counts)
-    losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=OneToOne())
+    losses = SetCriterion()({"one2one": predictions}, {}, targets, supervision=OneToOne())
     assert_equal(losses, literal(predictions, targets, k=[1, 1, 1], names=["_0", "_1", ""]))
 
 
@@ -92,7 +92,7 @@ def test_hybrid_branch_losses_are_those_of_repeated_targets_over_k_times_their_n
     groups = {"one2one": draw_predictions(2, 2, 8), "one2many": draw_predictions(2, 2, 15)}
     targets = draw_targets(*counts)
     supervision = HybridBranch(num_queries=15, k=3, weight=0.5)
-    losses = SetCriterion()(groups, None, targets, supervision=supervision)
+    losses = SetCriterion()(groups, {}, targets, supervision=supervision)
     expected = literal(groups["one2one"], targets, k=[1, 1], names=["_0", ""])
     expected |= literal(groups["one2many"], targets, k=[3, 3], names=["_0_one2many", "_one2many"], factor=0.5)
     assert_equal(losses, expected)
@@ -101,7 +101,7 @@ def test_hybrid_branch_losses_are_those_of_repeated_targets_over_k_times_their_n
 def test_hybrid_layer_losses_are_one_to_many_in_the_first_layers() -> None:
     predictions, targets = draw_predictions(3, 2, 20), draw_targets(2, 3)
     supervision = HybridLayer(k=4, num_one2many_layers=2)
-    losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=supervision)
+    losses = SetCriterion()({"one2one": predictions}, {}, targets, supervision=supervision)
     assert_equal(losses, literal(predictions, targets, k=[4, 4, 1], names=["_0", "_1", ""]))
 
 
@@ -109,7 +109,7 @@ def test_hybrid_epoch_losses_change_with_progress() -> None:
     predictions, targets = draw_predictions(2, 2, 20), draw_targets(2, 3)
     supervision = HybridEpoch(k=4, rho=0.5)
     for progress, k in ((0.0, 4), (0.49, 4), (0.5, 1), (0.99, 1)):
-        losses = SetCriterion()({"one2one": predictions}, None, targets, supervision=supervision, progress=progress)
+        losses = SetCriterion()({"one2one": predictions}, {}, targets, supervision=supervision, progress=progress)
         assert_equal(losses, literal(predictions, targets, k=[k, k], names=["_0", ""]))
 
 
@@ -118,7 +118,7 @@ def test_hybrid_epoch_losses_change_with_progress() -> None:
 def test_proposals_learn_class_zero_or_all_classes(counts: tuple[int, ...], binary: bool) -> None:
     predictions, proposals, targets = draw_predictions(1, 2, 8), draw_predictions(1, 2, 30), draw_targets(*counts)
     criterion = SetCriterion(binary_encoder=binary, encoder_weight=0.7)
-    losses = criterion({"one2one": predictions}, proposals, targets, supervision=OneToOne())
+    losses = criterion({"one2one": predictions}, {"one2one": proposals}, targets, supervision=OneToOne())
     expected = literal(predictions, targets, k=[1], names=[""])
     learned = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets] if binary else targets
     expected |= literal(proposals, learned, k=[1], names=["_enc"], factor=0.7)
@@ -127,9 +127,9 @@ def test_proposals_learn_class_zero_or_all_classes(counts: tuple[int, ...], bina
 
 def test_weights_multiply_their_loss() -> None:
     predictions, targets = draw_predictions(1, 1, 8), draw_targets(3)
-    plain = SetCriterion()({"one2one": predictions}, None, targets, supervision=OneToOne())
+    plain = SetCriterion()({"one2one": predictions}, {}, targets, supervision=OneToOne())
     criterion = SetCriterion(class_weight=1.0, l1_weight=10.0, giou_weight=6.0)
-    weighted = criterion({"one2one": predictions}, None, targets, supervision=OneToOne())
+    weighted = criterion({"one2one": predictions}, {}, targets, supervision=OneToOne())
     ratios = {key: (weighted[key] / plain[key]).item() for key in plain}
     assert ratios == pytest.approx({"loss_ce": 0.5, "loss_bbox": 2.0, "loss_giou": 3.0})
 
@@ -153,7 +153,7 @@ def test_keys_are_the_same_in_every_step(supervision: Supervision) -> None:
 @pytest.mark.parametrize("counts", TARGET_COUNTS)
 def test_every_prediction_gets_a_finite_gradient_whatever_the_targets(counts: tuple[int, ...]) -> None:
     predictions, proposals = draw_predictions(2, 2, 8), draw_predictions(1, 2, 30)
-    losses = SetCriterion()({"one2one": predictions}, proposals, draw_targets(*counts), supervision=OneToOne())
+    losses = SetCriterion()({"one2one": predictions}, {"one2one": proposals}, draw_targets(*counts), supervision=OneToOne())
     assert all(value.dim() == 0 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     for tensor in (predictions.logits, predictions.boxes, proposals.logits, proposals.boxes):
@@ -166,7 +166,7 @@ def test_half_precision_predictions_are_measured_in_single_precision() -> None:
     wide, targets = draw_predictions(1, 2, 8), draw_targets(3, 2)
     half = Predictions(wide.logits.detach().bfloat16(), wide.boxes.detach().bfloat16())
     single = Predictions(half.logits.float(), half.boxes.float())
-    results = [SetCriterion()({"one2one": p}, None, targets, supervision=OneToOne()) for p in (half, single)]
+    results = [SetCriterion()({"one2one": p}, {}, targets, supervision=OneToOne()) for p in (half, single)]
     assert all(value.dtype == torch.float32 for value in results[0].values())
     assert results[0] == results[1]
 
@@ -175,7 +175,7 @@ def test_a_nan_prediction_makes_the_loss_nan_and_does_not_raise() -> None:
     predictions = draw_predictions(1, 2, 8)
     with torch.no_grad():
         predictions.logits[0, 0, 3] = math.nan
-    losses = SetCriterion()({"one2one": predictions}, None, draw_targets(3, 2), supervision=OneToOne())
+    losses = SetCriterion()({"one2one": predictions}, {}, draw_targets(3, 2), supervision=OneToOne())
     assert losses["loss_ce"].isnan()
 
 
@@ -194,7 +194,7 @@ def test_a_class_loss_that_asks_gets_the_overlap_of_each_matched_pair_without_gr
     with torch.no_grad():
         predictions.boxes[0, 0, 5] = targets[0].boxes[1]
     witness = IoUWitness()
-    SetCriterion(classification=witness)({"one2one": predictions}, None, targets, supervision=OneToOne())
+    SetCriterion(classification=witness)({"one2one": predictions}, {}, targets, supervision=OneToOne())
     assert not witness.seen.iou.requires_grad
     assert witness.seen.iou[witness.seen.row == 5].tolist() == pytest.approx([1.0])
     assert witness.seen.label[witness.seen.row == 5].tolist() == [targets[0].labels[1].item()]
@@ -207,7 +207,7 @@ def test_a_rule_of_a_scheme_of_ones_own_decides_weight_and_normaliser() -> None:
 
     predictions, targets = draw_predictions(2, 1, 8), draw_targets(3)
     losses = SetCriterion(classification=SigmoidFocalLoss())(
-        {"one2one": predictions}, None, targets, supervision=LastLayerOnly()
+        {"one2one": predictions}, {}, targets, supervision=LastLayerOnly()
     )
     expected = literal(predictions, targets, k=[1, 1], names=["_0", ""])
     expected = {key: 0.0 if key.endswith("_0") else value / 2 for key, value in expected.items()}
@@ -220,6 +220,6 @@ def test_matched_and_unmatchable_queries_are_counted_in_the_trainers_storage() -
         predictions["one2one"].boxes[1, 0, 3] = float("nan")
     supervision = HybridBranch(num_queries=30, k=3)
     with EventStorage() as storage:
-        SetCriterion()(predictions, None, draw_targets(4, 1), supervision=supervision)
+        SetCriterion()(predictions, {}, draw_targets(4, 1), supervision=supervision)
     latest = {name: value for name, (value, _) in storage.latest().items()}
     assert latest == {"matching/positives": 5, "matching/positives_one2many": 15, "matching/unmatchable": 1}

@@ -21,7 +21,7 @@ def has_tricks(config: DictConfig) -> bool:
     tricks = {
         bool(transformer.query_source.mixed),
         bool(transformer.decoder.look_forward_twice),
-        transformer.encoder.dropout == 0.0,
+        transformer.encoder.layer.dropout == 0.0,
     }
     assert len(tricks) == 1  # released models have all of them or none
     return tricks.pop()
@@ -59,7 +59,7 @@ def test_a_recipe_is_what_the_name_of_its_released_file_says(entry: Entry) -> No
     transformer, supervision = config.model.transformer, config.model.supervision
     assert entry.weights.url == f"https://github.com/HDETR/H-Deformable-DETR/releases/download/v0.1/{file}"
     assert file.endswith(f"_two_stage_{config.schedule.epochs}eps.pth")
-    assert transformer.encoder.hidden_dim == 2048 and transformer.decoder.refine
+    assert transformer.encoder.layer.hidden_dim == 2048 and transformer.decoder.refine
     assert has_tricks(config) == ("_dp0_mqs_lft_" in file)
     assert transformer.query_source.num_queries == (900 if "_n900_" in file else 300)
     assert config.optimizer.weight_decay == (0.05 if file.startswith("decay0.05_") else 1e-4)

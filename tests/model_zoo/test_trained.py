@@ -25,7 +25,8 @@ def small_config(name: str) -> Any:
     config.model.backbone.stages.pop("stride_in_1x1")
     config.model.backbone.stages.depth = 18
     config.model.neck.in_channels = [128, 256, 512]
-    config.model.transformer.encoder.update(num_layers=1, hidden_dim=32)
+    config.model.transformer.encoder.update(num_layers=1)
+    config.model.transformer.encoder.layer.hidden_dim = 32
     config.model.transformer.decoder.num_layers = 2
     config.model.transformer.query_source.num_queries = 20
     config.model.supervision.num_queries = 30

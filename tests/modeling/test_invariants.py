@@ -40,7 +40,7 @@ def test_one_to_one_outputs_are_equal_with_and_without_the_one_to_many_group(bui
     assert_same(groups[PRIMARY], groups_alone[PRIMARY], atol=1e-5, rtol=1e-5)
     if training:
         assert list(groups) == [PRIMARY, "one2many"]
-        assert_same(proposals, proposals_alone)
+        assert_same(proposals[PRIMARY], proposals_alone[PRIMARY])
     else:
         assert list(groups) == list(groups_alone) == [PRIMARY]
 
@@ -61,7 +61,7 @@ def test_evaluation_gives_what_the_last_layer_gives_in_training(build_tiny, vari
     maps, sizes = draw_maps(model, (128, 192), 2), [(128, 192), (64, 128)]
     trained = model.train().transformer(maps, (128, 192), sizes)[0][PRIMARY]
     evaluated, proposals = model.eval().transformer(maps, (128, 192), sizes)
-    assert proposals is None
+    assert not proposals
     assert evaluated[PRIMARY].logits.shape[0] == 1
     last = Predictions(trained.logits[-1:], trained.boxes[-1:])
     assert_same(evaluated[PRIMARY], last, atol=1e-5, rtol=1e-5)
@@ -93,6 +93,7 @@ def test_queries_start_at_the_proposals_that_score_highest_in_channel_zero(build
     transformer = model.transformer
     memory = transformer.flatten(draw_maps(model, (128, 192), 2), (128, 192), [(128, 192), (128, 192)])
     groups, proposals = transformer.query_source(memory, transformer.heads, training=True)
+    proposals = proposals[PRIMARY]
     order = proposals.logits[0, :, :, 0].argsort(dim=1, descending=True)
     references = torch.cat([group.reference for group in groups], dim=1)
     for image in range(2):

@@ -134,7 +134,10 @@ def test_recomputing_activations_changes_neither_losses_nor_gradients(
     batch = draw_batch((128, 192, 3), (128, 128, 2))
     results = []
     for recompute in (False, True):
-        changes = {"transformer.encoder.checkpoint_activations": recompute, "transformer.encoder.dropout": dropout}
+        changes = {
+            "transformer.encoder.checkpoint_activations": recompute,
+            "transformer.encoder.layer.dropout": dropout,
+        }
         model = build_tiny(variant, **changes)
         assert model.transformer.decoder.checkpoint_activations == recompute
         torch.manual_seed(7)  # the same dropout
@@ -169,7 +172,7 @@ def test_activations_that_are_recomputed_are_not_kept(build_tiny, draw_batch) ->
 
 @pytest.mark.parametrize("variant", ALL)
 def test_dropout_acts_in_training_only(build_tiny, draw_batch, variant: str) -> None:
-    model, batch = build_tiny(variant, **{"transformer.encoder.dropout": 0.3}), draw_batch((128, 128, 3))
+    model, batch = build_tiny(variant, **{"transformer.encoder.layer.dropout": 0.3}), draw_batch((128, 128, 3))
     first, gradients = step(model, batch)
     second, _ = step(model, batch)
     assert_complete(first, gradients)

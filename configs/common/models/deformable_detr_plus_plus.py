@@ -2,6 +2,6 @@
 
 from .deformable_detr_two_stage_ffn2048 import model
 
-model.transformer.encoder.dropout = 0.0
+model.transformer.encoder.layer.dropout = 0.0
 model.transformer.query_source.mixed = True
 model.transformer.decoder.look_forward_twice = True

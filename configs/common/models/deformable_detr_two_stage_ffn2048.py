@@ -2,4 +2,4 @@
 
 from .deformable_detr_two_stage import model
 
-model.transformer.encoder.hidden_dim = 2048
+model.transformer.encoder.layer.hidden_dim = 2048

@@ -13,7 +13,8 @@ model.neck.in_channels = [64, 128, 256]
 model.transformer.embed_dim = 128
 model.transformer.num_levels = 3
 model.transformer.position_embedding.num_features = 64
-model.transformer.encoder.update(num_layers=1, hidden_dim=256)
+model.transformer.encoder.num_layers = 1
+model.transformer.encoder.layer.hidden_dim = 256
 model.transformer.decoder.num_layers = 3
 model.transformer.query_source.num_queries = 60
 model.supervision.update(num_queries=120, k=6)

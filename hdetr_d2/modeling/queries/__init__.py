@@ -1,7 +1,7 @@
 """Query sources."""
 
 from .base import QuerySource
-from .learned import LearnedQueries
+from .learned import AnchorQueries, LearnedQueries
 from .two_stage import TwoStageQueries
 
-__all__ = ["LearnedQueries", "QuerySource", "TwoStageQueries"]
+__all__ = ["AnchorQueries", "LearnedQueries", "QuerySource", "TwoStageQueries"]

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from hdetr_d2.structures import Memory, Predictions, QueryGroup
 from hdetr_d2.supervision import PRIMARY, GroupSpec
@@ -36,10 +37,24 @@ class QuerySource(nn.Module, ABC):
     def _add_parameters(self, spec: GroupSpec) -> None:
         """Create what a group learns; nothing unless a source says otherwise."""
 
+    def _of_kind(self, queries: str) -> list[GroupSpec]:
+        """The extra groups whose queries are of a kind that ``GroupSpec`` names."""
+        return [spec for spec in self.specs[1:] if spec.queries == queries]
+
+    def _repeated(self, primary: QueryGroup) -> list[QueryGroup]:
+        """The groups that are the primary group's queries on other routes."""
+        return [replace(primary, name=spec.name, route=spec.route) for spec in self._of_kind("same")]
+
+    def position_of(self, reference: Tensor) -> Tensor | None:
+        """Positional queries (B, n, C) of queries that other parts add at boxes (B, n, 4); None where the decoder
+        makes them."""
+        del reference
+        return None
+
     @abstractmethod
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
-    ) -> tuple[list[QueryGroup], Predictions | None]:
+    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
         """Make queries.
 
         Args:
@@ -48,6 +63,6 @@ class QuerySource(nn.Module, ABC):
             training: whether to make the extra groups, and proposals for the loss.
 
         Returns:
-            The groups, the primary one first, and the proposals (one layer of them) where ``training`` and the
-            source makes any.
+            The groups, the primary one first, and, where ``training`` and the source makes any, the proposals (one
+            layer of them) of each ranking by the name of its group.
         """

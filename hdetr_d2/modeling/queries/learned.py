@@ -11,37 +11,112 @@ from .base import QuerySource
 
 
 class LearnedQueries(QuerySource):
-    """Learned content and position, and reference points predicted from the position (Deformable DETR, one stage).
+    """Learned positions, and what is made from them.
 
     Args:
         num_queries: of the primary group.
         embed_dim: width C.
+        references: predict a reference point from each position and learn contents too (Deformable DETR, one stage);
+            without it queries have no place and their content starts at zero (DETR).
     """
 
-    def __init__(self, *, num_queries: int = 300, embed_dim: int = 256) -> None:
+    def __init__(self, *, num_queries: int = 300, embed_dim: int = 256, references: bool = True) -> None:
         super().__init__(num_queries=num_queries)
         self.embed_dim = embed_dim
         self.embed = nn.ParameterDict()
-        self.reference_points = nn.Linear(embed_dim, 2)
-        nn.init.xavier_uniform_(self.reference_points.weight)
-        nn.init.zeros_(self.reference_points.bias)
+        self.reference_points = None
+        if references:
+            self.reference_points = nn.Linear(embed_dim, 2)
+            nn.init.xavier_uniform_(self.reference_points.weight)
+            nn.init.zeros_(self.reference_points.bias)
         self._add_parameters(self.specs[0])
 
     def _add_parameters(self, spec: GroupSpec) -> None:
-        # One table of (position, content) a group, as the authors' query_embed.
-        self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, 2 * self.embed_dim))
+        if spec.queries == "next":
+            # One table of (position, content) a group, as the authors' query_embed.
+            width = self.embed_dim if self.reference_points is None else 2 * self.embed_dim
+            self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, width))
 
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
-    ) -> tuple[list[QueryGroup], Predictions | None]:
+    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
         """As the base class says; there are no proposals."""
         del heads
         batch = memory.tokens.shape[0]
         groups = []
-        for spec in self.specs if training else self.specs[:1]:
+        for spec in [self.specs[0], *self._of_kind("next")] if training else self.specs[:1]:
             table = self.embed[spec.name]
-            position, content = table.expand(batch, *table.shape).split(self.embed_dim, dim=-1)
-            with torch.autocast(device_type=table.device.type, enabled=False):
-                reference = self.reference_points(position).sigmoid()
-            groups.append(QueryGroup(name=spec.name, content=content, reference=reference, position=position))
-        return groups, None
+            table = table.expand(batch, *table.shape)
+            position, content = table[..., : self.embed_dim], table[..., self.embed_dim :]
+            reference = None
+            if self.reference_points is None:
+                content = torch.zeros_like(position)
+            else:
+                with torch.autocast(device_type=table.device.type, enabled=False):
+                    reference = self.reference_points(position).sigmoid()
+            groups.append(
+                QueryGroup(name=spec.name, content=content, reference=reference, position=position, route=spec.route)
+            )
+        return groups + (self._repeated(groups[0]) if training else []), {}
+
+
+class AnchorQueries(QuerySource):
+    """Learned boxes; the decoder makes positional queries from them (DAB-DETR).
+
+    Args:
+        num_queries: of the primary group.
+        embed_dim: width C.
+        content: ``"zeros"`` (DAB-DETR), ``"learned"`` (DAB-Deformable-DETR), ``"flagged"``, learned but for a last
+            channel that is 0 (DN-Deformable-DETR), or ``"unknown"``, the denoising part's embedding of no label
+            (DN-DETR).
+        num_patterns: learned contents, each of which all anchors are combined with; 0 for none (Anchor DETR, DAB-DETR).
+    """
+
+    def __init__(
+        self, *, num_queries: int = 300, embed_dim: int = 256, content: str = "zeros", num_patterns: int = 0
+    ) -> None:
+        super().__init__(num_queries=num_queries)
+        if content not in ("zeros", "learned", "flagged", "unknown"):
+            raise ValueError(
+                f'AnchorQueries: content must be "zeros", "learned", "flagged" or "unknown", got {content!r}'
+            )
+        self.embed_dim = embed_dim
+        self.content = content
+        self.anchors = nn.ParameterDict()
+        self.embed = nn.ParameterDict()
+        self.patterns = nn.Parameter(torch.randn(num_patterns, embed_dim)) if num_patterns else None
+        self._add_parameters(self.specs[0])
+
+    def _add_parameters(self, spec: GroupSpec) -> None:
+        if spec.queries == "next":
+            self.anchors[spec.name] = nn.Parameter(torch.randn(spec.num_queries, 4))
+            if self.content in ("learned", "flagged"):
+                width = self.embed_dim - (self.content == "flagged")
+                self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, width))
+
+    def forward(
+        self, memory: Memory, heads: PredictionHeads, *, training: bool
+    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
+        """As the base class says; there are no proposals. Content that the denoising part gives is zero here."""
+        del heads
+        batch = memory.tokens.shape[0]
+        groups = []
+        for spec in [self.specs[0], *self._of_kind("next")] if training else self.specs[:1]:
+            anchors = self.anchors[spec.name]
+            content = anchors.new_zeros(spec.num_queries, self.embed_dim)
+            if spec.name in self.embed:
+                learned = self.embed[spec.name]
+                content = torch.cat([learned, content[:, learned.shape[1] :]], dim=1)
+            if self.patterns is not None:
+                content = (self.patterns[:, None] + content).flatten(0, 1)
+                anchors = anchors.repeat(len(self.patterns), 1)
+            groups.append(
+                QueryGroup(
+                    name=spec.name,
+                    content=content.expand(batch, *content.shape),
+                    reference=anchors.float().sigmoid().expand(batch, *anchors.shape),
+                    position=None,
+                    route=spec.route,
+                )
+            )
+        return groups + (self._repeated(groups[0]) if training else []), {}

@@ -1,0 +1,126 @@
+"""Positional queries that a decoder makes from the references of each layer."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hdetr_d2.layers import MLP, box_sine_embedding
+from hdetr_d2.structures import Memory
+
+
+class PositionalQuery(NamedTuple):
+    """Where a query is.
+
+    Args:
+        position: (B, N, C), added to the content.
+        spatial: (B, N, C), what conditional attention compares with the positions of tokens; None elsewhere.
+    """
+
+    position: Tensor
+    spatial: Tensor | None = None
+
+
+class QueryPosition(nn.Module, ABC):
+    """Makes positional queries; one module for all layers."""
+
+    @abstractmethod
+    def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
+        """Embed references.
+
+        Args:
+            reference: (B, N, 4) cxcywh in [0, 1] of the un-padded image.
+            content: (B, N, C) of the queries before the layer.
+            layer: its index; 0 is the first.
+            memory: of which the valid ratios are read.
+        """
+
+
+def reference_sine(reference: Tensor, num_features: int) -> Tensor:
+    """Sine embedding of boxes with y before x (DAB-DETR's code): (..., 4) cxcywh -> (..., 4 * num_features)."""
+    order = torch.tensor([1, 0, 2, 3], device=reference.device)
+    return box_sine_embedding(reference.index_select(-1, order), num_features=num_features)
+
+
+class SineQueryPosition(QueryPosition):
+    """An MLP of the sine embedding of a box on the first padded level (DAB-Deformable-DETR, DINO).
+
+    Args:
+        embed_dim: width C.
+        scaled: whether it is multiplied by an MLP of the content in all layers but the first (DAB; DINO has dropped
+            it).
+    """
+
+    def __init__(self, *, embed_dim: int = 256, scaled: bool = False) -> None:
+        super().__init__()
+        self.num_features = embed_dim // 2
+        self.embed = MLP(in_features=2 * embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
+        self.scale = None
+        if scaled:
+            self.scale = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
+
+    def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
+        """As the base class says."""
+        on_level = reference * memory.valid_ratios[:, None, 0].repeat(1, 1, 2)
+        position = self.embed(reference_sine(on_level, self.num_features).to(content.dtype))
+        if self.scale is not None and layer > 0:
+            position = position * self.scale(content)
+        return PositionalQuery(position)
+
+
+class ConditionalQueryPosition(QueryPosition):
+    """Positional queries of DAB-DETR: for content, an MLP of the box; for conditional attention, the sine embedding
+    of its centre, scaled by the content and modulated by its width and height (section 4.3).
+
+    Args:
+        embed_dim: width C.
+    """
+
+    def __init__(self, *, embed_dim: int = 256) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.embed = MLP(in_features=2 * embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
+        self.scale = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
+        self.size = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=2, num_layers=2)
+
+    def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
+        """As the base class says; dense attention sees no levels, so valid ratios are not read."""
+        del memory
+        embedded = reference_sine(reference, self.embed_dim // 2)
+        spatial = embedded[..., : self.embed_dim]
+        if layer > 0:
+            spatial = spatial * self.scale(content)
+        # The layer guesses the object's size; a wide box attends more loosely along x.
+        ratio = self.size(content).float().sigmoid() / reference[..., 2:]
+        y, x = spatial.chunk(2, dim=-1)
+        spatial = torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1)
+        return PositionalQuery(self.embed(embedded.to(content.dtype)), spatial.to(content.dtype))
+
+
+class CoordinateQueryPosition(QueryPosition):
+    """An MLP of the box coordinates themselves (RT-DETR).
+
+    Args:
+        embed_dim: width C.
+        hidden_dim: of the MLP; 512 in RT-DETR, 256 in DEIM's.
+        num_layers: of the MLP; 2 in RT-DETR, 3 in DEIM.
+        activation: of the MLP.
+    """
+
+    def __init__(
+        self, *, embed_dim: int = 256, hidden_dim: int = 512, num_layers: int = 2, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.embed = MLP(
+            in_features=4,
+            hidden_features=hidden_dim,
+            out_features=embed_dim,
+            num_layers=num_layers,
+            activation=activation,
+        )
+
+    def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
+        """As the base class says; neither content nor memory is read."""
+        del layer, memory
+        return PositionalQuery(self.embed(reference.to(content.dtype)))
