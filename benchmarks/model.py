@@ -7,62 +7,40 @@ reported. All have two stages, refinement, 300 queries, feed-forward width 2048 
 
 import argparse
 import json
-import platform
-import resource
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from common import (
+    NUM_CLASSES,
+    common_parser,
+    describe_machine,
+    measure_in_turns,
+    peak_mebibytes,
+    random_batch,
+    random_targets,
+    seconds_of,
+)
 
 MODELS = {
     "transformers": "transformers DeformableDetrForObjectDetection",
     "one2one": "hdetr_d2, one-to-one",
     "hybrid": "hdetr_d2, hybrid branch (+1500 queries)",
 }
-NUM_CLASSES = 91
 Workload = tuple[torch.nn.Module, Callable[[], object], Callable[[], object]]
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    """Wall time of a call, all work on the device included."""
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def random_targets(num_targets: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Classes (M,) and cxcywh boxes (M, 4) in [0, 1] of an image."""
-    generator = torch.Generator().manual_seed(0)
-    size = torch.rand(num_targets, 2, generator=generator) * 0.3 + 0.02
-    centre = size / 2 + torch.rand(num_targets, 2, generator=generator) * (1 - size)
-    return torch.randint(0, NUM_CLASSES, (num_targets,), generator=generator), torch.cat([centre, size], 1)
 
 
 def ours(name: str, args: argparse.Namespace) -> Workload:
     """This project's model, its inference and its training step."""
     from detectron2.config import instantiate
-    from detectron2.structures import Boxes, Instances
 
-    from hdetr_d2.layers import cxcywh_to_xyxy
     from hdetr_d2.model_zoo import get_config
 
     file = "h_deformable_detr" if name == "hybrid" else "deformable_detr_plus_plus"
     config = get_config(f"common/models/{file}.py")
     config.model.num_classes = NUM_CLASSES
     model = instantiate(config.model).to(args.device)
-    labels, boxes = random_targets(args.targets)
-    height, width = args.size
-    instances = Instances((height, width))
-    instances.gt_boxes = Boxes(cxcywh_to_xyxy(boxes) * torch.tensor([width, height, width, height]))
-    instances.gt_classes = labels
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    batch = [{"image": image, "height": height, "width": width, "instances": instances}]
+    batch = random_batch(tuple(args.size), args.targets)
 
     def step() -> None:
         torch.stack(list(model(batch).values())).sum().backward()
@@ -95,13 +73,6 @@ def theirs(args: argparse.Namespace) -> Workload:
         model(pixel_values=pixels, pixel_mask=mask, labels=targets).loss.backward()
 
     return model, lambda: model(pixel_values=pixels, pixel_mask=mask), step
-
-
-def peak_mebibytes(device: str) -> float:
-    """Peak memory so far: of the device, or of the process on a CPU."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
@@ -139,43 +110,14 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--size", nargs=2, type=int, default=(800, 1333), metavar=("H", "W"))
-    parser.add_argument("--targets", type=int, default=7, help="objects in the image")
-    parser.add_argument("--rounds", type=int, default=2, help="processes of each model")
-    parser.add_argument("--repeats", type=int, default=1, help="timed calls in each process, after one that is not")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="write all rounds to this file")
-    parser.add_argument("--measure", choices=list(MODELS), help=argparse.SUPPRESS)
-    return parser.parse_args()
-
-
 def main() -> None:
     """Measure and print."""
-    args = parse_arguments()
+    args = common_parser(__doc__, list(MODELS)).parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, args)))
         return
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in args.models}
-    for _ in range(args.rounds):
-        for name in args.models:
-            command = [sys.executable, *sys.argv, "--measure", name]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            rounds[name].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{name}: {rounds[name][-1]}", file=sys.stderr, flush=True)
-    medians = {
-        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for name, rows in rounds.items()
-    }
-    machine = platform.processor() or platform.machine()
-    print(f"{machine}, {args.threads} threads, {args.device}, torch {torch.__version__}, float32, batch 1")
-    print(f"{args.size[0]}x{args.size[1]}, {args.targets} objects, medians of {args.rounds} processes\n")
-    print(table(medians))
-    if args.json:
-        args.json.write_text(json.dumps(rounds, indent=1))
+    results = measure_in_turns(args)
+    print(f"{describe_machine(args)}\n\n{table(results)}")
 
 
 if __name__ == "__main__":
