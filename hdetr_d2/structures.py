@@ -12,10 +12,15 @@ class Targets:
     Args:
         labels: (M,) int64 in [0, K).
         boxes: (M, 4) cxcywh in [0, 1] of the un-padded image.
+        negatives: (A,) int64, classes that were looked for in vain, where only some were looked for, as in LVIS; None
+            where the image was searched for all classes.
+        not_exhaustive: (A,) int64, classes of which there may be more objects than these; None for none.
     """
 
     labels: Tensor
     boxes: Tensor
+    negatives: Tensor | None = None
+    not_exhaustive: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,10 @@ class SetCriterion(nn.Module):
         like = next(iter(predictions.values())).logits
         if columns is not None:
             targets = _relabelled(targets, columns)
-        jobs = [_group_job(group, p, targets, supervision, progress) for group, p in predictions.items()]
+        jobs = [
+            _Job(*_rules_of(group, p, targets, supervision, progress), self.classification, columns)
+            for group, p in predictions.items()
+        ]
         jobs += [
             self._proposal_job(group, p, targets, supervision, progress, columns) for group, p in proposals.items()
         ]
@@ -82,7 +85,7 @@ class SetCriterion(nn.Module):
         num_targets = mean_over_ranks(sum(len(t.labels) for t in targets), like)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
-            for name, per_layer in self._layer_sums(job.request, matches).items():
+            for name, per_layer in _layer_sums(job, matches).items():
                 factor = self._factors(job, name, num_targets)
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
@@ -103,7 +106,9 @@ class SetCriterion(nn.Module):
     ) -> "_Job":
         """The encoder's proposals as one more layer under a rule of its own."""
         rule = supervision.encoder_rule(progress)
+        loss = self.classification
         if self.binary_encoder:
+            loss, columns = loss.of_proposals(), None
             targets = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
         elif columns is not None:
             # All classes rank proposals, so that all were computed.
@@ -111,12 +116,12 @@ class SetCriterion(nn.Module):
         candidates = proposals.anchor_predictions() if rule.on_anchors else None
         rule = replace(rule, weight=rule.weight * self.encoder_weight)
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
-        return _Job([suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates))
+        return _Job([suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates), loss, columns)
 
     def _factors(self, job: "_Job", name: str, num_targets: Tensor) -> Tensor:
         """What a loss of each layer is multiplied by, (L,), its own weight left out."""
         known = job.request.predictions.known
-        divided = name == "loss_ce" and self.classification.normalised
+        divided = name == "loss_ce" and job.loss.normalised
         if known is not None:
             one = num_targets.new_ones(len(job.suffixes))
             return one if divided else one / known.divisor
@@ -127,67 +132,90 @@ class SetCriterion(nn.Module):
         # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the copies.
         return weights if divided else weights / (copies * num_targets).clamp(min=1.0)
 
-    def _layer_sums(self, request: MatchRequest, matches: Matches) -> dict[str, Tensor]:
-        """Each loss summed over the queries of each layer, (L,)."""
-        logits = request.predictions.logits.flatten(1, 2)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        target_boxes = torch.cat([t.boxes for t in request.targets])[matches.target].to(logits.dtype)
-        boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
-        classes = self._class_sums(logits, boxes, target_boxes, request, matches)
-        l1, giou = box_losses(boxes, target_boxes)
-        zeros = classes.new_zeros(logits.shape[0])
-        return {
-            "loss_ce": classes,
-            "loss_bbox": zeros.index_add(0, matches.layer, l1),
-            "loss_giou": zeros.index_add(0, matches.layer, giou),
-        }
-
-    def _class_sums(
-        self,
-        logits: Tensor,
-        boxes: Tensor,
-        target_boxes: Tensor,
-        request: MatchRequest,
-        matches: Matches,
-    ) -> Tensor:
-        """The class loss of each layer, (L,)."""
-        known = request.predictions.known
-        iou = None
-        if self.classification.needs_iou:
-            iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-        label = torch.cat([t.labels for t in request.targets])[matches.target]
-        layer, row, target = matches.layer, matches.row, matches.target
-        if any(getattr(matcher, "may_repeat", False) for matcher in request.matchers):
-            # A query that serves two targets learns the class of the last one.
-            last = _last_of_each(layer * logits.shape[1] + row, logits.shape[0] * logits.shape[1])
-            layer, row, label, target = layer[last], row[last], label[last], target[last]
-            iou = None if iou is None else iou[last]
-        if known is not None and known.trained is not None:
-            trained = known.trained.flatten()
-            logits, row = logits[:, trained], (trained.cumsum(0) - 1)[row]
-        rivals = None if known is not None else target
-        return self.classification(logits, Positives(layer, row, label, iou, rivals))
-
 
 @dataclass(frozen=True)
 class _Job:
-    """One group's losses: the suffix of each layer's keys, its rule (none where matches are known), and the data."""
+    """One group's losses: the suffix of each layer's keys, its rule (none where matches are known), and the data.
+
+    ``columns`` are the classes that its logits are of; None for all.
+    """
 
     suffixes: list[str]
     rules: list[Rule]
     request: MatchRequest
+    loss: ClassificationLoss
+    columns: Tensor | None
 
 
-def _group_job(
+def _rules_of(
     group: str, prediction: Predictions, targets: Sequence[Targets], supervision: Supervision, progress: float
-) -> _Job:
+) -> tuple[list[str], list[Rule], MatchRequest]:
+    """The first three fields of a decoder group's ``_Job``."""
     depth = prediction.logits.shape[0]
     ending = "" if group == PRIMARY else f"_{group}"
     suffixes = [f"_{layer}{ending}" for layer in range(depth - 1)] + [ending]
     rules = []
     if prediction.known is None:
         rules = [supervision.rule(group, layer, depth, progress) for layer in range(depth)]
-    return _Job(suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets))
+    return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets)
+
+
+def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
+    """Each loss summed over the queries of each layer, (L,)."""
+    request = job.request
+    logits = request.predictions.logits.flatten(1, 2)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    target_boxes = torch.cat([t.boxes for t in request.targets])[matches.target].to(logits.dtype)
+    boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
+    iou = None
+    if job.loss.needs_iou:
+        iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
+    classes = _class_sums(job, logits, iou, matches)
+    l1, giou = box_losses(boxes, target_boxes)
+    zeros = classes.new_zeros(logits.shape[0])
+    return {
+        "loss_ce": classes,
+        "loss_bbox": zeros.index_add(0, matches.layer, l1),
+        "loss_giou": zeros.index_add(0, matches.layer, giou),
+    }
+
+
+def _class_sums(job: _Job, logits: Tensor, iou: Tensor | None, matches: Matches) -> Tensor:
+    """The class loss of each layer, (L,)."""
+    request = job.request
+    known = request.predictions.known
+    label = torch.cat([t.labels for t in request.targets])[matches.target]
+    layer, row, target = matches.layer, matches.row, matches.target
+    if any(getattr(matcher, "may_repeat", False) for matcher in request.matchers):
+        # A query that serves two targets learns the class of the last one.
+        last = _last_of_each(layer * logits.shape[1] + row, logits.shape[0] * logits.shape[1])
+        layer, row, label, target = layer[last], row[last], label[last], target[last]
+        iou = None if iou is None else iou[last]
+    verified = None
+    if job.loss.needs_verified:
+        queries = logits.shape[1] // len(request.targets)
+        verified = _verified(request.targets, logits.shape[2], job.columns).repeat_interleave(queries, 0)
+    if known is not None and known.trained is not None:
+        trained = known.trained.flatten()
+        logits, row = logits[:, trained], (trained.cumsum(0) - 1)[row]
+        verified = None if verified is None else verified[trained]
+    rivals = None if known is not None else target
+    return job.loss(logits, Positives(layer, row, label, iou, rivals, job.columns, verified))
+
+
+def _verified(targets: Sequence[Targets], num_columns: int, columns: Tensor | None) -> Tensor:
+    """Of which classes each image is known to show no more than its targets: (B, C') bool."""
+    device = targets[0].labels.device
+    classes = torch.arange(num_columns, device=device) if columns is None else columns
+    rows = []
+    for t in targets:
+        known = torch.ones_like(classes, dtype=torch.bool)
+        if t.negatives is not None:
+            known = torch.isin(classes, t.negatives).index_fill(0, t.labels, True)
+        if t.not_exhaustive is not None:
+            known = known & ~torch.isin(classes, t.not_exhaustive)
+        rows.append(known)
+    return torch.stack(rows)
 
 
 def _known_matches(predictions: Predictions) -> Matches:

@@ -84,8 +84,9 @@ class DETR(nn.Module):
 
         Args:
             batched_inputs: Detectron2 dicts with ``image`` (3, h, w); in training ``instances`` with ``gt_boxes``
-                (XYXY pixels of ``image``) and ``gt_classes``; in evaluation optionally ``height`` and ``width``, the
-                size that boxes are wanted at.
+                (XYXY pixels of ``image``) and ``gt_classes``, and LVIS's ``neg_category_ids`` and
+                ``not_exhaustive_category_ids`` (contiguous) where the data set has them; in evaluation optionally
+                ``height`` and ``width``, the size that boxes are wanted at.
 
         Returns:
             Training: weighted losses, each a scalar, the same keys in every step. Evaluation: ``{"instances": ...}``
@@ -166,5 +167,9 @@ class DETR(nn.Module):
             height, width = instances.image_size
             boxes = instances.gt_boxes.tensor.to(self.device, torch.float32)
             scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=self.device)
-            targets.append(Targets(labels=labels.to(self.device), boxes=xyxy_to_cxcywh(boxes / scale)))
+            negatives, not_exhaustive = (
+                torch.tensor(x[key], dtype=torch.int64, device=self.device) if key in x else None
+                for key in ("neg_category_ids", "not_exhaustive_category_ids")
+            )
+            targets.append(Targets(labels.to(self.device), xyxy_to_cxcywh(boxes / scale), negatives, not_exhaustive))
         return targets
