@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.annotation_file import without_cycle_collection
 from .json_files import read_json
 
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: seen in at most 10, at most 100, or more training images
@@ -101,6 +102,7 @@ def _rows_with(pairs: NDArray[np.int64] | None, column: int, wanted: NDArray[np.
     return None if pairs is None else pairs[np.isin(pairs[:, column], wanted)]
 
 
+@without_cycle_collection()
 def load_ground_truth(annotations: str | os.PathLike[str] | Mapping[str, Any]) -> GroundTruth:
     """Read an annotation file in COCO or LVIS format.
 

@@ -43,9 +43,15 @@ def summarize(evaluation: BoxEvaluation, truth: GroundTruth, *, groups: bool = F
         metrics[f"AR{limit}"] = _percent(evaluation.recall[:, :, 0, index])
     for area, label in enumerate(AREA_LABELS[1:], start=1):
         metrics[f"AR{label[0]}"] = _percent(recall[:, :, area])
-    for index, name in enumerate(truth.category_names.values()):
-        metrics[PER_CLASS + name] = _percent(precision[:, :, index, 0])
+    for name, value in zip(truth.category_names.values(), class_ap(evaluation)):
+        metrics[PER_CLASS + name] = float(value)
     return metrics
+
+
+def class_ap(evaluation: BoxEvaluation) -> NDArray[np.float64]:
+    """(K,) AP of every class in percent; NaN where nothing is annotated."""
+    precision = evaluation.precision[:, :, :, 0, -1]  # of one class either nowhere or everywhere -1
+    return np.where(precision[0, 0] > -1, 100 * precision.mean(axis=(0, 1)), np.nan)
 
 
 def _percent(values: NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from ..data.annotation_file import without_cycle_collection
 from .detections import Detections, Result
 from .ground_truth import GroundTruth
 from .json_files import read_list
@@ -21,6 +22,7 @@ class ResultsError(ValueError):
     """Detections cannot be evaluated; the message names the file, the detection and what is wrong with it."""
 
 
+@without_cycle_collection()
 def load_results(results: str | os.PathLike[str] | Sequence[Result] | Detections, truth: GroundTruth) -> Detections:
     """Read and check detections. A file is read in parts: what is in memory at last are the columns alone.
 
