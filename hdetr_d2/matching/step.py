@@ -1,7 +1,7 @@
 """Matching of a whole training step."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hdetr_d2.structures import Predictions, Targets
 
-from .base import CostMatcher, Matcher
+from .base import CostMatcher, Matcher, StagedMatcher
 from .candidates import solve_stacks, to_host
 from .solver import Assignment
 
@@ -67,6 +67,17 @@ class _Stack:
     costs: Tensor
 
 
+@dataclass(frozen=True)
+class _Proposed:
+    """What a staged matcher proposes for one image in the layers of a group that it matches."""
+
+    request: int
+    image: int
+    layers: list[int]
+    matcher: StagedMatcher
+    tensors: tuple[Tensor, ...]
+
+
 @torch.no_grad()
 def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     """Match all groups, layers and images of a step.
@@ -87,10 +98,15 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     solutions = solve_stacks([s.costs for s in regular], [s.matcher.copies or 0 for s in regular])
     for stack, of_layers in zip(regular, solutions):
         solved.update({(stack.request, layer, stack.image): one for layer, one in zip(stack.layers, of_layers)})
-    for stack, costs in zip(others, to_host([s.costs for s in others])):
-        for layer, cost in zip(stack.layers, costs):
+    proposed = [one for i, request in enumerate(requests) for one in _proposed(i, request)]
+    copied = iter(to_host([s.costs for s in others] + [x for one in proposed for x in one.tensors]))
+    for stack in others:
+        for layer, cost in zip(stack.layers, next(copied)):
             lost = int((~cost.isfinite()).all(1).sum())
             solved[stack.request, layer, stack.image] = Assignment(*stack.matcher.solve(cost), lost)
+    for one in proposed:
+        parts = zip(*(next(copied) for _ in one.tensors))
+        solved.update({(one.request, layer, one.image): one.matcher.finish(*x) for layer, x in zip(one.layers, parts)})
     results = [_collect(i, request, solved) for i, request in enumerate(requests)]
     lost = sum(matches.unmatchable for matches in results)
     if lost:
@@ -110,26 +126,49 @@ def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
     for layers in alike.values():
         matcher = request.matchers[layers[0]]
         assert isinstance(matcher, CostMatcher)
-        whole = len(layers) == len(request.matchers)
-        logits, boxes = request.matched.logits, request.matched.boxes
-        for image, targets in enumerate(request.targets):
-            if len(targets.labels):
-                of_image = logits[:, image], boxes[:, image]
-                of_layers = of_image if whole else (of_image[0][layers], of_image[1][layers])
-                costs = matcher.cost(*of_layers, targets.labels, targets.boxes)
-                stacks.append(_Stack(index, image, layers, matcher, costs))
+        stacks += [
+            _Stack(index, image, layers, matcher, matcher.cost(*arguments))
+            for image, arguments in _images(request, layers)
+        ]
     return stacks
 
 
+def _proposed(index: int, request: MatchRequest) -> list[_Proposed]:
+    """What staged matchers propose, for all layers that one of them matches at once."""
+    layers_of: dict[int, list[int]] = {}
+    for layer, matcher in enumerate(request.matchers):
+        if isinstance(matcher, StagedMatcher):
+            layers_of.setdefault(id(matcher), []).append(layer)
+    proposed = []
+    for layers in layers_of.values():
+        matcher = request.matchers[layers[0]]
+        assert isinstance(matcher, StagedMatcher)
+        proposed += [
+            _Proposed(index, image, layers, matcher, matcher.propose(*arguments))
+            for image, arguments in _images(request, layers)
+        ]
+    return proposed
+
+
+def _images(request: MatchRequest, layers: list[int]) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor, Tensor]]]:
+    """Each image with targets: its index; logits and boxes of some layers, labels and target boxes."""
+    whole = len(layers) == len(request.matchers)
+    for image, targets in enumerate(request.targets):
+        if len(targets.labels):
+            logits, boxes = request.matched.logits[:, image], request.matched.boxes[:, image]
+            of_layers = (logits, boxes) if whole else (logits[layers], boxes[layers])
+            yield image, (*of_layers, targets.labels, targets.boxes)
+
+
 def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int], Assignment]) -> Matches:
-    """The matches of one group: those that are solved, and those of matchers that read more than costs."""
+    """The matches of one group: those that are solved, and those of matchers that match one image at a time."""
     num_queries, device = request.predictions.logits.shape[2], request.predictions.logits.device
     layers, rows, columns, per_layer, unmatchable = [], [], [], [], 0
     for layer, matcher in enumerate(request.matchers):
         matched, offset = 0, 0
         for image, targets in enumerate(request.targets):
             if len(targets.labels):
-                if isinstance(matcher, CostMatcher):
+                if isinstance(matcher, (CostMatcher, StagedMatcher)):
                     solution = solved[index, layer, image]
                     queries, chosen = solution.rows, solution.columns
                     unmatchable += solution.unmatchable

@@ -1,7 +1,7 @@
 """Denoising: queries made from targets with noise, whose matches are known (DN-DETR, DINO, RT-DETR)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -83,6 +83,8 @@ class DenoisingQueries(nn.Module):
         local_divisor: whether losses are divided by the number of noised targets in this process, and not by groups
             times the mean number of targets over processes.
         unknown_row: whether the label table has a row besides those of the classes.
+        unknown_content: whether that row is added to the content of all other queries, as an object of unknown class,
+            in inference too (DN-DETR).
         eps: of the inverse sigmoid that boxes pass on their way to references.
     """
 
@@ -105,6 +107,7 @@ class DenoisingQueries(nn.Module):
         train_background: bool = True,
         local_divisor: bool = False,
         unknown_row: bool = True,
+        unknown_content: bool = False,
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -118,6 +121,8 @@ class DenoisingQueries(nn.Module):
             raise ValueError(f"DenoisingQueries: label_noise is a probability, got {label_noise}")
         if box_noise < 0:
             raise ValueError(f"DenoisingQueries: box_noise must not be negative, got {box_noise}")
+        if unknown_content and not unknown_row:
+            raise ValueError("DenoisingQueries: unknown_content=True needs unknown_row=True, the row that is added")
         self.num_classes = num_classes
         self.num_groups = num_groups
         self.budget = budget
@@ -130,8 +135,45 @@ class DenoisingQueries(nn.Module):
         self.padding_box = padding_box
         self.train_background = train_background
         self.local_divisor = local_divisor
+        self.unknown_content = unknown_content
         self.eps = eps
         self.label_embed = nn.Embedding(num_classes + unknown_row, embed_dim - indicator)
+
+    def join(
+        self,
+        groups: Sequence[QueryGroup],
+        targets: Sequence[Targets] | None,
+        position_of: Callable[[Tensor], Tensor | None],
+    ) -> list[QueryGroup]:
+        """Add denoising groups to those of a step: one on each route, which sees the route's first group alone.
+
+        Args:
+            groups: on one or more routes, the primary one first.
+            targets: one an image; None in inference, which gets no denoising groups.
+            position_of: positional queries of boxes (B, n, 4), or None where the decoder makes them.
+        """
+        if self.unknown_content:
+            content = self.label_embed.weight[self.num_classes]
+            content = torch.cat([content, content.new_zeros(1)]) if self.indicator else content
+            groups = [replace(group, content=group.content + content) for group in groups]
+        if targets is None:
+            return list(groups)
+        made = self(self.noise(targets))
+        assert made.reference is not None
+        position = position_of(made.reference)
+        first: dict[str, QueryGroup] = {}
+        for group in groups:
+            first.setdefault(group.route, group)
+        return [*groups] + [
+            replace(
+                made,
+                name=self.name if group.name == PRIMARY else f"{self.name}_{group.name}",
+                position=position,
+                sees=(group.name,),
+                route=route,
+            )
+            for route, group in first.items()
+        ]
 
     def groups_for(self, most: int) -> int:
         """Number of groups where the image with most targets has ``most``."""
@@ -141,11 +183,6 @@ class DenoisingQueries(nn.Module):
         if self.small_budget_is_groups and self.budget < 50:
             return 2 * self.budget
         return max(1, self.budget // max(1, most))
-
-    def unknown_content(self) -> Tensor:
-        """(C,) the content of a matching query whose class is unknown (DN-DETR); needs ``unknown_row``."""
-        content = self.label_embed.weight[self.num_classes]
-        return torch.cat([content, content.new_zeros(1)]) if self.indicator else content
 
     def draw(self, num_images: int, num_slots: int) -> NoiseDraws:
         """Draw the random numbers of a batch from the global generator of the parameters' device."""
@@ -219,7 +256,7 @@ class DenoisingQueries(nn.Module):
         return KnownMatches(row=row, target=target, divisor=divisor, trained=trained)
 
     def forward(self, noised: NoisedTargets) -> QueryGroup:
-        """Make the queries; the decoder gives them positions."""
+        """Make the queries of the primary group's route, without positions."""
         content = self.label_embed(noised.labels.clamp(max=self.label_embed.num_embeddings - 1))
         if self.indicator:
             content = torch.cat([content, torch.ones_like(content[..., :1])], dim=-1)

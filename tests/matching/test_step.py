@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from hdetr_d2.matching import HungarianMatcher, Matcher, MatchingCost, OneToManyMatcher
+from hdetr_d2.matching import HungarianMatcher, Matcher, MatchingCost, OneToManyMatcher, TopKMatcher
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
 from hdetr_d2.structures import Predictions, Targets
 
@@ -49,6 +49,7 @@ def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
     targets = draw_targets(3, 0, 5)
     other = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
     by_class = MatchingCost(class_weight=9.0, l1_weight=0.1, giou_weight=0.1)
+    top_k = TopKMatcher(threshold=0.3)
     requests = [
         MatchRequest(draw_predictions(3, 3, 10), [HungarianMatcher()] * 3, targets),
         MatchRequest(
@@ -62,9 +63,11 @@ def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
             targets,
         ),
         MatchRequest(draw_predictions(1, 3, 40), [HungarianMatcher()], other),
+        MatchRequest(draw_predictions(3, 3, 30), [top_k, HungarianMatcher(), top_k], targets),
+        MatchRequest(draw_predictions(2, 3, 20), [TopKMatcher(threshold=0.2, best_last=True)] * 2, other),
     ]
     results = match_step(requests)
-    assert len(results) == 3
+    assert len(results) == 5
     for request, matches in zip(requests, results):
         expected = triples_one_by_one(request)
         assert triples(matches) == expected and len(matches.layer) == len(expected)
@@ -82,10 +85,12 @@ def test_a_step_without_targets_matches_nothing() -> None:
 
 def test_one_image_that_diverged_does_not_change_the_matches_of_the_others() -> None:
     predictions, targets = draw_predictions(2, 2, 6), draw_targets(2, 3)
-    matchers = [HungarianMatcher(), OneToManyMatcher(k=2)]
+    predictions = Predictions(*(x[[0, 1, 0]] for x in (predictions.logits, predictions.boxes)))
+    matchers = [HungarianMatcher(), OneToManyMatcher(k=2), TopKMatcher()]
     (clean,) = match_step([MatchRequest(predictions, matchers, targets)])
     predictions.boxes[:, 0] = math.nan
     (dirty,) = match_step([MatchRequest(predictions, matchers, targets)])
+    assert dirty.unmatchable == 3 * 6
     assert triples(dirty) == {triple for triple in triples(clean) if triple[1] >= 6}
 
 

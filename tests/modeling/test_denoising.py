@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.modeling.denoising import DenoisingQueries, NoiseDraws, NoisedTargets
-from hdetr_d2.structures import Targets
+from hdetr_d2.structures import QueryGroup, Targets
 
 DN_DETR: dict[str, Any] = {
     "num_groups": 5,
@@ -134,8 +134,42 @@ def test_content_is_the_label_tables_row_and_the_indicator(shared_folder: Path) 
         denoising.label_embed.weight.copy_(stored["sd/label_enc.weight"])
     group = denoising(denoising.noise(stored.targets(), stored.draws()))
     torch.testing.assert_close(group.content, stored["dn/query_content"], atol=0, rtol=0)
-    assert torch.equal(denoising.unknown_content()[:-1], stored["sd/label_enc.weight"][10])
-    assert denoising.unknown_content()[-1] == 0
+
+
+def primary(*, name: str = "one2one", route: str = "", images: int = 2) -> QueryGroup:
+    """A group of three queries with positions."""
+    content = torch.randn(images, 3, 256)
+    return QueryGroup(name=name, content=content, reference=torch.rand(images, 3, 4), position=content, route=route)
+
+
+def no_position(reference: Tensor) -> None:
+    assert reference.shape[-1] == 4
+
+
+def test_each_route_gets_a_denoising_group_that_sees_the_first_group_of_the_route() -> None:
+    groups = [primary(), primary(name="one2many"), primary(name="instructed", route="instructed")]
+    joined = make().join(groups, draw_targets(2, 1), lambda boxes: boxes.sum(-1, keepdim=True).expand(-1, -1, 256))
+    assert joined[:3] == groups
+    assert [(g.name, g.sees, g.route) for g in joined[3:]] == [
+        ("dn", ("one2one",), ""),
+        ("dn_instructed", ("instructed",), "instructed"),
+    ]
+    assert torch.equal(joined[3].content, joined[4].content) and joined[3].known is joined[4].known
+    torch.testing.assert_close(joined[3].position[..., 0], joined[3].reference.sum(-1))
+
+
+def test_inference_has_no_denoising_group() -> None:
+    groups = [primary()]
+    assert make().join(groups, None, no_position) == groups
+
+
+@pytest.mark.parametrize("targets", [None, draw_targets(2, 1)], ids=["inference", "training"])
+def test_other_queries_get_the_embedding_of_no_class_where_asked(targets: list[Targets] | None) -> None:
+    denoising = make(**DN_DETR, unknown_content=True)
+    group = primary()
+    added = denoising.join([group], targets, no_position)[0].content - group.content
+    torch.testing.assert_close(added[..., :-1], denoising.label_embed.weight[10].expand(2, 3, -1), atol=1e-5, rtol=0)
+    assert added[..., -1].abs().max() == 0
 
 
 def test_groups_of_dn_detr_see_themselves_only() -> None:
@@ -264,6 +298,7 @@ def test_targets_of_any_size_stay_inside_the_image() -> None:
         ({"budget": 0}, "at least 1"),
         ({"label_noise": 1.5}, "probability"),
         ({"box_noise": -0.1}, "box_noise"),
+        ({"unknown_content": True, "unknown_row": False}, "unknown_row"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
