@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("--num-val", type=int, default=300)
     parser.add_argument("--image-size", type=int, nargs="+", default=[192], help="side, or smallest and largest side")
     parser.add_argument("--num-classes", type=int, default=20)
+    parser.add_argument("--first-class", type=int, default=0, help="number of the first class in the fixed table")
     parser.add_argument("--max-objects", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--long-tail", action="store_true", help="classes from frequent to rare")
@@ -29,6 +30,7 @@ def main() -> int:
             num_val=arguments.num_val,
             image_size=(arguments.image_size[0], arguments.image_size[-1]),
             num_classes=arguments.num_classes,
+            first_class=arguments.first_class,
             max_objects=arguments.max_objects,
             seed=arguments.seed,
             long_tail=arguments.long_tail,

@@ -72,6 +72,7 @@ def test_a_second_call_draws_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         {"num_classes": 6},
         {"long_tail": True},
         {"format": "lvis"},
+        {"first_class": 5},
         {"object_scale": (0.1, 0.6)},
     ],
 )
@@ -142,6 +143,13 @@ def test_classes_have_unique_names_and_a_small_table_begins_a_large_one() -> Non
     assert len({c.name for c in everything}) == MAX_CLASSES == len(set(everything)) >= 1000
     assert object_classes(20) == everything[:20]
     assert everything[0].name == f"{everything[0].pattern} {everything[0].colour} star"
+
+
+def test_a_later_part_of_the_table_shares_no_class() -> None:
+    assert object_classes(30)[20:] == object_classes(10, first=20)
+    assert len(object_classes(78, first=MAX_CLASSES - 78)) == 78
+    with pytest.raises(ValueError, match="first_class"):
+        object_classes(79, first=MAX_CLASSES - 78)
 
 
 def test_every_silhouette_stays_in_the_unit_disc() -> None:

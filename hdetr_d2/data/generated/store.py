@@ -40,6 +40,7 @@ class GeneratedSpec:
     num_train: int = 2000
     num_val: int = 300
     num_classes: int = 20
+    first_class: int = 0
     seed: int = 0
     long_tail: bool = False
     format: str = "coco"
@@ -79,6 +80,7 @@ def ensure_generated(
     num_val: int = 300,
     image_size: int | tuple[int, int] = 192,
     num_classes: int = 20,
+    first_class: int = 0,
     max_objects: int = 30,
     object_scale: tuple[float, float] = (0.08, 0.64),
     max_classes_per_image: int = 8,
@@ -98,7 +100,8 @@ def ensure_generated(
     Args:
         num_train, num_val: number of pictures.
         image_size: side in pixels, or smallest and largest side (each side is drawn on its own).
-        num_classes: at most ``classes.MAX_CLASSES``.
+        num_classes, first_class: a part of the table of ``classes.MAX_CLASSES`` classes; sets without a common class
+            have the same shapes, patterns and colours in other combinations.
         max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
         seed: pictures of the two splits differ whatever the seed.
         long_tail: classes become rarer from the first to the last instead of being equally frequent.
@@ -124,6 +127,7 @@ def ensure_generated(
         num_train=num_train,
         num_val=num_val,
         num_classes=num_classes,
+        first_class=first_class,
         seed=seed,
         long_tail=long_tail,
         format=format,
@@ -158,7 +162,7 @@ def _check(spec: GeneratedSpec) -> None:
     found = [text for text, is_wrong in problems.items() if is_wrong]
     if found:
         raise ValueError(f"generated dataset: {'; '.join(found)} (got {spec})")
-    object_classes(spec.num_classes)
+    object_classes(spec.num_classes, first=spec.first_class)
 
 
 @contextmanager
@@ -196,7 +200,7 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
         )
         for (split, index), outcome in bar:
             results[split][index] = outcome
-    classes = object_classes(spec.num_classes)
+    classes = object_classes(spec.num_classes, first=spec.first_class)
     if spec.format == "lvis":
         contents = as_lvis(results, classes, seed=spec.seed)
     else:
@@ -243,7 +247,8 @@ class _Painter:
         self._spec = spec
         self._folder = folder
         largest = spec.scene.object_scale[1] * spec.scene.image_size[1]
-        self._bank = SpriteBank(object_classes(spec.num_classes), size=int(np.clip(2 * largest, 96, 1024)))
+        classes = object_classes(spec.num_classes, first=spec.first_class)
+        self._bank = SpriteBank(classes, size=int(np.clip(2 * largest, 96, 1024)))
         self._probabilities = {
             split: class_probabilities(
                 spec.num_classes, long_tail=spec.long_tail and (split == "train" or spec.format == "coco")
