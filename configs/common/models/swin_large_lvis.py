@@ -1,0 +1,3 @@
+from .swin_large import backbone, channels
+
+backbone.model_args.drop_path_rate = 0.3  # H-Detic-LVIS

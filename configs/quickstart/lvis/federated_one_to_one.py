@@ -1,0 +1,5 @@
+from ...common.losses import federated as _loss
+from .focal_one_to_one import dataloader, dataset, model, optimizer, schedule, train
+
+model.criterion.classification = _loss
+train.output_dir = "output/lvis/federated_one_to_one"

@@ -1,0 +1,29 @@
+from detectron2.config import LazyCall as L
+
+from hdetr_d2.supervision import OneToOne
+
+from ...common.data.generated_lvis import dataloader, dataset
+from ...common.models.h_deformable_detr_small import model
+from ...common.optim import optimizer
+from ...common.schedule import schedule
+from ...common.train import train
+
+# A long tail of 200 classes, in two minutes on one core if it starts from what pretraining.py ends with:
+# train.init_checkpoint=output/lvis/pretraining/model_best.pth
+dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[112])
+dataloader.num_workers = 1
+model.transformer.decoder.num_layers = 2
+model.transformer.heads.encoder_classes = 1
+model.transformer.query_source.num_queries = 40
+model.supervision = L(OneToOne)()
+model.num_detections = 100
+
+optimizer.lr = 1e-3
+optimizer.params.rules = []  # all of it was pre-trained alike, or nothing
+schedule.epochs = 3
+schedule.drop_epochs = [2.2, 2.8]
+schedule.drop_factor = 0.3
+schedule.warmup_iters = 50
+train.batch_size = 8
+train.eval_period_epochs = 0
+train.output_dir = "output/lvis/focal_one_to_one"
