@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -31,15 +32,20 @@ class Memory:
         tokens: (B, S, C), the levels one after another, each row-major.
         positions: (B, S, C), position and level embedding of each token; None where a model has none.
         padding: (B, S) bool, True on padding; None where no image of the batch is padded.
-        spatial_shapes: (L, 2) int64 on the CPU, (H_l, W_l).
+        level_sizes: (H_l, W_l) of each level. Numbers, which an exported graph has as constants.
         valid_ratios: (B, L, 2) as (x, y): the part of each level that is image and not padding.
     """
 
     tokens: Tensor
     positions: Tensor | None
     padding: Tensor | None
-    spatial_shapes: Tensor
+    level_sizes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
+
+    @property
+    def spatial_shapes(self) -> Tensor:
+        """``level_sizes`` as (L, 2) int64 on the CPU, as the attention op takes them."""
+        return torch.tensor(self.level_sizes, dtype=torch.int64)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def cell_centres(memory: Memory) -> Tensor:
     """
     device = memory.valid_ratios.device
     centres = []
-    for level, (height, width) in enumerate(memory.spatial_shapes.tolist()):
+    for level, (height, width) in enumerate(memory.level_sizes):
         x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
         y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
         grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)

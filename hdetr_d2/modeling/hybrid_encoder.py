@@ -128,7 +128,7 @@ class HybridEncoder(nn.Module):
             tokens=coarsest.flatten(2).transpose(1, 2),
             positions=self._positions(height, width, coarsest),
             padding=padding,
-            spatial_shapes=torch.tensor([[height, width]]),
+            level_sizes=((height, width),),
             valid_ratios=torch.ones(1, 1, 2, device=coarsest.device),  # dense layers do not look at places
         )
         return self.encoder(memory).transpose(1, 2).unflatten(2, (height, width))

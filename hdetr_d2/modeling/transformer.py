@@ -102,8 +102,10 @@ class Transformer(nn.Module):
         self, maps: Sequence[Tensor], padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]
     ) -> Memory:
         """Maps of all levels as one sequence, with positions and padding; arguments as in ``forward``."""
-        device = maps[0].device
-        valid = valid_pixels(padded_size, image_sizes, device)
+        batch, device = maps[0].shape[0], maps[0].device
+        padded = is_padded(padded_size, image_sizes)
+        # Without padding all images are alike; and a batch of any size can be exported.
+        valid = valid_pixels(padded_size, image_sizes if padded else [padded_size], device)
         tokens, positions, paddings, ratios, shapes = [], [], [], [], []
         for level, feature in enumerate(maps):
             height, width = feature.shape[-2:]
@@ -117,8 +119,8 @@ class Transformer(nn.Module):
             shapes.append((height, width))
         return Memory(
             tokens=torch.cat(tokens, dim=1),
-            positions=torch.cat(positions, dim=1) if positions else None,
-            padding=torch.cat(paddings, dim=1) if is_padded(padded_size, image_sizes) else None,
-            spatial_shapes=torch.tensor(shapes, dtype=torch.int64),
-            valid_ratios=torch.stack(ratios, dim=1),
+            positions=torch.cat(positions, dim=1).expand(batch, -1, -1) if positions else None,
+            padding=torch.cat(paddings, dim=1) if padded else None,
+            level_sizes=tuple(shapes),
+            valid_ratios=torch.stack(ratios, dim=1).expand(batch, -1, -1),
         )

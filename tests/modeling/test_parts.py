@@ -32,7 +32,7 @@ def memory_of(shapes: list[tuple[int, int]], valid: list[tuple[int, int]] | None
         tokens=tokens,
         positions=torch.randn_like(tokens),
         padding=padding if valid != shapes else None,
-        spatial_shapes=torch.tensor(shapes),
+        level_sizes=tuple(shapes),
         valid_ratios=torch.tensor([ratios]),
     )
 

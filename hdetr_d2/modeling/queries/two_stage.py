@@ -31,7 +31,7 @@ def proposal_boxes(memory: Memory, *, size: float = 0.05, margin: float = 0.01) 
     sizes = torch.cat(
         [
             torch.full((height * width,), size * 2.0**level, device=centres.device)
-            for level, (height, width) in enumerate(memory.spatial_shapes.tolist())
+            for level, (height, width) in enumerate(memory.level_sizes)
         ]
     )
     boxes = torch.cat([centres, sizes[None, :, None].expand(centres.shape[0], -1, 2)], dim=-1)
