@@ -7,7 +7,7 @@ dataset.train = dict(json=None, images=None)  # filled in when the config is res
 dataset.val = dict(json=None, images=None)
 dataset.generate = dict(
     num_train=2400,
-    num_val=400,
+    num_val=300,
     image_size=112,
     num_classes=200,
     max_objects=16,
