@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,31 +17,61 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_GROUP = "default"
 
+KINDS = ("norm", "bias")
+
+_NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParamRule:
     """Which parameters differ from the rest, and by how much.
 
+    The rule holds for a parameter that meets every condition that is given.
+
     Args:
         name: what the group is called in the log and in the optimiser's state.
-        contains: the rule holds for a parameter whose dotted name contains one of these strings.
+        contains: the dotted name contains one of these strings.
+        pattern: the dotted name has a match of this regular expression.
+        kinds: it is of one of these kinds: "norm" is any parameter of a normalisation layer, "bias" any whose name ends
+            in "bias".
         lr_factor: multiplies the base learning rate; None leaves it to later rules.
         weight_decay_factor: multiplies the weight decay; None leaves it to later rules.
     """
 
     name: str
-    contains: Sequence[str]
+    contains: Sequence[str] = ()
+    pattern: str = ""
+    kinds: Sequence[str] = ()
     lr_factor: float | None = None
     weight_decay_factor: float | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.contains, str) or not self.contains:
-            raise ConfigError(f'optimiser rule "{self.name}": contains must be a non-empty list of strings')
+        for field in ("contains", "kinds"):
+            if isinstance(getattr(self, field), str):
+                raise ConfigError(f'optimiser rule "{self.name}": {field} must be a list of strings')
+        if not (self.contains or self.pattern or self.kinds):
+            raise ConfigError(f'optimiser rule "{self.name}" names no parameters: give contains, pattern or kinds')
+        if not set(self.kinds) <= set(KINDS):
+            raise ConfigError(f'optimiser rule "{self.name}": kinds are {", ".join(KINDS)}, not {list(self.kinds)}')
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ConfigError(f'optimiser rule "{self.name}": pattern is no regular expression: {error}') from error
         if self.lr_factor is None and self.weight_decay_factor is None:
             raise ConfigError(f'optimiser rule "{self.name}" sets neither lr_factor nor weight_decay_factor')
 
-    def matches(self, parameter_name: str) -> bool:
-        return any(part in parameter_name for part in self.contains)
+    def matches(self, parameter_name: str, *, of_norm: bool = False) -> bool:
+        """Whether the rule holds for a parameter.
+
+        Args:
+            of_norm: it belongs to a normalisation layer.
+        """
+        if self.contains and not any(part in parameter_name for part in self.contains):
+            return False
+        if self.pattern and not re.search(self.pattern, parameter_name):
+            return False
+        is_kind = {"norm": of_norm, "bias": parameter_name.endswith("bias")}
+        return not self.kinds or any(is_kind[kind] for kind in self.kinds)
 
 
 @dataclass(frozen=True)
@@ -52,12 +83,12 @@ class _Decision:
     weight_decay_factor: float
 
 
-def _decide(parameter_name: str, rules: Sequence[ParamRule]) -> _Decision:
+def _decide(parameter_name: str, rules: Sequence[ParamRule], *, of_norm: bool) -> _Decision:
     lr_factor: float | None = None
     weight_decay_factor: float | None = None
     used: list[str] = []
     for rule in rules:
-        if not rule.matches(parameter_name):
+        if not rule.matches(parameter_name, of_norm=of_norm):
             continue
         sets_lr = lr_factor is None and rule.lr_factor is not None
         sets_decay = weight_decay_factor is None and rule.weight_decay_factor is not None
@@ -102,18 +133,22 @@ def get_param_groups(
     first_name: dict[int, str] = {}
     groups: dict[_Decision, dict[str, Any]] = {}
     matched: set[str] = set()
+    norms = (module for module in model.modules() if isinstance(module, _NORMS))
+    of_norm = {id(parameter) for module in norms for parameter in module.parameters(recurse=False)}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         # a frozen parameter also counts as matched: freezing the backbone does not make its rule a mistake
-        matched.update(rule.name for rule in parsed if rule.matches(name))
+        is_norm = id(parameter) in of_norm
+        matched.update(rule.name for rule in parsed if rule.matches(name, of_norm=is_norm))
         if not parameter.requires_grad:
             continue
-        decision = _decide(name, parsed)
+        decision = _decide(name, parsed, of_norm=is_norm)
         if id(parameter) in first_name:
             other = first_name[id(parameter)]
-            if _decide(other, parsed) != decision:
+            first = _decide(other, parsed, of_norm=is_norm)
+            if first != decision:
                 raise ConfigError(
                     f'the parameter shared as "{other}" and "{name}" falls under different optimiser rules '
-                    f'("{_decide(other, parsed).group}", "{decision.group}"); make one rule match both names'
+                    f'("{first.group}", "{decision.group}"); make one rule match both names'
                 )
             continue
         first_name[id(parameter)] = name
@@ -130,7 +165,8 @@ def get_param_groups(
     for rule in parsed:
         if rule.name not in matched:
             # not an error: one rule list serves models with and without deformable attention
-            logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(rule.contains))
+            conditions = [*rule.contains, *([rule.pattern] if rule.pattern else []), *rule.kinds]
+            logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(conditions))
     return list(groups.values())
 
 

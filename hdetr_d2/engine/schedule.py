@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fvcore.common.param_scheduler import (
-    ConstantParamScheduler,
-    LinearParamScheduler,
-    MultiStepParamScheduler,
-    ParamScheduler,
-)
+from fvcore.common.param_scheduler import ConstantParamScheduler, MultiStepParamScheduler, ParamScheduler
 
 from .errors import ConfigError
 from .settings import from_mapping
+
+SHAPES = ("step", "flat_cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +23,13 @@ class ScheduleSettings:
         epochs: length of training; fractions are allowed (a smoke run is ``schedule.epochs=0.01``).
         drop_epochs: where the learning rate is multiplied by ``drop_factor``; those at or after ``epochs`` never come.
         drop_factor: see ``drop_epochs``.
-        warmup_iters: iterations over which a factor rises linearly from ``warmup_factor`` to 1; 0 is none.
+        warmup_iters: iterations over which a factor rises from ``warmup_factor`` to 1; 0 is none.
         warmup_factor: the factor at iteration 0.
+        warmup_power: the factor rises with this power of the iteration: 1 is linear, 2 quadratic.
+        shape: "step", or "flat_cosine": flat, then half a cosine down to ``final_factor`` over ``cosine_epochs``, then
+            flat again. A constant learning rate is "step" without drops.
+        cosine_epochs: the first and the last epoch of the descent.
+        final_factor: see ``shape``.
     """
 
     epochs: float
@@ -35,6 +37,10 @@ class ScheduleSettings:
     drop_factor: float
     warmup_iters: int
     warmup_factor: float
+    warmup_power: float = 1.0
+    shape: str = "step"
+    cosine_epochs: tuple[float, ...] = ()
+    final_factor: float = 0.5
 
     def __post_init__(self) -> None:
         if not self.epochs > 0:
@@ -43,6 +49,23 @@ class ScheduleSettings:
             raise ConfigError(f"schedule.drop_epochs must be positive and ascending, not {list(self.drop_epochs)}")
         if self.warmup_iters < 0:
             raise ConfigError(f"schedule.warmup_iters must not be negative, not {self.warmup_iters}")
+        if not self.warmup_power > 0:
+            raise ConfigError(f"schedule.warmup_power must be positive, not {self.warmup_power}")
+        if self.shape not in SHAPES:
+            raise ConfigError(f'schedule.shape must be one of {", ".join(SHAPES)}, not "{self.shape}"')
+        if self.shape == "flat_cosine":
+            self._check_cosine()
+        elif self.cosine_epochs:
+            raise ConfigError('schedule.cosine_epochs needs schedule.shape="flat_cosine"')
+
+    def _check_cosine(self) -> None:
+        if len(self.cosine_epochs) != 2 or not 0 <= self.cosine_epochs[0] < self.cosine_epochs[1]:
+            raise ConfigError(
+                f"schedule.cosine_epochs must be the first and the last epoch of the descent, not "
+                f"{list(self.cosine_epochs)}"
+            )
+        if self.drop_epochs:
+            raise ConfigError('schedule.shape="flat_cosine" has no drops; set schedule.drop_epochs=[]')
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> ScheduleSettings:
@@ -64,36 +87,73 @@ class LearningRateSchedule:
     Args:
         shape: the factor over training, without warm-up; fvcore's convention of positions in [0, 1).
         max_iter: length of training.
-        warmup_iters: length of the linear warm-up.
+        warmup_iters: length of the warm-up.
         warmup_factor: the warm-up's factor at iteration 0.
+        warmup_power: 1 is linear.
     """
 
     def __init__(
-        self, *, shape: ParamScheduler, max_iter: int, warmup_iters: int = 0, warmup_factor: float = 1.0
+        self,
+        *,
+        shape: ParamScheduler,
+        max_iter: int,
+        warmup_iters: int = 0,
+        warmup_factor: float = 1.0,
+        warmup_power: float = 1.0,
     ) -> None:
         self.shape = shape
         self.max_iter = max_iter
         self.warmup_iters = warmup_iters
-        self.warmup = LinearParamScheduler(warmup_factor, 1.0)
+        self.warmup_factor = warmup_factor
+        self.warmup_power = warmup_power
 
     def __call__(self, iteration: int) -> float:
         factor = self.shape(iteration / self.max_iter)
         if iteration < self.warmup_iters:
-            factor *= self.warmup(iteration / self.warmup_iters)
+            risen = (iteration / self.warmup_iters) ** self.warmup_power
+            factor *= self.warmup_factor + (1 - self.warmup_factor) * risen
         return factor
 
 
+class FlatCosine(ParamScheduler):
+    """1, then half a cosine, then ``final`` (RTMDet's and DEIM's schedule).
+
+    Args:
+        start, end: of the cosine, as parts of training.
+        final: the last factor.
+    """
+
+    def __init__(self, *, start: float, end: float, final: float) -> None:
+        self.start, self.end, self.final = start, end, final
+
+    def __call__(self, where: float) -> float:
+        done = min(max((where - self.start) / (self.end - self.start), 0.0), 1.0)
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
+
+
 def build_schedule(settings: ScheduleSettings, iterations_per_epoch: int) -> LearningRateSchedule:
-    """The step schedule that ``settings`` describe, for a data set of ``iterations_per_epoch`` iterations."""
+    """The schedule that ``settings`` describe, for a data set of ``iterations_per_epoch`` iterations."""
     max_iter = settings.max_iter(iterations_per_epoch)
+    return LearningRateSchedule(
+        shape=_flat_cosine(settings, iterations_per_epoch, max_iter)
+        if settings.shape == "flat_cosine"
+        else _steps(settings, iterations_per_epoch, max_iter),
+        max_iter=max_iter,
+        warmup_iters=settings.warmup_iters,
+        warmup_factor=settings.warmup_factor,
+        warmup_power=settings.warmup_power,
+    )
+
+
+def _flat_cosine(settings: ScheduleSettings, iterations_per_epoch: int, max_iter: int) -> ParamScheduler:
+    start, end = (epoch * iterations_per_epoch / max_iter for epoch in settings.cosine_epochs)
+    return FlatCosine(start=start, end=end, final=settings.final_factor)
+
+
+def _steps(settings: ScheduleSettings, iterations_per_epoch: int, max_iter: int) -> ParamScheduler:
     milestones = [epochs_to_iterations(epoch, iterations_per_epoch) for epoch in settings.drop_epochs]
     milestones = [milestone for milestone in milestones if milestone < max_iter]
     values = [settings.drop_factor**drops for drops in range(len(milestones) + 1)]
-    shape: ParamScheduler = (
-        MultiStepParamScheduler(values=values, milestones=milestones, num_updates=max_iter)
-        if milestones
-        else ConstantParamScheduler(1.0)
-    )
-    return LearningRateSchedule(
-        shape=shape, max_iter=max_iter, warmup_iters=settings.warmup_iters, warmup_factor=settings.warmup_factor
-    )
+    if not milestones:
+        return ConstantParamScheduler(1.0)
+    return MultiStepParamScheduler(values=values, milestones=milestones, num_updates=max_iter)

@@ -34,6 +34,57 @@ class CheckpointSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RestartSettings:
+    """Going back to the best weights for the last epochs (DEIM, Huang et al., CVPR 2025).
+
+    At ``epoch`` training goes on from the weights, optimiser and moving average of the best evaluation so far, with
+    another decay. An evaluation after it that is no better than the one before goes back to them again and lowers the
+    decay; the one that follows is then the new measure. ``train.best_metric`` says what is best.
+
+    Args:
+        epoch: DEIM's is the one in which strong augmentation ends.
+        decay: of the moving average from then on.
+        decay_step: what every further return lowers it by.
+    """
+
+    epoch: float
+    decay: float = 0.9999
+    decay_step: float = 1e-4
+
+
+EMA_WEIGHTS = ("ema", "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMASettings:
+    """A moving average of the weights, see `ModelEMA`. The defaults are RT-DETR's.
+
+    Args:
+        decay: of the average.
+        tau: of the ramp of the decay, in optimiser steps; 0 is no ramp.
+        evaluate: "both", "ema" or "model"; metrics of the average have the prefix ``ema/``.
+        final: "ema" or "model": which weights ``model_final.pth`` holds, and ``--eval-only --resume`` evaluates.
+        restart: None does not.
+    """
+
+    decay: float = 0.9999
+    tau: float = 2000.0
+    evaluate: str = "both"
+    final: str = "ema"
+    restart: RestartSettings | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1 or self.tau < 0:
+            raise ConfigError(
+                f"train.ema.decay must be in [0, 1) and tau not negative, not {self.decay} and {self.tau}"
+            )
+        if self.evaluate not in ("both", *EMA_WEIGHTS):
+            raise ConfigError(f'train.ema.evaluate must be "both", "ema" or "model", not "{self.evaluate}"')
+        if self.final not in EMA_WEIGHTS:
+            raise ConfigError(f'train.ema.final must be "ema" or "model", not "{self.final}"')
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a run is carried out.
 
@@ -52,6 +103,10 @@ class TrainSettings:
         best_metric: "task/metric" of the evaluator; the weights with its largest value are kept as ``model_best.pth``.
         log_period: iterations between two lines of the log; losses are means over that period.
         ddp: further arguments of ``torch.nn.parallel.DistributedDataParallel``.
+        ema: a moving average of the weights; None keeps none.
+        freeze: parameters whose name has a match of one of these regular expressions are not trained.
+        freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
+        sync_bn: the other BatchNorms take their statistics over all processes.
     """
 
     output_dir: str
@@ -68,6 +123,10 @@ class TrainSettings:
     best_metric: str
     log_period: int
     ddp: dict[str, Any]
+    ema: EMASettings | None = None
+    freeze: tuple[str, ...] = ()
+    freeze_bn: tuple[str, ...] = ()
+    sync_bn: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -79,6 +138,14 @@ class TrainSettings:
             raise ConfigError(f"train.checkpoint.max_to_keep must be at least 1, not {self.checkpoint.max_to_keep}")
         if self.clip_grad is not None and not self.clip_grad.max_norm > 0:
             raise ConfigError("train.clip_grad.max_norm must be positive; train.clip_grad=null turns clipping off")
+        of_average = self.best_metric.startswith("ema/")
+        if of_average and self.ema is None:
+            raise ConfigError(f'train.best_metric="{self.best_metric}" needs train.ema')
+        if self.ema is not None and self.ema.evaluate == ("model" if of_average else "ema"):
+            other = self.best_metric.removeprefix("ema/") if of_average else f"ema/{self.best_metric}"
+            raise ConfigError(
+                f'train.ema.evaluate="{self.ema.evaluate}" gives no "{self.best_metric}"; set train.best_metric={other}'
+            )
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> TrainSettings:
@@ -108,14 +175,17 @@ def from_mapping(cls: type[T], node: Mapping[str, Any], where: str) -> T:
         where: the node's dotted name, for messages.
     """
     hints = typing.get_type_hints(cls)
-    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in node:
         if key not in fields:
             raise ConfigError(f"{where}.{key} is not a setting; {unknown_key_hint(str(key), fields)}")
-    missing = sorted(fields - set(node))
+    missing = sorted(
+        name for name, field in fields.items() if name not in node and field.default is dataclasses.MISSING
+    )
     if missing:
-        raise ConfigError(f"{where} lacks {', '.join(missing)}; start from configs/common/{where}.py")
-    return cls(**{name: _convert(hints[name], node[name], f"{where}.{name}") for name in fields})
+        file = where.partition(".")[0]
+        raise ConfigError(f"{where} lacks {', '.join(missing)}; start from configs/common/{file}.py")
+    return cls(**{name: _convert(hints[name], node[name], f"{where}.{name}") for name in fields if name in node})
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from torch import nn
 
@@ -113,3 +115,117 @@ def test_the_rate_of_every_group_follows_the_schedule(data, tmp_path):
         groups = load_checkpoint(tmp_path / f"{name}.pth")["trainer"]["optimizer"]["param_groups"]
         rates = {group["name"]: group["lr"] for group in groups}
         assert rates == pytest.approx({"backbone": 1e-3 * factor, "offsets": 1e-3 * factor, "default": 1e-2 * factor})
+
+
+def flat_cosine(**changes):
+    return schedule(epochs=60, drop_epochs=[], shape="flat_cosine", cosine_epochs=[34, 58], **changes)
+
+
+def authors_flat_cosine(iteration: int, *, per_epoch: int, warmup: int) -> float:
+    """DEIM's rule, written down from its paper and code."""
+    if iteration <= warmup:
+        return (iteration / warmup) ** 2
+    if iteration <= 34 * per_epoch:
+        return 1.0
+    if iteration >= 58 * per_epoch:
+        return 0.5
+    return 0.5 + 0.5 * 0.5 * (1 + math.cos(math.pi * (iteration - 34 * per_epoch) / (24 * per_epoch)))
+
+
+@pytest.mark.parametrize("per_epoch", [1, 7, 100, 7393])
+def test_flat_cosine_is_deims(per_epoch):
+    warmup = 2000 if per_epoch > 100 else 5
+    factors = build_schedule(flat_cosine(warmup_iters=warmup, warmup_factor=0, warmup_power=2), per_epoch)
+    end = 60 * per_epoch
+    assert factors.max_iter == end
+    near = {epoch * per_epoch + shift for epoch in (0, 34, 46, 58, 60) for shift in (-1, 0, 1)}
+    for iteration in (near | set(range(0, end, max(1, end // 97))) | {warmup - 1, warmup}) & set(range(end)):
+        expected = authors_flat_cosine(iteration, per_epoch=per_epoch, warmup=warmup)
+        assert factors(iteration) == pytest.approx(expected, rel=1e-9, abs=1e-12), iteration
+    assert factors(46 * per_epoch) == pytest.approx(0.75)
+
+
+def test_a_schedule_without_drops_is_constant():
+    factors = build_schedule(schedule(epochs=72, drop_epochs=[], warmup_iters=2000, warmup_factor=0), 7393)
+    assert [factors(i) for i in (0, 500, 1999, 2000, 100_000, 72 * 7393 - 1)] == [0, 0.25, 1999 / 2000, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shape": "cosine"}, "step, flat_cosine"),
+        ({"cosine_epochs": [1, 2]}, 'needs schedule.shape="flat_cosine"'),
+        ({"shape": "flat_cosine", "cosine_epochs": [1, 2]}, r"drop_epochs=\[\]"),
+        ({"shape": "flat_cosine", "drop_epochs": [], "cosine_epochs": [2, 1]}, "cosine_epochs"),
+        ({"shape": "flat_cosine", "drop_epochs": []}, "cosine_epochs"),
+        ({"warmup_power": 0}, "warmup_power"),
+    ],
+)
+def test_schedules_that_contradict_themselves_are_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        schedule(**change)
+
+
+class Detector(nn.Module):
+    """Parts with the names of a real-time DETR."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.encoder = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.decoder = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "after": nn.LayerNorm(4)})
+
+
+def groups_of(model, rules):
+    groups = get_param_groups(model, base_lr=1.0, weight_decay=0.5, rules=rules)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(parameter)]: (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]
+    }
+
+
+def test_decay_can_be_off_for_the_norms_and_biases_of_a_part():
+    parts = {"pattern": "^(encoder|decoder)", "kinds": ["norm", "bias"], "weight_decay_factor": 0.0}
+    rules = [{"name": "rest", **parts}, {"name": "backbone", "contains": ["backbone."], "lr_factor": 0.1}]
+    found = groups_of(Detector(), rules)
+    assert {name for name, (_, decay) in found.items() if decay == 0} == {
+        "encoder.0.bias", "encoder.1.weight", "encoder.1.bias", "decoder.attention.in_proj_bias",
+        "decoder.attention.out_proj.bias", "decoder.after.weight", "decoder.after.bias",
+    }  # fmt: skip
+    assert {name for name, (rate, _) in found.items() if rate == 0.1} == {
+        f"backbone.{index}.{kind}" for index in (0, 1) for kind in ("weight", "bias")
+    }
+
+
+def test_norms_are_known_by_what_they_are_and_not_by_their_names():
+    found = groups_of(Detector(), [{"name": "norms", "kinds": ["norm"], "weight_decay_factor": 0.0}])
+    assert {name.rsplit(".", 1)[0] for name, (_, decay) in found.items() if decay == 0} == {
+        "backbone.1", "encoder.1", "decoder.after"
+    }  # fmt: skip
+
+
+def test_deims_groups_can_be_written():
+    # all norms without decay and, those of the backbone too, at the full rate
+    rules = [
+        {"name": "norms", "kinds": ["norm"], "lr_factor": 1.0, "weight_decay_factor": 0.0},
+        {"name": "backbone", "contains": ["backbone."], "lr_factor": 0.1},
+    ]
+    found = groups_of(Detector(), rules)
+    assert found["backbone.0.weight"] == found["backbone.0.bias"] == (0.1, 0.5)
+    assert found["backbone.1.weight"] == found["encoder.1.bias"] == (1.0, 0.0)
+    assert found["encoder.0.bias"] == (1.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"lr_factor": 0.1}, "contains, pattern or kinds"),
+        ({"kinds": ["embedding"], "lr_factor": 0.1}, "kinds are norm, bias"),
+        ({"kinds": "norm", "lr_factor": 0.1}, "kinds must be a list"),
+        ({"pattern": "(", "lr_factor": 0.1}, "no regular expression"),
+        ({"contains": ["x"]}, "neither lr_factor nor weight_decay_factor"),
+    ],
+)
+def test_rules_that_say_nothing_are_refused(rule, message):
+    with pytest.raises(ConfigError, match=message):
+        ParamRule(name="rule", **rule)
