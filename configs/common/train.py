@@ -15,4 +15,8 @@ train = dict(
     best_metric="bbox/AP",
     log_period=20,
     ddp=dict(find_unused_parameters=False, broadcast_buffers=False),
+    ema=None,  # dict() keeps a moving average of the weights: hdetr_d2.engine.settings.EMASettings
+    freeze=[],  # regular expressions of parameters that are not trained
+    freeze_bn=[],  # regular expressions of BatchNorms that become fixed scales and shifts
+    sync_bn=False,  # statistics of BatchNorms over all processes
 )

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -112,6 +113,7 @@ class Evaluate(HookBase):
         checkpointer: writes ``model_best.pth``: weights only, and never what ``--resume`` continues from.
         best_metric: "task/metric", larger is better.
         untrained: also evaluate before the first step.
+        best_weights: a context in which the model has the weights that ``best_metric`` is of.
     """
 
     def __init__(
@@ -122,12 +124,14 @@ class Evaluate(HookBase):
         checkpointer: SafeCheckpointer,
         best_metric: str,
         untrained: bool = False,
+        best_weights: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.evaluate = evaluate
         self.period = period
         self.checkpointer = checkpointer
         self.best_metric = best_metric
         self.untrained = untrained
+        self.best_weights = best_weights
         self.path = os.path.join(checkpointer.save_dir, "evaluations.json")
         self.latest: Results = {}
 
@@ -137,7 +141,7 @@ class Evaluate(HookBase):
         if comm.is_main_process():
             keep_lines_until(self.path, start if start else -1)
         comm.synchronize()
-        due = self._due(start) if start else self.untrained
+        due = self.is_due(start) if start else self.untrained
         records = read_evaluations(self.path)
         done_before = any(record["iteration"] == start for record in records)
         if due and not all(comm.all_gather(done_before)):
@@ -145,11 +149,12 @@ class Evaluate(HookBase):
         elif records:
             self.latest = records[-1]["results"]
 
-    def _due(self, done: int) -> bool:
+    def is_due(self, done: int) -> bool:
+        """Whether there is an evaluation after ``done`` steps."""
         return bool(self.period and done % self.period == 0) or done == self.trainer.max_iter
 
     def after_step(self) -> None:
-        if self._due(self.trainer.iter + 1):
+        if self.is_due(self.trainer.iter + 1):
             self._run(self.trainer.iter + 1)
 
     def _run(self, done: int) -> None:
@@ -163,22 +168,21 @@ class Evaluate(HookBase):
         self.trainer.storage.put_scalars(smoothing_hint=False, **flat)
         records = read_evaluations(self.path)
         best_before = max(
-            (self._value(flatten_results(record["results"])) for record in records), default=float("-inf")
+            (metric_value(record["results"], self.best_metric) for record in records), default=float("-inf")
         )
         if self.best_metric not in flat:
             logger.warning(
                 'no metric "%s" for model_best.pth; there are: %s', self.best_metric, ", ".join(sorted(flat))
             )
-        elif self._value(flat) > best_before:
+        elif metric_value(results, self.best_metric) > best_before:
             logger.info("best %s so far: %.4f", self.best_metric, flat[self.best_metric])
-            self.checkpointer.save("model_best", tag=False, with_checkpointables=False, iteration=done, metrics=flat)
+            with self.best_weights():
+                self.checkpointer.save(
+                    "model_best", tag=False, with_checkpointables=False, iteration=done, metrics=flat
+                )
         # last, so that an evaluation with a record is one whose weights were kept
         records.append({"iteration": done, "results": _json_values(results)})
         _write_lines(self.path, records)
-
-    def _value(self, flat: Mapping[str, float]) -> float:
-        value = flat.get(self.best_metric, float("-inf"))
-        return value if value == value else float("-inf")  # NaN: a data set without objects of that kind
 
 
 def _json_values(value: Any) -> Any:
@@ -201,6 +205,12 @@ def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, f
         elif isinstance(value, (int, float)) or hasattr(value, "__float__"):
             flat[name] = float(value)
     return flat
+
+
+def metric_value(results: Mapping[str, Any], metric: str) -> float:
+    """ "task/metric" of an evaluation's results, -inf where there is none."""
+    value = flatten_results(results).get(metric, float("-inf"))
+    return value if value == value else float("-inf")  # NaN: a data set without objects of that kind
 
 
 def read_evaluations(path: str) -> list[dict[str, Any]]:

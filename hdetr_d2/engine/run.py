@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from detectron2.config import instantiate
+from detectron2.engine import HookBase
 from detectron2.engine import hooks as d2_hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
@@ -19,12 +22,16 @@ from ..checkpoint.loading import SafeCheckpointer
 from ..data import resolve_dataset
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
 from .distributed import broadcast_buffers, resolve_device, unwrap, wrap_ddp
-from .errors import ResumeError
+from .ema import ModelEMA
+from .ema_hooks import EvaluateEMA, averaged, ema_hooks
+from .errors import ConfigError, ResumeError
+from .freezing import prepare_model
 from .hooks import Evaluate, ProgressPrinter, Results, SaveCheckpoints, SetLearningRate, keep_lines_until
 from .optim import describe_param_groups
 from .precision import Precision
-from .schedule import build_schedule
+from .schedule import build_schedule, epochs_to_iterations
 from .seeding import seed_everything, set_random_state
+from .settings import TrainSettings
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -43,10 +50,11 @@ def resolve(cfg: DictConfig) -> int:
 
 
 def build_model(cfg: DictConfig) -> nn.Module:
-    """The model on its device, initialised from ``train.seed`` alike in every process."""
+    """The model on its device, initialised from ``train.seed`` alike in every process, with its frozen parts."""
     settings = train_settings(cfg)
+    device = resolve_device(settings.device)
     seed_everything(settings.seed)
-    model = instantiate(cfg.model).to(resolve_device(settings.device))
+    model = prepare_model(instantiate(cfg.model), settings, device=device, world_size=comm.get_world_size()).to(device)
     seed_everything(settings.seed + comm.get_rank())  # dropout differs between the processes
     return model
 
@@ -84,14 +92,23 @@ class Evaluation:
 
 
 def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
-    """``--eval-only``: the weights of ``train.init_checkpoint``, or with ``resume`` the run's latest."""
+    """``--eval-only``: the weights of ``train.init_checkpoint``, or with ``resume`` the run's latest.
+
+    Where ``train.ema`` is set and the file holds a moving average too, ``train.ema.final`` says which are evaluated.
+    """
     settings = train_settings(cfg)
     model = build_model(cfg)
     checkpointer = SafeCheckpointer(model, settings.output_dir)
     if not settings.init_checkpoint and not (resume and checkpointer.has_checkpoint()):
         logger.warning("no train.init_checkpoint is given: the untrained model is evaluated")
-    checkpointer.resume_or_load(settings.init_checkpoint, resume=resume)
-    return Evaluation(cfg, model)()
+    extra = checkpointer.resume_or_load(settings.init_checkpoint, resume=resume)
+    if settings.ema is None or settings.ema.final == "model" or "ema" not in extra:
+        return Evaluation(cfg, model)()
+    ema = ModelEMA(model=model, decay=settings.ema.decay)
+    ema.load_state_dict(extra["ema"])
+    logger.info("evaluating the moving average of the weights (train.ema.final)")
+    with ema.applied():
+        return Evaluation(cfg, model)()
 
 
 def run_training(cfg: DictConfig, num_images: int, *, resume: bool = False) -> Results:
@@ -143,29 +160,71 @@ def build_trainer(cfg: DictConfig, length: RunLength) -> tuple[Trainer, SafeChec
         output_dir=settings.output_dir,
     )
     trainer.model.train()
-    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer)
+    average = settings.ema
+    ema = ModelEMA(model=model, decay=average.decay, tau=average.tau) if average is not None else None
+    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer, **({"ema": ema} if ema else {}))
+    evaluation = build_evaluation(cfg, length, checkpointer, model, ema)
+    before, after = _ema_hooks(settings, length, checkpointer, evaluation, ema)
     trainer.register_hooks(
         [
             d2_hooks.IterationTimer(),
             SetLearningRate(
                 optimizer=optimizer, schedule=build_schedule(schedule_settings(cfg), length.iterations_per_epoch)
             ),
+            *before,
             SaveCheckpoints(
                 checkpointer=checkpointer,
                 period=length.checkpoint_period,
                 max_to_keep=settings.checkpoint.max_to_keep,
                 run=_identity(cfg, length),
             ),
-            Evaluate(
-                evaluate=Evaluation(cfg, model),
-                period=length.eval_period,
-                checkpointer=checkpointer,
-                best_metric=settings.best_metric,
-                untrained=settings.eval_untrained,
-            ),
+            evaluation,
+            *after,
         ]
     )
     return trainer, checkpointer
+
+
+def build_evaluation(
+    cfg: DictConfig, length: RunLength, checkpointer: SafeCheckpointer, model: nn.Module, ema: ModelEMA | None
+) -> Evaluate:
+    """The hook that evaluates the model, and its moving average if there is one."""
+    settings = train_settings(cfg)
+    evaluate: Callable[[], Results] = Evaluation(cfg, model)
+    if settings.ema is not None and ema is not None:
+        evaluate = EvaluateEMA(evaluate=evaluate, ema=ema, which=settings.ema.evaluate)
+    return Evaluate(
+        evaluate=evaluate,
+        period=length.eval_period,
+        checkpointer=checkpointer,
+        best_metric=settings.best_metric,
+        untrained=settings.eval_untrained,
+        best_weights=partial(averaged, ema, wanted=settings.best_metric.startswith("ema/")),
+    )
+
+
+def _ema_hooks(
+    settings: TrainSettings,
+    length: RunLength,
+    checkpointer: SafeCheckpointer,
+    evaluation: Evaluate,
+    ema: ModelEMA | None,
+) -> tuple[list[HookBase], list[HookBase]]:
+    """What runs before checkpoints, and after evaluations.
+
+    Raises:
+        ConfigError: a restart before the first evaluation.
+    """
+    if settings.ema is None or ema is None:
+        return [], []
+    restart = settings.ema.restart
+    at = epochs_to_iterations(restart.epoch, length.iterations_per_epoch) if restart else 0
+    if restart and not 0 < length.eval_period <= at:
+        raise ConfigError(
+            f"train.ema.restart.epoch={restart.epoch} comes before the first evaluation, so that there is no best one "
+            f"to return to; train.eval_period_epochs={settings.eval_period_epochs}"
+        )
+    return ema_hooks(settings.ema, ema=ema, checkpointer=checkpointer, evaluation=evaluation, restart_iter=at)
 
 
 def _writers(output_dir: str, length: RunLength) -> list[EventWriter]:
@@ -186,6 +245,7 @@ def _identity(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
         "world_size": comm.get_world_size(),
         "max_iter": length.max_iter,
         "precision": settings.precision,
+        "ema": None if settings.ema is None else f"decay {settings.ema.decay}, tau {settings.ema.tau}",
     }
 
 
@@ -210,12 +270,20 @@ def _load(
         random_state = _resume(trainer, checkpointer, _identity(cfg, length))
     else:
         checkpointer.load(settings.init_checkpoint, checkpointables=[])
+        _start_average(checkpointer)
         trainer.start_iter = 0
     if comm.is_main_process():
         keep_lines_until(os.path.join(settings.output_dir, "metrics.json"), trainer.start_iter - 1)
         writers = d2_hooks.PeriodicWriter(_writers(settings.output_dir, length), period=settings.log_period)
         trainer.register_hooks([writers])
     return random_state
+
+
+def _start_average(checkpointer: SafeCheckpointer) -> None:
+    """The weights that were just loaded are the first average, if there is one."""
+    ema = checkpointer.checkpointables.get("ema")
+    if isinstance(ema, ModelEMA):
+        ema.start_from_model()
 
 
 def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -232,6 +300,8 @@ def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str
     if "run" not in extra or "iteration" not in extra:
         raise ResumeError(f"{path} was not written by this trainer; use train.init_checkpoint without --resume")
     before = extra["run"]
+    if before.get("ema") is None:
+        _start_average(checkpointer)
     for key, value in identity.items():
         if before.get(key) == value:
             continue

@@ -209,6 +209,10 @@ class Trainer(TrainerBase):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(dict(state_dict))
+        self.load_optimizer(state_dict)
+
+    def load_optimizer(self, state_dict: Mapping[str, Any]) -> None:
+        """Of a `state_dict`, the optimiser and the gradient scaler."""
         self.optimizer.load_state_dict(state_dict["optimizer"])
         if self.precision.scales and state_dict["scaler"]:
             self.precision.scaler.load_state_dict(state_dict["scaler"])
