@@ -4,12 +4,14 @@ from torch import nn
 
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
 
+from .denoising import DenoisingQueries
+
 
 def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
     """Re-parameterise a model in place for evaluation.
 
-    Every ``RepVGG`` becomes one convolution (RT-DETR), and what makes denoising queries is dropped. A file of the state
-    loads into a model that was built and deployed in the same way.
+    Every ``RepVGG`` becomes one convolution (RT-DETR), and what makes denoising queries is dropped where inference does
+    not read it, as DN-DETR's does. A file of the state loads into a model that was built and deployed in the same way.
 
     Args:
         model: to change; a whole model or a part of one.
@@ -21,6 +23,7 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
     for part in list(model.modules()):
         if isinstance(part, RepVGG) or (conv_norms and isinstance(part, ConvNorm)):
             part.fuse()
-        if getattr(part, "denoising", None) is not None:
+        denoising = getattr(part, "denoising", None)
+        if isinstance(denoising, DenoisingQueries) and not denoising.unknown_content:
             part.denoising = None  # type: ignore[assignment]
     return model.eval()
