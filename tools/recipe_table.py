@@ -22,6 +22,8 @@ FOLDERS = {
     "h_deformable_detr/swin": "H-Deformable-DETR with Swin backbones",
     "h_deformable_detr/schemes": "Hybrid branch, epoch and layer without tricks",
     "h_deformable_detr/ablations": "K, T and lambda of the hybrid branch",
+    "lvis": "LVIS v1, with federated loss and repeat-factor sampling",
+    "lvis/small": "LVIS v1 on one GPU of 24 GB",
 }
 COLUMNS = ("recipe", "backbone", "model", "supervision", "epochs", "queries", "AP", "source", "weights", "command")
 
@@ -71,6 +73,9 @@ def model_of(config: DictConfig) -> str:
         parts.append("mixed selection")
     if transformer.decoder.look_forward_twice:
         parts.append("look forward twice")
+    loss = config.model.criterion.classification
+    if class_name(loss) == "FederatedLoss":
+        parts.append(f"federated loss of {loss.num_chosen} classes")
     return ", ".join(parts)
 
 
@@ -87,10 +92,17 @@ def supervision_of(config: DictConfig) -> str:
     return {"OneToOne": "one-to-one"}[kind]
 
 
+def length_of(config: DictConfig) -> str:
+    """Epochs and the images of a step."""
+    drops = ", ".join(str(epoch) for epoch in config.schedule.drop_epochs)
+    text = f"{config.schedule.epochs} (drop {drops}), batch {config.train.batch_size}"
+    return text + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")
+
+
 def row(entry: Entry) -> tuple[str, ...]:
     """A line of the table, one cell a column."""
     config = get_config(entry.config)
-    drops = ", ".join(str(epoch) for epoch in config.schedule.drop_epochs)
+    gpus = 1 if config.train.accumulate > 1 else 8
     queries = str(config.model.transformer.query_source.num_queries)
     if config.model.num_detections != 100:
         queries += f", {config.model.num_detections} detections"
@@ -99,12 +111,12 @@ def row(entry: Entry) -> tuple[str, ...]:
         backbone_of(config),
         model_of(config),
         supervision_of(config),
-        f"{config.schedule.epochs} (drop {drops}), batch {config.train.batch_size}",
+        length_of(config),
         queries,
         "" if entry.ap is None else f"{entry.ap:.1f}",
         entry.source,
         f"[file]({entry.weights.url})" if entry.weights else "",
-        f"`python train_net.py --config-file {entry.name} --num-gpus 8 {pretraining_of(config)}`",
+        f"`python train_net.py --config-file {entry.name} --num-gpus {gpus} {pretraining_of(config)}`",
     )
 
 

@@ -1,4 +1,4 @@
-"""What was published for the recipes: box AP on COCO val2017, where it stands, and the authors' weights."""
+"""What was published for the recipes: box AP on the validation set, where it stands, and the authors' weights."""
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -27,15 +27,17 @@ class Entry:
 
     Args:
         config: its recipe, as ``get_config`` takes it.
-        ap: box AP on COCO val2017 as published, in percent; None where the authors give a script but no result.
+        ap: box AP on the validation set as published, in percent; None where there is a recipe but no result.
         source: where the number, or else the recipe, stands.
-        weights: None where none were released.
+        weights: None where none were released, or none that can be converted.
+        num_classes: 80 for COCO, 1203 for LVIS v1.
     """
 
     config: str
     ap: float | None
     source: str
     weights: Weights | None = None
+    num_classes: int = 80
 
     @property
     def name(self) -> str:
@@ -103,6 +105,11 @@ def _script(folder: str, recipe: str) -> Entry:
     return Entry(config=f"{folder}/{recipe}.py", ap=None, source=_SCRIPT)
 
 
+def _lvis(recipe: str, ap: float | None, source: str) -> Entry:
+    """A model for LVIS; nobody says which of two FFN widths its result belongs to, so that two recipes have it."""
+    return Entry(config=f"lvis/{recipe}.py", ap=ap, source=source, num_classes=1203)
+
+
 _FFN = "deformable_detr_two_stage_ffn2048"
 _ABLATIONS = "h_deformable_detr/ablations"
 _SWIN = "h_deformable_detr/swin"
@@ -113,6 +120,11 @@ _SCHEMES = {  # table 6: AP after 12, 24 and 36 epochs
 }
 _K = {1: 46.4, 2: 46.7, 3: 48.1, 4: 48.4, 5: 48.3, 7: 48.5, 8: 48.6}
 _T = {300: 47.8, 600: 48.3, 900: 48.4, 1200: 48.4, 1800: 48.6}
+_LVIS = {  # without and with the hybrid branch
+    "r50_24ep": (32.2, 33.5, "H-DETR, table 2"),
+    "swin_base_48ep": (44.6, 46.0, "H-DETR LVIS repository"),
+    "swin_large_48ep": (47.0, 47.9, "H-DETR, table 2"),
+}
 _LAMBDA = {"01": 47.8, "02": 48.0, "05": 48.4, "2": 48.5, "5": 48.3}
 
 ENTRIES: tuple[Entry, ...] = (
@@ -181,6 +193,15 @@ ENTRIES: tuple[Entry, ...] = (
     *(_paper(_ABLATIONS, f"h_deformable_detr_k{k}_r50_12ep", ap, 9) for k, ap in _K.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_t{t}_r50_12ep", ap, 10) for t, ap in _T.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_lambda{name}_r50_12ep", ap, 16) for name, ap in _LAMBDA.items()),
+    *(
+        _lvis(f"{model}_lvis_{width}{recipe}", aps[number], aps[2])
+        for recipe, aps in _LVIS.items()
+        for width in ("", "ffn1024_")
+        for number, model in enumerate(("deformable_detr_plus_plus", "h_deformable_detr"))
+    ),
+    _lvis("small/deformable_detr_plus_plus_lvis_24gb_r50_24ep", None, "ours, not trained"),
+    _lvis("small/h_deformable_detr_lvis_24gb_r50_24ep", None, "ours, not trained"),
+    _lvis("small/h_deformable_detr_lvis_24gb_short_r50_12ep", None, "ours, not trained"),
 )
 """All of them, in the order in which the recipe table shows them."""
 

@@ -25,7 +25,7 @@ def weights_folder() -> Path:
 
 
 def get(name: str, *, trained: bool = False, weights: str | os.PathLike[str] | None = None) -> nn.Module:
-    """Build the model of a published entry for COCO's 80 classes, on the CPU and in training mode.
+    """Build the model of a published entry for COCO's 80 or LVIS's 1203 classes, on the CPU and in training mode.
 
     Nothing is downloaded: weights are a file that is already here.
 
@@ -44,7 +44,7 @@ def get(name: str, *, trained: bool = False, weights: str | os.PathLike[str] | N
         raise ValueError("weights are given, but trained is False")
     path = _weights_path(entry, weights) if trained else None  # before the model, which takes longer to build
     config = get_config(entry.config)
-    config.dataset.num_classes = len(COCO_CATEGORY_IDS)
+    config.dataset.num_classes = entry.num_classes
     model = instantiate(config.model)
     if path is not None:
         _load(model, path, num_queries=config.model.transformer.query_source.num_queries)

@@ -1,10 +1,12 @@
 """Entries against the configs; the authors' file names say independently what a recipe must be."""
 
+import math
 import re
 
 import pytest
 from omegaconf import DictConfig
 
+from hdetr_d2.losses import FederatedLoss
 from hdetr_d2.model_zoo import Entry, config_names, config_path, entries, get_config
 from hdetr_d2.supervision import HybridBranch, OneToOne
 
@@ -27,10 +29,11 @@ def has_tricks(config: DictConfig) -> bool:
     return tricks.pop()
 
 
-def test_the_entries_are_all_recipes_for_coco() -> None:
+def test_the_entries_are_all_recipes_for_coco_and_lvis() -> None:
     recipes = [name for name in config_names() if not name.startswith(OTHER_DATA)]
     assert sorted(entry.config for entry in entries().values()) == recipes
-    assert len(recipes) == 69
+    assert sum(entry.num_classes == 80 for entry in entries().values()) == 69
+    assert all((entry.num_classes == 1203) == entry.config.startswith("lvis/") for entry in entries().values())
 
 
 def test_names_are_unique_and_lead_to_the_config() -> None:
@@ -43,9 +46,10 @@ def test_names_are_unique_and_lead_to_the_config() -> None:
 
 def test_every_number_has_a_source_and_every_file_an_address() -> None:
     for entry in entries().values():
-        assert re.fullmatch(r"H-DETR, table \d+|(H-DETR|Deformable DETR) repository(, script only)?", entry.source)
-        assert (entry.ap is None) == entry.source.endswith("script only")
-        assert entry.ap is None or 39 < entry.ap < 58
+        sources = r"H-DETR, table \d+|(H-DETR|H-DETR LVIS|Deformable DETR) repository(, script only)?|ours, not trained"
+        assert re.fullmatch(sources, entry.source)
+        assert (entry.ap is None) == entry.source.endswith(("script only", "not trained"))
+        assert entry.ap is None or (39 if entry.num_classes == 80 else 32) < entry.ap < 58
         if entry.weights:
             assert entry.ap is not None
             assert entry.weights.url.startswith("https://") and entry.weights.file.endswith(".pth")
@@ -99,7 +103,11 @@ def test_an_ablation_changes_what_its_name_says_and_nothing_else(name: str) -> N
 
 @pytest.mark.parametrize(("epochs", "drop"), [(12, 11), (24, 20), (36, 30), (50, 40)])
 def test_recipes_of_one_length_drop_the_rate_at_one_epoch(epochs: int, drop: int) -> None:
-    schedules = [get_config(name).schedule for name in entries() if name.endswith(f"_{epochs}ep")]
+    schedules = [
+        get_config(name).schedule
+        for name, entry in entries().items()
+        if name.endswith(f"_{epochs}ep") and (entry.num_classes == 80 or epochs == 12)
+    ]
     assert schedules
     assert all((s.epochs, s.drop_epochs, s.drop_factor) == (epochs, [drop], 0.1) for s in schedules)
 
@@ -110,3 +118,42 @@ def test_schemes_are_compared_without_tricks_and_with_1800_queries_in_training(s
     assert not has_tricks(config)
     assert config.model.transformer.query_source.num_queries == num_queries
     assert num_queries + config.model.supervision.get("num_queries", 0) == 1800
+
+
+LVIS = [entry for entry in entries().values() if entry.config.startswith("lvis/") and entry.ap is not None]
+
+
+@pytest.mark.parametrize("entry", LVIS, ids=named)
+def test_recipes_for_lvis_are_trained_as_published(entry: Entry) -> None:
+    config = get_config(entry.config)
+    steps_an_epoch = math.ceil(100_170 / config.train.batch_size)
+    assert config.train.batch_size == (16 if "_r50_" in entry.name else 32)
+    assert config.schedule.epochs * steps_an_epoch == pytest.approx(180_000, rel=1e-3)
+    assert [epoch * steps_an_epoch for epoch in config.schedule.drop_epochs] == pytest.approx([150_000], rel=1e-3)
+    assert (config.optimizer.lr, config.optimizer.weight_decay) == (2e-4, 1e-4)
+    assert config.train.clip_grad.max_norm == 0.01
+    assert config.dataloader.train.sampling.threshold == 0.001 and config.dataloader.train.sampling.sqrt
+    assert config.model.num_detections == config.dataloader.evaluator.max_dets_per_image == 300
+    transformer, loss = config.model.transformer, config.model.criterion.classification
+    assert transformer.query_source.num_queries == 300 and has_tricks(config)
+    assert transformer.encoder.layer.hidden_dim == (1024 if "_ffn1024_" in entry.name else 2048)
+    assert transformer.heads.encoder_classes == 1
+    assert loss._target_ is FederatedLoss and (loss.num_chosen, loss.power) == (50, 0.5)
+    if entry.name.startswith("h_"):
+        scheme = config.model.supervision
+        assert (scheme._target_, scheme.num_queries, scheme.k, scheme.weight) == (HybridBranch, 900, 5, 1.0)
+    else:
+        assert config.model.supervision._target_ is OneToOne
+    if "swin" in entry.name:
+        backbone = config.model.backbone
+        size = "base" if "swin_base" in entry.name else "large"
+        assert backbone.name == f"swin_{size}_patch4_window7_224.ms_in22k"
+        assert backbone.model_args.drop_path_rate == 0.3
+
+
+def test_the_recipe_for_24_gb_makes_the_steps_of_the_published_one() -> None:
+    small, whole = (get_config(f"h_deformable_detr_lvis_{kind}r50_24ep") for kind in ("24gb_", ""))
+    assert small.train.accumulate == 4 and small.train.precision == "bf16"
+    for config in (small, whole):
+        config.train.update(accumulate=1, precision="fp32", output_dir="")
+    assert small == whole

@@ -55,6 +55,13 @@ def write_theirs(path: Path, **changes: torch.Tensor | None) -> dict[str, torch.
     return theirs
 
 
+def test_an_untrained_model_of_a_recipe_for_lvis_is_for_its_classes() -> None:
+    with torch.device("meta"):
+        model = model_zoo.get("h_deformable_detr_lvis_r50_24ep")
+    assert model.num_classes == model.transformer.heads.class_embed[0].out_features == 1203
+    assert model.transformer.heads.encoder_class_embed.out_features == 1
+
+
 def test_an_untrained_model_is_for_cocos_classes() -> None:
     with torch.device("meta"):
         model = model_zoo.get(NAME)
