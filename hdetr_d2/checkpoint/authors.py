@@ -12,31 +12,30 @@ from hdetr_d2.supervision import PRIMARY, HybridBranch
 from .backbones import RESNET, SWIN, is_derived, prefixed
 from .renaming import KeyTable
 
-TABLE = KeyTable(
-    [
-        *prefixed(RESNET + SWIN, "backbone.0.body.", "backbone."),
-        ("input_proj.*.", "neck.levels.*."),
-        ("transformer.level_embed", "transformer.level_embed"),
-        ("transformer.encoder.layers.*.self_attn.", "transformer.encoder.layers.*.self_attn."),
-        ("transformer.encoder.layers.*.norm1.", "transformer.encoder.layers.*.self_attn_norm."),
-        ("transformer.encoder.layers.*.linear", "transformer.encoder.layers.*.ffn.linear"),
-        ("transformer.encoder.layers.*.norm2.", "transformer.encoder.layers.*.ffn_norm."),
-        ("transformer.decoder.layers.*.self_attn.", "transformer.decoder.layers.*.self_attn."),
-        # The authors number the norms by when they were written, not by when they are used.
-        ("transformer.decoder.layers.*.norm2.", "transformer.decoder.layers.*.self_attn_norm."),
-        ("transformer.decoder.layers.*.cross_attn.", "transformer.decoder.layers.*.cross_attn."),
-        ("transformer.decoder.layers.*.norm1.", "transformer.decoder.layers.*.cross_attn_norm."),
-        ("transformer.decoder.layers.*.linear", "transformer.decoder.layers.*.ffn.linear"),
-        ("transformer.decoder.layers.*.norm3.", "transformer.decoder.layers.*.ffn_norm."),
-        ("transformer.enc_output.", "transformer.query_source.enc_output."),
-        ("transformer.enc_output_norm.", "transformer.query_source.enc_output_norm."),
-        ("transformer.pos_trans.", "transformer.query_source.pos_trans."),
-        ("transformer.pos_trans_norm.", "transformer.query_source.pos_trans_norm."),
-        ("transformer.reference_points.", "transformer.query_source.reference_points."),
-        ("class_embed.*.", "transformer.heads.class_embed.*."),
-        ("bbox_embed.*.", "transformer.heads.bbox_embed.*."),
-    ]
-)
+PAIRS = [
+    *prefixed(RESNET + SWIN, "backbone.0.body.", "backbone."),
+    ("input_proj.*.", "neck.levels.*."),
+    ("transformer.level_embed", "transformer.level_embed"),
+    ("transformer.encoder.layers.*.self_attn.", "transformer.encoder.layers.*.self_attn."),
+    ("transformer.encoder.layers.*.norm1.", "transformer.encoder.layers.*.self_attn_norm."),
+    ("transformer.encoder.layers.*.linear", "transformer.encoder.layers.*.ffn.linear"),
+    ("transformer.encoder.layers.*.norm2.", "transformer.encoder.layers.*.ffn_norm."),
+    ("transformer.decoder.layers.*.self_attn.", "transformer.decoder.layers.*.self_attn."),
+    # The authors number the norms by when they were written, not by when they are used.
+    ("transformer.decoder.layers.*.norm2.", "transformer.decoder.layers.*.self_attn_norm."),
+    ("transformer.decoder.layers.*.cross_attn.", "transformer.decoder.layers.*.cross_attn."),
+    ("transformer.decoder.layers.*.norm1.", "transformer.decoder.layers.*.cross_attn_norm."),
+    ("transformer.decoder.layers.*.linear", "transformer.decoder.layers.*.ffn.linear"),
+    ("transformer.decoder.layers.*.norm3.", "transformer.decoder.layers.*.ffn_norm."),
+    ("transformer.enc_output.", "transformer.query_source.enc_output."),
+    ("transformer.enc_output_norm.", "transformer.query_source.enc_output_norm."),
+    ("transformer.pos_trans.", "transformer.query_source.pos_trans."),
+    ("transformer.pos_trans_norm.", "transformer.query_source.pos_trans_norm."),
+    ("transformer.reference_points.", "transformer.query_source.reference_points."),
+    ("class_embed.*.", "transformer.heads.class_embed.*."),
+    ("bbox_embed.*.", "transformer.heads.bbox_embed.*."),
+]
+TABLE = KeyTable(PAIRS)
 
 _ALIASES = ("transformer.decoder.class_embed.", "transformer.decoder.bbox_embed.")
 _HEADS = ("class_embed", "bbox_embed")

@@ -1,6 +1,6 @@
 """Layers of a decoder with deformable or dense attention to the memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ class DecoderRoute(nn.Module):
     """What queries of another route have of their own in a decoder layer; all else is shared with the plain route.
 
     Args:
+        name: what groups of queries call it.
         embed_dim: width C.
         num_instructions: learned tokens that the queries of the route attend to beside one another (Mr. DETR's
             instruction mechanism); 0 for none.
@@ -37,6 +38,7 @@ class DecoderRoute(nn.Module):
     def __init__(
         self,
         *,
+        name: str,
         embed_dim: int = 256,
         num_instructions: int = 0,
         isolated_instructions: bool = False,
@@ -45,6 +47,7 @@ class DecoderRoute(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        self.name = name
         self.num_instructions = num_instructions
         self.isolated_instructions = isolated_instructions
         if num_instructions:
@@ -95,7 +98,7 @@ class DeformableDecoderLayer(nn.Module):
         cross_first: attend to the memory before the other queries (MS-DETR).
         tap_hidden_dim: width of a feed-forward part of its own that taps the queries between the attentions, for
             one-to-many supervision of the same queries (MS-DETR; needs ``cross_first``); None for no tap.
-        routes: what other routes have of their own, by name.
+        routes: what other routes have of their own.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class DeformableDecoderLayer(nn.Module):
         authors_clamp: bool = False,
         cross_first: bool = False,
         tap_hidden_dim: int | None = None,
-        routes: Mapping[str, DecoderRoute] | None = None,
+        routes: Sequence[DecoderRoute] = (),
     ) -> None:
         super().__init__()
         if tap_hidden_dim is not None and not cross_first:
@@ -138,7 +141,7 @@ class DeformableDecoderLayer(nn.Module):
                 embed_dim=embed_dim, hidden_dim=tap_hidden_dim, dropout=dropout, activation=activation
             )
             self.tap_norm = nn.LayerNorm(embed_dim)
-        self.routes = nn.ModuleDict(routes or {})
+        self.routes = nn.ModuleDict({part.name: part for part in routes})
         nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
 
     def forward(
@@ -160,6 +163,8 @@ class DeformableDecoderLayer(nn.Module):
             views: the groups of the sequence.
             route: the name of the queries' route; "" is the plain one.
         """
+        if route and route not in self.routes:
+            raise ValueError(f"DeformableDecoderLayer: there is no route {route!r} among {list(self.routes)}")
         own: DecoderRoute | None = self.routes[route] if route else None  # type: ignore[assignment]
         tapped = None
         if self.cross_first:

@@ -19,16 +19,18 @@ def top_detections(
         boxes: (B, n, 4) cxcywh in [0, 1].
         num_detections: how many, at most n * K, or n with softmax.
         score: ``"sigmoid"``: the best (query, class) pairs, so that a query can give several labels (Deformable
-            DETR); ``"softmax"``: every query as the class that it finds likeliest, the best ones first (DETR, which
-            keeps them all).
+            DETR); ``"softmax"``: every query as the class that it finds likeliest, in the order of the queries; the
+            best ones, best first, where there are more than ``num_detections`` (DETR, which keeps them all).
 
     Returns:
-        Scores (B, D) in descending order, labels (B, D) int64, boxes (B, D, 4) XYXY in parts of the image, not
-        clipped.
+        Scores (B, D), in descending order unless all queries are kept, labels (B, D) int64, boxes (B, D, 4) XYXY in
+        parts of the image, not clipped.
     """
     if score == "softmax":
         scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
-        scores, query = scores.topk(min(num_detections, scores.shape[1]), dim=1)
+        if num_detections >= scores.shape[1]:
+            return scores, labels, cxcywh_to_xyxy(boxes.float())
+        scores, query = scores.topk(num_detections, dim=1)
         labels = labels.gather(1, query)
     else:
         scores = logits.float().sigmoid().flatten(1)

@@ -1,5 +1,6 @@
 """Schemes of supervision: which queries are matched one-to-one, which one-to-many, where and when."""
 
+from .auxiliary import AuxiliaryOneToMany
 from .base import PRIMARY, GroupSpec, Rule, Supervision
 from .description import ENCODER, Description
 from .hybrid import HybridSupervision
@@ -11,6 +12,7 @@ from .one_to_one import OneToOne
 __all__ = [
     "ENCODER",
     "PRIMARY",
+    "AuxiliaryOneToMany",
     "Description",
     "GroupSpec",
     "HybridBranch",

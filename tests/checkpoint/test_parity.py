@@ -21,6 +21,7 @@ def check(monkeypatch, capsys) -> Callable[..., tuple[int, list[str]]]:
 
     def run(*files: Path) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, files)])
+        monkeypatch.syspath_prepend(str(TOOL.parent))
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(TOOL), run_name="__main__")
         return ended.value.code, capsys.readouterr().out.splitlines()
@@ -45,6 +46,14 @@ def test_all_files_of_the_authors_code_are_reproduced(check) -> None:
     for quantity in ("train/one2many/boxes", "train/enc/logits", "loss_total", "eval/post/0/labels", "grad_norm/"):
         assert any(quantity in line for line in lines)
     assert not any("FAIL" in line for line in lines)
+
+
+@needs_files
+@pytest.mark.parametrize("file", sorted((FILES / "family").glob("*.npz")), ids=lambda path: path.stem)
+def test_every_model_of_the_family_is_reproduced(check, file: Path) -> None:
+    status, lines = check(file)
+    assert status == 0, [line for line in lines if "ok  " not in line]
+    assert len(lines) > 10
 
 
 @needs_files

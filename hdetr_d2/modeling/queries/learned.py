@@ -66,9 +66,8 @@ class AnchorQueries(QuerySource):
     Args:
         num_queries: of the primary group.
         embed_dim: width C.
-        content: ``"zeros"`` (DAB-DETR), ``"learned"`` (DAB-Deformable-DETR), ``"flagged"``, learned but for a last
-            channel that is 0 (DN-Deformable-DETR), or ``"unknown"``, the denoising part's embedding of no label
-            (DN-DETR).
+        content: ``"zeros"`` (DAB-DETR; DN-DETR, whose denoising part adds the embedding of no label), ``"learned"``
+            (DAB-Deformable-DETR), or ``"flagged"``, learned but for a last channel that is 0 (DN-Deformable-DETR).
         num_patterns: learned contents, each of which all anchors are combined with; 0 for none (Anchor DETR, DAB-DETR).
     """
 
@@ -76,10 +75,8 @@ class AnchorQueries(QuerySource):
         self, *, num_queries: int = 300, embed_dim: int = 256, content: str = "zeros", num_patterns: int = 0
     ) -> None:
         super().__init__(num_queries=num_queries)
-        if content not in ("zeros", "learned", "flagged", "unknown"):
-            raise ValueError(
-                f'AnchorQueries: content must be "zeros", "learned", "flagged" or "unknown", got {content!r}'
-            )
+        if content not in ("zeros", "learned", "flagged"):
+            raise ValueError(f'AnchorQueries: content must be "zeros", "learned" or "flagged", got {content!r}')
         self.embed_dim = embed_dim
         self.content = content
         self.anchors = nn.ParameterDict()
@@ -97,7 +94,7 @@ class AnchorQueries(QuerySource):
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
     ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
-        """As the base class says; there are no proposals. Content that the denoising part gives is zero here."""
+        """As the base class says; there are no proposals."""
         del heads
         batch = memory.tokens.shape[0]
         groups = []
