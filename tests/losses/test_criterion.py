@@ -142,8 +142,9 @@ def test_keys_are_the_same_in_every_step(supervision: Supervision) -> None:
             name: draw_predictions(2, 2, 15) for name in ("one2one", *(g.name for g in supervision.extra_groups()))
         }
         for progress in (0.0, 0.9):
+            proposals = {"one2one": draw_predictions(1, 2, 30)}
             losses = SetCriterion()(
-                groups, draw_predictions(1, 2, 30), draw_targets(*counts), supervision=supervision, progress=progress
+                groups, proposals, draw_targets(*counts), supervision=supervision, progress=progress
             )
             keys.append(list(losses))
     assert all(names == keys[0] for names in keys)
@@ -153,7 +154,9 @@ def test_keys_are_the_same_in_every_step(supervision: Supervision) -> None:
 @pytest.mark.parametrize("counts", TARGET_COUNTS)
 def test_every_prediction_gets_a_finite_gradient_whatever_the_targets(counts: tuple[int, ...]) -> None:
     predictions, proposals = draw_predictions(2, 2, 8), draw_predictions(1, 2, 30)
-    losses = SetCriterion()({"one2one": predictions}, {"one2one": proposals}, draw_targets(*counts), supervision=OneToOne())
+    losses = SetCriterion()(
+        {"one2one": predictions}, {"one2one": proposals}, draw_targets(*counts), supervision=OneToOne()
+    )
     assert all(value.dim() == 0 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     for tensor in (predictions.logits, predictions.boxes, proposals.logits, proposals.boxes):
