@@ -88,6 +88,19 @@ class ToyDetector(nn.Module):
         return {"instances": instances}
 
 
+class NormedDetector(ToyDetector):
+    """With a BatchNorm that is trained."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.norm = nn.BatchNorm2d(3)
+
+    def features(self, batch: list[dict[str, Any]]) -> Tensor:
+        device = self.classes.weight.device
+        pooled = [nn.functional.adaptive_avg_pool2d(sample["image"].to(device).float() / 255, 4) for sample in batch]
+        return self.backbone(self.norm(torch.stack(pooled)).flatten(1))
+
+
 class ToyEvaluator(DatasetEvaluator):
     """ "AP" is the mean score; enough to see who was evaluated when."""
 
