@@ -10,6 +10,7 @@ from .heads import PredictionHeads
 from .meta_arch import DETR
 from .neck import ChannelMapper
 from .postprocess import to_instances, top_detections
+from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
 from .query_position import ConditionalQueryPosition, CoordinateQueryPosition, SineQueryPosition
 from .transformer import Transformer
@@ -35,6 +36,7 @@ __all__ = [
     "TimmBackbone",
     "Transformer",
     "TwoStageQueries",
+    "frequency_prior",
     "to_instances",
     "top_detections",
 ]

@@ -1,8 +1,7 @@
 """Class and box heads."""
 
 import copy
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP
+
+from .priors import mean_prior, start_at
 
 
 class ClassHead(nn.Linear):
@@ -43,7 +44,8 @@ class PredictionHeads(nn.Module):
             read; 1 is that channel alone.
         initial_size: whether the heads must give boxes a first size because references are points; their width and
             height then start at sigmoid(-2) of the image.
-        prior: probability of every class at the start; sigmoid scores only.
+        prior: probability of every class at the start, or of each (``frequency_prior``); sigmoid scores only. The
+            encoder's own class head starts at their mean.
         score: ``"sigmoid"``, or ``"softmax"`` over classes and "no object" (DETR).
         zero_boxes: whether box heads start with offset 0 to the reference; DETR's, which has none, starts at random.
         activation: of the box heads' MLP.
@@ -59,7 +61,7 @@ class PredictionHeads(nn.Module):
         encoder: str | None = "own",
         encoder_classes: int | None = None,
         initial_size: bool = False,
-        prior: float = 0.01,
+        prior: float | Sequence[float] = 0.01,
         score: str = "sigmoid",
         zero_boxes: bool = True,
         activation: str = "relu",
@@ -74,7 +76,7 @@ class PredictionHeads(nn.Module):
         outputs = num_classes if score == "sigmoid" else num_classes + 1
         class_head = ClassHead(embed_dim, outputs)
         if score == "sigmoid":
-            nn.init.constant_(class_head.bias, -math.log((1 - prior) / prior))
+            start_at(class_head, prior)
         box_head = MLP(
             in_features=embed_dim, hidden_features=embed_dim, out_features=4, num_layers=3, activation=activation
         )
@@ -90,10 +92,12 @@ class PredictionHeads(nn.Module):
         self.group_bbox_embed = nn.ModuleDict()
         if encoder == "own":
             self.encoder_class_embed = copy.deepcopy(class_head)
+            if score == "sigmoid":
+                start_at(self.encoder_class_embed, mean_prior(prior))
             self.encoder_bbox_embed = copy.deepcopy(box_head)
             if encoder_classes is not None and encoder_classes != num_classes:
                 self.encoder_class_embed = ClassHead(embed_dim, encoder_classes)
-                nn.init.constant_(self.encoder_class_embed.bias, -math.log((1 - prior) / prior))
+                start_at(self.encoder_class_embed, mean_prior(prior))
 
     def add_encoder_pair(self, group: str) -> None:
         """Give the proposals of another query group a pair of heads of their own (Mr. DETR).
