@@ -13,8 +13,8 @@ model.transformer.decoder.num_layers = 3
 model.transformer.query_source.num_queries = 40
 model.supervision = L(OneToOne)()
 
-schedule.epochs = 2
-schedule.drop_epochs = [1.4, 1.8]
+schedule.epochs = 1.6
+schedule.drop_epochs = [1.1, 1.45]
 train.batch_size = 4
 train.eval_untrained = False
 train.eval_period_epochs = 0
