@@ -17,6 +17,8 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from parity_common import Check, GivenFeatures, NotSupportedError, Theirs, evaluation_checks, load, training_checks
 from parity_family import check_family
+from parity_rtdetr import MODELS as RTDETR_MODELS
+from parity_rtdetr import check_rtdetr
 from torch import Tensor
 
 from hdetr_d2.checkpoint.authors import AuthorsLayout, from_authors, to_authors
@@ -68,6 +70,8 @@ def check(path: Path) -> Iterator[Check]:
     data, config = load(path)
     if config.get("model") == "deim_dense_o2o":
         yield from (Check(*result) for result in parity_dense_o2o.check(path))
+    elif config.get("model") in RTDETR_MODELS:
+        yield from check_rtdetr(data, config)
     elif "model" in config:
         yield from check_family(data, config)
     else:

@@ -1,12 +1,18 @@
 """Names of the authors' RT-DETR, RT-DETRv2 and DEIM code (on RT-DETRv2), to and from ours."""
 
-from .renaming import KeyTable
+import re
+from collections.abc import Mapping, Sequence
 
-Pairs = list[tuple[str, str]]
+import torch
+from torch import Tensor
+
+from .backbones import Pairs
+from .family import Names
 
 _HYBRID = "neck.necks.0."
 _PROJECTION = "neck.necks.1.levels.*."
 _SOURCE = "transformer.query_source."
+_LABELS = "transformer.denoising.label_embed.weight"
 
 # The number of a stage is one more in timm's names, and the first one has no pooling before its shortcut.
 _BACKBONE: Pairs = [
@@ -44,6 +50,20 @@ _BACKBONE: Pairs = [
     ),
 ]
 
+# HGNetv2
+_BACKBONE += [
+    ("backbone.stem.", "backbone.body.stem."),
+    *((f"backbone.stem.stem2{part}.conv.1.", f"backbone.body.stem.stem2{part}.conv.") for part in "ab"),
+    ("backbone.stages.*.", "backbone.body.stages_*."),
+    *(
+        (
+            f"backbone.stages.*.blocks.*.aggregation_{name}_conv.",
+            f"backbone.body.stages_*.blocks.*.aggregation.{index}.",
+        )
+        for index, name in enumerate(("squeeze", "excitation"))
+    ),
+]
+
 _FUSION: Pairs = [
     pair
     for theirs, ours in (("fpn_blocks.*.", "top_down.*."), ("pan_blocks.*.", "bottom_up.*."))
@@ -75,29 +95,98 @@ _COMMON: Pairs = [
     ("decoder.decoder.layers.*.linear", "transformer.decoder.layers.*.ffn.linear"),
     ("decoder.decoder.layers.*.norm3.", "transformer.decoder.layers.*.ffn_norm."),
     ("decoder.query_pos_head.", "transformer.decoder.query_position.embed."),
+    ("decoder.denoising_class_embed.weight", _LABELS),
     ("decoder.enc_score_head.", "transformer.heads.encoder_class_embed."),
     ("decoder.enc_bbox_head.", "transformer.heads.encoder_bbox_embed."),
     ("decoder.dec_score_head.*.", "transformer.heads.class_embed.*."),
     ("decoder.dec_bbox_head.*.", "transformer.heads.bbox_embed.*."),
 ]
 
-V1 = KeyTable(
-    [
-        *_COMMON,
+_OF_VERSION: Mapping[int, Pairs] = {
+    1: [
         ("encoder.input_proj.*.0.", f"{_HYBRID}input_proj.*.conv."),
         ("encoder.input_proj.*.1.", f"{_HYBRID}input_proj.*.norm."),
         ("decoder.enc_output.0.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.1.", f"{_SOURCE}enc_output_norm."),
-    ]
-)
-"""RT-DETR."""
-
-V2 = KeyTable(
-    [
-        *_COMMON,
+    ],
+    2: [
         ("encoder.input_proj.*.", f"{_HYBRID}input_proj.*."),
         ("decoder.enc_output.proj.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.norm.", f"{_SOURCE}enc_output_norm."),
-    ]
-)
-"""RT-DETRv2, and DEIM on it."""
+    ],
+}
+
+# Tables that follow from shapes, which a model may keep as buffers.
+_TABLES = re.compile(r"decoder\.(anchors|valid_mask)$|.*\.num_points_scale$|encoder\.pos_embed\d+$")
+# A RepVGG block after re-parameterisation; the code of RT-DETR keeps what it was made of beside it.
+_FUSED = re.compile(r"(.*\.bottlenecks\.\d+)\.conv\.(weight|bias)$")
+
+
+def rtdetr_names(version: int) -> Names:
+    """Names of RT-DETR (version 1), or of RT-DETRv2 and of DEIM on it (version 2)."""
+    return Names([*_COMMON, *_OF_VERSION[version]], code=f"RT-DETR, version {version}")
+
+
+def from_rtdetr(
+    state: Mapping[str, Tensor], *, num_queries: int = 300, classes: Sequence[int] | None = None
+) -> dict[str, Tensor]:
+    """Rename a state dict of the authors' RT-DETR, RT-DETRv2 or DEIM code, on ResNet-vd or HGNetv2.
+
+    A re-parameterised one fits a model that ``modeling.deploy.deploy`` has changed likewise.
+
+    Args:
+        state: ``checkpoint["ema"]["module"]`` or ``checkpoint["model"]`` of theirs.
+        num_queries: not read; queries are chosen tokens.
+        classes: for each of our classes the row of their class heads and label table; None keeps all rows.
+
+    Returns:
+        Our names; tensors are shared with ``state`` where no rows were chosen.
+
+    Raises:
+        ValueError: for keys that are not theirs, naming them.
+    """
+    del num_queries
+    undeployed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        fused = _FUSED.match(key)
+        if _TABLES.match(key) or (fused and f"{fused[1]}.conv1.conv.weight" in state):
+            continue
+        key = f"{fused[1]}.conv1.{fused[2]}" if fused else key
+        undeployed[key.replace(".conv_bn_fused.", ".conv.")] = value
+    renamed = rtdetr_names(1 if "encoder.input_proj.0.0.weight" in state else 2).to_ours(undeployed)
+    return renamed if classes is None else _choose_classes(renamed, classes)
+
+
+def to_rtdetr(state: Mapping[str, Tensor], *, version: int = 2) -> dict[str, Tensor]:
+    """The inverse of ``from_rtdetr`` for a model that is not re-parameterised.
+
+    Args:
+        state: our names.
+        version: as of ``rtdetr_names``.
+
+    Raises:
+        ValueError: for a re-parameterised model, and for keys that their code has no place for, naming them.
+    """
+    fused = [key for key in state if re.search(r"\.branches\.\d+\.(weight|bias)$", key)]
+    if fused:
+        raise ValueError(f"the model is re-parameterised ({fused[0]}); convert it as it was trained")
+    return rtdetr_names(version).to_authors(state)
+
+
+def is_rtdetr(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has our names of an RT-DETR."""
+    return f"{_HYBRID}input_proj.0.conv.weight" in state
+
+
+def _choose_classes(state: dict[str, Tensor], classes: Sequence[int]) -> dict[str, Tensor]:
+    rows = torch.as_tensor(classes)
+    width = len(state["transformer.heads.class_embed.0.weight"])
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= width:
+        raise ValueError(f"the class heads have {width} rows, too few for the rows asked for (up to {max(classes)})")
+    chosen = dict(state)
+    for key, value in state.items():
+        if key.startswith(("transformer.heads.class_embed.", "transformer.heads.encoder_class_embed.")):
+            chosen[key] = value[rows]
+        elif key == _LABELS:
+            chosen[key] = torch.cat([value[rows], value[width:]])  # the last row is that of padding
+    return chosen

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hdetr_d2.checkpoint.rtdetr import V1, V2
+from hdetr_d2.checkpoint.rtdetr import from_rtdetr, rtdetr_names
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
 from hdetr_d2.modeling import ChannelMapper, Encoder
 from hdetr_d2.modeling.deploy import deploy
@@ -72,7 +72,7 @@ class Stored:
             pytest.skip(f"{path.name} is not beside the repository")
         self.data, self.prefix = np.load(path), prefix
         self.config = json.loads(self.data["config.json"].tobytes())
-        self.table = V1 if name == "rtdetr" else V2
+        self.names = rtdetr_names(1 if name == "rtdetr" else 2)
 
     def neck(self) -> NeckChain:
         config = self.config
@@ -98,12 +98,10 @@ class Stored:
 
     def ours(self, kind: str) -> dict[str, Tensor]:
         """The neck's tensors of a kind, under our names."""
-        state = {}
-        for key in self.data.files:
-            name = self.table.to_ours(key.removeprefix(kind)) if key.startswith(kind) else None
-            if name is not None and name.startswith("neck."):
-                state[name.removeprefix("neck.")] = torch.from_numpy(self.data[key])
-        return state
+        arrays = {k.removeprefix(kind): self.data[k] for k in self.data.files if k.startswith(kind)}
+        found = {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith("num_points_scale")}
+        state = from_rtdetr(found) if kind == "deploy/sd/" else self.names.to_ours(found)
+        return {key.removeprefix("neck."): value for key, value in state.items() if key.startswith("neck.")}
 
     def features(self) -> dict[str, Tensor]:
         return {name: self.array(f"in/feat{i}") for i, name in enumerate(NAMES)}
@@ -146,6 +144,11 @@ def test_deployed_maps_are_the_authors(stored: Stored, conv_norms: bool) -> None
     maps = encode(neck.necks[0], stored.features(), stored.size)
     for ours, theirs in zip(maps, stored.maps("deploy/enc_maps"), strict=True):
         torch.testing.assert_close(ours, theirs, atol=5e-5, rtol=0)
+    state, fused = neck.state_dict(), stored.ours("deploy/sd/")
+    assert any(".blocks." in key for key in fused)
+    for key, value in fused.items():
+        if conv_norms or ".blocks." in key:  # DEIM folds all of them
+            torch.testing.assert_close(state[key], value, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("expansion", [1.0, 0.5])
