@@ -82,3 +82,45 @@ def test_the_state_has_the_published_entries_less_the_aliases_of_the_heads() -> 
     # 631 entries, of which 56 are the heads a second time; our query table is two, one a group.
     model = build_without_memory(model_config("h_deformable_detr/h_deformable_detr_r50_12ep.py"))
     assert len(model.state_dict()) == 631 - 56 + 1
+
+
+def family_size(name: str, **changes: Any) -> int:
+    """Parameters of a model of ``configs/common/models``; ``changes`` are of its query source."""
+    model = get_config(f"common/models/{name}.py").model
+    model.num_classes = COCO_ROWS
+    model.transformer.query_source.update(changes)
+    return count(build_without_memory(model).parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("detr", 41_524_768),
+        ("dab_detr", 43_671_517),
+        ("dab_deformable_detr", 47_405_994),
+        ("dn_detr", 43_694_977),
+        ("dn_deformable_detr", 47_429_154),
+        ("dino", 46_893_182),
+        ("dino_5scale", 47_255_806),
+    ],
+)
+def test_a_model_of_the_family_has_the_number_of_parameters_of_its_authors(name: str, published: int) -> None:
+    assert family_size(name) == published
+
+
+def test_mr_detr_adds_instructions_norms_and_feed_forward_parts_and_a_ranking() -> None:
+    in_layers = 6 * (10 * 2 * 256 + 2 * 256 + 1_050_880)
+    ranking = COCO_ROWS * 257 + 2 * 256 * 257 + 4 * 257  # one more class head and box head of the encoder
+    plus_plus = family_size("deformable_detr_plus_plus")
+    assert family_size("mr_detr") == plus_plus + in_layers + ranking
+    # On DINO there is a label table besides, without a row for unknown classes.
+    plus_plus = family_size("deformable_detr_plus_plus", num_queries=900)
+    assert family_size("mr_detr_dino") == plus_plus + in_layers + ranking + COCO_ROWS * 256
+
+
+def test_ms_detr_adds_a_feed_forward_part_and_a_norm_in_each_layer() -> None:
+    assert family_size("ms_detr") == family_size("deformable_detr_plus_plus") + 6 * (1_050_880 + 512)
+
+
+def test_a_pattern_is_one_content() -> None:
+    assert family_size("dab_detr", num_patterns=3) == family_size("dab_detr") + 3 * 256
