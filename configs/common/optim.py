@@ -1,22 +1,50 @@
-"""AdamW in the three groups of Deformable-DETR (its main.py; H-DETR trains with the same)."""
+"""AdamW as the papers use it. The default is Deformable DETR's and H-DETR's; another is imported by its name:
+
+from ..common.optim import deim_optimizer as optimizer
+"""
 
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW
 
 from hdetr_d2.engine.optim import get_param_groups
 
-optimizer = L(AdamW)(
-    params=L(get_param_groups)(
-        # ``model`` is set when the optimiser is built
-        base_lr="${..lr}",
-        weight_decay="${..weight_decay}",
-        rules=[
-            dict(name="backbone", contains=["backbone."], lr_factor=0.1),
-            dict(name="offsets", contains=["sampling_offsets", "reference_points"], lr_factor=0.1),
-        ],
-    ),
+
+def _adamw(*, lr, rules):
+    return L(AdamW)(
+        params=L(get_param_groups)(
+            # ``model`` is set when the optimiser is built
+            base_lr="${..lr}",
+            weight_decay="${..weight_decay}",
+            rules=rules,
+        ),
+        lr=lr,
+        betas=[0.9, 0.999],
+        weight_decay=1e-4,  # where no rule says otherwise on every parameter, norms and biases too
+        fused=True,  # one kernel for all parameters, on the CPU too
+    )
+
+
+_backbone = dict(name="backbone", contains=["backbone."], lr_factor=0.1)
+_norms = dict(name="norms", kinds=["norm"], weight_decay_factor=0.0)
+_biases = dict(name="biases", pattern=r"^(?!backbone\.)", kinds=["bias"], weight_decay_factor=0.0)
+
+# Deformable DETR in three groups (its main.py); H-DETR trains with the same
+optimizer = _adamw(
     lr=2e-4,
-    betas=[0.9, 0.999],
-    weight_decay=1e-4,  # on every parameter, norms and biases too
-    fused=True,  # one kernel for all parameters, on the CPU too
+    rules=[
+        _backbone,
+        dict(name="offsets", contains=["sampling_offsets", "reference_points"], lr_factor=0.1),
+    ],
 )
+
+# DETR, DAB-DETR, DN-DETR and DINO: no group of offsets
+detr_optimizer = _adamw(lr=1e-4, rules=[_backbone])
+
+# RT-DETR; ``lr_factor`` of the backbone is 0.01 for R101
+rtdetr_optimizer = _adamw(lr=1e-4, rules=[_backbone, _norms, _biases])
+
+# RT-DETRv2: biases decay but for R34; ``lr_factor`` of the backbone is 1 for R18, 0.5 for R34, 0.01 for R101
+rtdetrv2_optimizer = _adamw(lr=1e-4, rules=[_backbone, _norms])
+
+# DEIM on RT-DETRv2: the norms of the backbone are trained at the full rate
+deim_optimizer = _adamw(lr=2e-4, rules=[dict(_norms, lr_factor=1.0), _backbone])

@@ -1,6 +1,7 @@
 """Learning rate over training, in epochs; ``hdetr_d2.engine.schedule`` turns it into iterations.
 
-The published lengths: 12, 24 and 36 epochs are H-DETR's, 50 Deformable DETR's.
+The published lengths: 12, 24 and 36 epochs are H-DETR's and DINO's, 50 Deformable DETR's, DAB-DETR's and DN-DETR's.
+Others are imported by their names: ``from ..common.schedule import schedule_deim_60ep as schedule``.
 """
 
 schedule = dict(
@@ -18,3 +19,21 @@ schedule_12ep = schedule
 schedule_24ep = dict(schedule, epochs=24, drop_epochs=[20])
 schedule_36ep = dict(schedule, epochs=36, drop_epochs=[30])
 schedule_50ep = dict(schedule, epochs=50, drop_epochs=[40])
+
+# RT-DETR: constant; RT-DETRv2 warms up (its factor at step t is (t + 1) / 2000)
+schedule_rtdetr_72ep = dict(schedule, epochs=72, drop_epochs=[])
+schedule_rtdetrv2_72ep = dict(schedule_rtdetr_72ep, warmup_iters=2000, warmup_factor=1 / 2000)
+
+# DEIM: mosaic and mixup end where the descent begins, strong augmentation where it ends (common/augmentation.py)
+schedule_deim_60ep = dict(
+    schedule,
+    epochs=60,
+    drop_epochs=[],
+    shape="flat_cosine",
+    cosine_epochs=[34, 58],
+    final_factor=0.5,
+    warmup_iters=2000,
+    warmup_factor=0.0,
+    warmup_power=2,
+)
+schedule_deim_120ep = dict(schedule_deim_60ep, epochs=120, cosine_epochs=[64, 117])

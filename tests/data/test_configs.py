@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ from hdetr_d2.model_zoo import get_config
 def compose(name: str, *overrides: str) -> Any:
     data = get_config(f"common/data/{name}.py")
     train = {"batch_size": 4, "accumulate": 1, "seed": 1, "output_dir": "out"}
-    config = OmegaConf.create({"dataset": data.dataset, "dataloader": data.dataloader, "train": train})
+    schedule = get_config("common/schedule.py").schedule_deim_60ep
+    config = OmegaConf.create(
+        {"dataset": data.dataset, "dataloader": data.dataloader, "train": train, "schedule": schedule}
+    )
     return LazyConfig.apply_overrides(config, [*overrides, "dataloader.num_workers=0"])
 
 
@@ -42,7 +46,7 @@ def test_own_files_not_given_are_asked_for() -> None:
         resolve_dataset(compose("custom").dataset)
 
 
-@pytest.mark.parametrize("name", ["coco", "custom", "generated", "bccd"])
+@pytest.mark.parametrize("name", ["coco", "coco_square", "coco_dense", "custom", "generated", "bccd"])
 def test_every_data_config_can_be_saved_and_loaded(name: str, tmp_path: Path) -> None:
     config = compose(name)
     LazyConfig.save(config, str(tmp_path / "config.yaml"))
@@ -61,6 +65,36 @@ def test_the_generated_config_is_drawn_when_resolved(tmp_path: Path, monkeypatch
     assert config.dataset.num_classes == 20
     batch = next(iter(instantiate(config.dataloader.train)))
     assert all(0 <= int(c) < 20 for s in batch for c in s["instances"].gt_classes)
+
+
+@pytest.mark.parametrize("name", ["coco_square", "coco_dense"])
+def test_square_data_has_one_size_a_step(name: str, coco_folder: Any) -> None:
+    overrides = ["dataset.short_side=64", f"dataset.name=data_test_{name}", "schedule.cosine_epochs=[8,12]"]
+    config = compose(name, *own_files(coco_folder), *overrides)
+    resolve_dataset(config.dataset)
+    loader = instantiate(config.dataloader.train)
+    sizes, objects = [], []
+    for batch in itertools.islice(loader, 26):  # 13 epochs of 6 images
+        (shape,) = {tuple(s["image"].shape) for s in batch}
+        assert shape[1] == shape[2]
+        sizes.append(shape[1])
+        objects.append(max(len(s["instances"]) for s in batch))
+    assert set(sizes) == {32, 64}  # the multiples of 32 from 3/4 to 5/4
+    if name == "coco_dense":
+        assert max(objects[:8]) <= 3 < max(objects[8:16])  # mosaic and mixup from epoch 4 to 8
+        assert max(objects[16:]) <= 3
+        assert set(sizes[24:]) == {64}
+    samples = [s for batch in instantiate(config.dataloader.test) for s in batch]
+    assert {tuple(s["image"].shape) for s in samples} == {(3, 64, 64)}
+
+
+def test_the_epochs_of_dense_data_are_the_schedules() -> None:
+    config = compose("coco_dense", "schedule.cosine_epochs=[64,117]")
+    mapper, (mixup, multi_scale) = config.dataloader.train.mapper, config.dataloader.train.batch_transforms
+    assert mapper.mosaic.epochs == mixup.epochs == [4, 64]
+    assert mapper.augmentations.strong_epochs == [4, 117]
+    assert multi_scale.epochs == [0, 117]
+    assert (mapper.mosaic.size, config.dataset.short_side) == (320, 640)
 
 
 def test_bccd_is_found_below_detectron2_datasets(shared_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
