@@ -3,6 +3,7 @@
 from .base import CostMatcher, Matcher, StagedMatcher
 from .cost import MatchingCost
 from .hungarian import HungarianMatcher
+from .lexicographic import LexicographicMatcher
 from .one_to_many import OneToManyMatcher
 from .solver import solve_one_to_many
 from .top_k import TopKMatcher
@@ -10,6 +11,7 @@ from .top_k import TopKMatcher
 __all__ = [
     "CostMatcher",
     "HungarianMatcher",
+    "LexicographicMatcher",
     "Matcher",
     "MatchingCost",
     "OneToManyMatcher",

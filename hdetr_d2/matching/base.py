@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from .cost import MatchingCost
+from .cost import MatchingCost, PairCost
 from .solver import Assignment
 
 
@@ -73,8 +73,8 @@ class CostMatcher(Matcher):
     """How many queries each target gets, for matchers whose ``solve`` is the optimum of that assignment: a step solves
     all of those at once and from candidates. None for any other, whose ``solve`` is called with whole matrices."""
 
-    def __init__(self, *, cost: MatchingCost | None = None) -> None:
-        self.cost = cost if cost is not None else MatchingCost()
+    def __init__(self, *, cost: PairCost | None = None) -> None:
+        self.cost: PairCost = cost if cost is not None else MatchingCost()
 
     @abstractmethod
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:

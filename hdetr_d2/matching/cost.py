@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -55,6 +56,13 @@ def l1_box_cost(boxes: Tensor, target_boxes: Tensor) -> Tensor:
     for i in range(1, 4):
         cost += (rows[..., i, :] - columns[:, i]).abs_()
     return cost.mT
+
+
+class PairCost(Protocol):
+    """What a pair of a query and a target costs; compares equal where it costs the same."""
+
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
+        """Logits (..., N, K), boxes (..., N, 4), labels (M,) and target boxes (M, 4) of an image -> (..., N, M)."""
 
 
 @dataclass(frozen=True, kw_only=True)
