@@ -13,11 +13,13 @@ from .postprocess import to_instances, top_detections
 from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
 from .query_position import ConditionalQueryPosition, CoordinateQueryPosition, SineQueryPosition
+from .stewart import CellDecoder, ReInspect
 from .transformer import Transformer
 
 __all__ = [
     "DETR",
     "AnchorQueries",
+    "CellDecoder",
     "ChannelMapper",
     "ConditionalDecoderLayer",
     "ConditionalQueryPosition",
@@ -32,6 +34,7 @@ __all__ = [
     "LearnedQueries",
     "PredictionHeads",
     "QuerySource",
+    "ReInspect",
     "SineQueryPosition",
     "TimmBackbone",
     "Transformer",
