@@ -88,6 +88,7 @@ class PredictionHeads(nn.Module):
         if initial_size:
             self.of_layer(0)[1].start_at(torch.tensor([0.0, 0.0, -2.0, -2.0]))
         self.encoder = encoder
+        self.score = score
         self.group_class_embed = nn.ModuleDict()
         self.group_bbox_embed = nn.ModuleDict()
         if encoder == "own":

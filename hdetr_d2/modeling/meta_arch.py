@@ -14,6 +14,7 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
 
+from .composition import check_composition
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
@@ -35,6 +36,9 @@ class DETR(nn.Module):
         score: ``"sigmoid"``: the best (query, class) pairs are detections; or ``"softmax"``: each query is one of the
             class that it finds likeliest (DETR).
         fuse_layers: whether inference mixes the class scores of all decoder layers (Mr. DETR's code).
+
+    Raises:
+        ValueError: for parts that cannot work together.
 
     Attributes:
         progress: part of training done, in [0, 1); set by the trainer before each step, read by the supervision.
@@ -70,6 +74,7 @@ class DETR(nn.Module):
         self.score = score
         self.fuse_layers = fuse_layers
         supervision.check(num_layers=len(transformer.decoder.layers))
+        check_composition(self)
         transformer.add_groups(supervision.extra_groups())
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
