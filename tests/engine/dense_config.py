@@ -21,6 +21,6 @@ dataloader.train.batch_transforms = [
 ]
 optimizer.params.rules = [dict(name="norms", kinds=["norm"], weight_decay_factor=0.0)]
 schedule.update(shape="flat_cosine", drop_epochs=[], cosine_epochs=[1, 2], warmup_iters=3, warmup_power=2)
-train.ema = dict(decay=0.9, tau=4, restart=dict(epoch=2, decay=0.8))
+train.ema = dict(decay=0.9, tau=4, restart=dict(epoch="${schedule.cosine_epochs.1}", decay=0.8))
 train.best_metric = "ema/bbox/AP"
 train.sync_bn = True
