@@ -77,7 +77,9 @@ def evaluate_boxes(
             precision.append(np.asarray(found["precision"], dtype=np.float64))
             recall.append(np.asarray(found["recall"], dtype=np.float64))
     return BoxEvaluation(
-        precision=np.concatenate(precision, axis=2), recall=np.concatenate(recall, axis=1), max_dets=tuple(max_dets)
+        precision=precision[0] if len(precision) == 1 else np.concatenate(precision, axis=2),
+        recall=recall[0] if len(recall) == 1 else np.concatenate(recall, axis=1),
+        max_dets=tuple(max_dets),
     )
 
 

@@ -28,30 +28,24 @@ def summarize(evaluation: BoxEvaluation, truth: GroundTruth, *, groups: bool = F
         truth: for the names of the classes, and their frequencies.
         groups: also APr, APc and APf, the AP of rare, common and frequent classes.
     """
-    precision, recall = evaluation.precision[..., -1], evaluation.recall[..., -1]  # with the highest limit
-    metrics = Metrics(
-        AP=_percent(precision[:, :, :, 0]), AP50=_percent(precision[0, :, :, 0]), AP75=_percent(precision[5, :, :, 0])
-    )
+    # AP of each threshold, class and area (T, K, A), with the highest limit; of a class either all or no values are -1
+    precision, recall = evaluation.precision[..., -1].mean(axis=1), evaluation.recall[..., -1]
+    metrics = Metrics(AP=_percent(precision[:, :, 0]), AP50=_percent(precision[0, :, 0]))
+    metrics["AP75"] = _percent(precision[5, :, 0])
     for area, label in enumerate(AREA_LABELS[1:], start=1):
-        metrics[f"AP{label[0]}"] = _percent(precision[:, :, :, area])
+        metrics[f"AP{label[0]}"] = _percent(precision[:, :, area])
     if groups:
         frequencies = truth.frequencies or {}
         of_class = np.array([frequencies.get(category, "") for category in truth.category_names])
         for group in FREQUENCIES:
-            metrics[f"AP{group}"] = _percent(precision[:, :, of_class == group, 0])
+            metrics[f"AP{group}"] = _percent(precision[:, of_class == group, 0])
     for index, limit in enumerate(evaluation.max_dets):
         metrics[f"AR{limit}"] = _percent(evaluation.recall[:, :, 0, index])
     for area, label in enumerate(AREA_LABELS[1:], start=1):
         metrics[f"AR{label[0]}"] = _percent(recall[:, :, area])
-    for name, value in zip(truth.category_names.values(), class_ap(evaluation)):
-        metrics[PER_CLASS + name] = float(value)
+    for index, name in enumerate(truth.category_names.values()):
+        metrics[PER_CLASS + name] = _percent(precision[:, index, 0])
     return metrics
-
-
-def class_ap(evaluation: BoxEvaluation) -> NDArray[np.float64]:
-    """(K,) AP of every class in percent; NaN where nothing is annotated."""
-    precision = evaluation.precision[:, :, :, 0, -1]  # of one class either nowhere or everywhere -1
-    return np.where(precision[0, 0] > -1, 100 * precision.mean(axis=(0, 1)), np.nan)
 
 
 def _percent(values: NDArray[np.float64]) -> float:

@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,6 +18,8 @@ from .json_files import read_list
 
 _PART = 2**17
 _KEYS = ("image_id", "category_id", "bbox", "score")
+_INTEGERS = (int, np.integer)
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class ResultsError(ValueError):
@@ -124,18 +128,19 @@ def _to_columns(part: Sequence[Any]) -> Detections:
     Raises:
         KeyError, TypeError, ValueError: something has not the type that it should have.
     """
-    boxes = np.array([result["bbox"] for result in part])
-    scores = np.array([result["score"] for result in part])
-    ids = [np.array([result[key] for result in part]) for key in ("image_id", "category_id")]
-    if not part:
-        return Detections.empty()
-    if any(column.dtype.kind not in "iu" for column in ids) or any(c.dtype.kind not in "iuf" for c in (boxes, scores)):
-        raise TypeError("not numbers")
+    images, categories, boxes, scores = (list(map(itemgetter(key), part)) for key in _KEYS)
+    if set(map(len, boxes)) - {4}:
+        raise ValueError("a box has not four numbers")
+    numbers = list(chain.from_iterable(boxes))
+    for column, allowed in ((images, _INTEGERS), (categories, _INTEGERS), (numbers, _NUMBERS), (scores, _NUMBERS)):
+        if not all(issubclass(kind, allowed) and kind is not bool for kind in set(map(type, column))):
+            raise TypeError("not numbers")
+    # From flat lists, which NumPy reads twice as fast as nested ones or ones of unknown length.
     return Detections(
-        image_ids=ids[0].astype(np.int64),
-        category_ids=ids[1].astype(np.int64),
-        boxes=boxes.reshape(len(part), 4).astype(np.float64),
-        scores=scores.reshape(len(part)).astype(np.float64),
+        image_ids=np.fromiter(images, dtype=np.int64, count=len(part)),
+        category_ids=np.fromiter(categories, dtype=np.int64, count=len(part)),
+        boxes=np.fromiter(numbers, dtype=np.float64, count=len(numbers)).reshape(-1, 4),
+        scores=np.fromiter(scores, dtype=np.float64, count=len(part)),
     )
 
 
@@ -185,15 +190,11 @@ def _problem(result: Any, truth: GroundTruth) -> str | None:
 
 
 def _is_one_of(value: Any, ids: NDArray[np.int64]) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool((ids == value).any())
+    return isinstance(value, _INTEGERS) and not isinstance(value, bool) and bool((ids == value).any())
 
 
 def _is_finite(number: Any) -> bool:
-    return (
-        isinstance(number, (int, float, np.floating, np.integer))
-        and not isinstance(number, bool)
-        and math.isfinite(number)
-    )
+    return isinstance(number, _NUMBERS) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def write_results(path: str | os.PathLike[str], detections: Detections) -> None:
