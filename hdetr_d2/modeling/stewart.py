@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hdetr_d2.layers import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hdetr_d2.matching import CostMatcher, LexicographicMatcher
+from hdetr_d2.supervision import Supervision
 
 from .postprocess import to_instances
 from .stitching import stitch
@@ -114,6 +115,8 @@ class ReInspect(nn.Module):
         window_cells: side in cells of the window whose objects a cell predicts; 2 in the paper.
         box_weight: of the L1 distance in pixels; the class loss has 1. Both are summed over a cell, and divided by the
             number of cells.
+        supervision: must be None. There are no queries to add a group of, and a cell's predictions come in an order, of
+            which one-to-many matching would reward repetitions.
         pixel_mean, pixel_std: of each channel, in the range and channel order of the input images.
     """
 
@@ -132,6 +135,7 @@ class ReInspect(nn.Module):
         feature_scale: float = 0.01,
         window_cells: float = 2.0,
         box_weight: float = 0.03,
+        supervision: Supervision | None = None,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
@@ -139,6 +143,11 @@ class ReInspect(nn.Module):
         if num_classes != 1:
             raise ValueError(
                 f"ReInspect: predicts one class, and the data set has {num_classes}; choose one with one class"
+            )
+        if supervision is not None:
+            raise ValueError(
+                f"ReInspect: {type(supervision).__name__} does not apply: there are no queries to add, and predictions "
+                "of a cell come in an order, in which one-to-many matching would reward repetitions; leave it None"
             )
         shape = backbone.output_shape()[in_feature]
         self.backbone = backbone

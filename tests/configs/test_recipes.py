@@ -21,6 +21,7 @@ from hdetr_d2.model_zoo import config_names, config_path, get_config
 from hdetr_d2.modeling import TimmBackbone
 
 RECIPES = config_names()
+DETRS = [recipe for recipe in RECIPES if not recipe.startswith("stewart/")]
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = [
     "dataset.num_classes=7",
@@ -84,7 +85,7 @@ def test_no_two_recipes_write_to_one_folder(configs: dict[str, DictConfig]) -> N
     assert len({config.train.output_dir for config in configs.values()}) == len(RECIPES)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", DETRS)
 def test_an_override_is_seen_everywhere(recipe: str) -> None:
     overrides = [
         "model.transformer.embed_dim=64",
@@ -115,7 +116,7 @@ def test_an_override_is_seen_everywhere(recipe: str) -> None:
     assert transformer["heads"]["num_layers"] == 3
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", DETRS)
 def test_a_recipe_saved_with_overrides_is_reloaded_equal_and_builds_a_model_that_runs(
     recipe: str, tmp_path: Path
 ) -> None:
@@ -150,7 +151,7 @@ def test_a_reloaded_config_draws_the_same_weights(tmp_path: Path) -> None:
 
 def test_the_backbone_of_every_recipe_fits_its_neck(configs: dict[str, DictConfig]) -> None:
     models = {}
-    for config in configs.values():
+    for config in (configs[recipe] for recipe in DETRS):
         nodes = [plain(config.model[part], resolve=True) for part in ("backbone", "neck")]
         models[json.dumps(nodes, default=str)] = OmegaConf.create(nodes, flags={"allow_objects": True})
     assert len(models) >= 8

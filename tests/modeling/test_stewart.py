@@ -1,17 +1,23 @@
 """The recurrent detector: what cells must predict, its losses, and that it learns pictures by heart."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY, ShapeSpec
 from detectron2.modeling.backbone import Backbone
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
+from hdetr_d2.compat import load_config, save_config
+from hdetr_d2.engine.config import load
 from hdetr_d2.matching import LexicographicMatcher
+from hdetr_d2.model_zoo import config_path
 from hdetr_d2.modeling.stewart import CellDecoder, ReInspect, cell_centres, cell_targets
+from hdetr_d2.supervision import HybridBranch
 
 # Crowds of filled rectangles, x0, y0, x1, y1 in pixels of 96 x 96, so 3 x 3 cells; some overlap.
 PICTURES = [
@@ -191,7 +197,20 @@ def test_cells_on_padding_detect_nothing() -> None:
     assert len(small["instances"]) <= 5  # one cell's
 
 
-def test_it_is_registered_and_refuses_several_classes() -> None:
+def test_it_is_registered_and_refuses_what_it_cannot_do() -> None:
     assert META_ARCH_REGISTRY.get("ReInspect") is ReInspect
     with pytest.raises(ValueError, match="one class"):
         build(num_classes=3)
+    with pytest.raises(ValueError, match="HybridBranch does not apply"):
+        build(supervision=HybridBranch(num_queries=10, k=2))
+
+
+def test_the_recipe_is_saved_reloaded_and_builds_a_model_that_runs(tmp_path: Path) -> None:
+    config = load(config_path("stewart/reinspect_generated.py"), ["dataset.num_classes=1", "model.feature_dim=32"])
+    save_config(config, tmp_path / "config.yaml")
+    model = instantiate(load_config(tmp_path / "config.yaml").model)
+    assert model.decoder.lstm.input_size == model.project.out_channels == 32
+    losses = model.train()([paint(PICTURES[0], size=(160, 160))] * 2)
+    assert all(loss.isfinite() for loss in losses.values())
+    (output,) = model.eval()([paint([], size=(160, 160))])
+    assert output["instances"].image_size == (160, 160)
