@@ -12,7 +12,12 @@ from .neck import ChannelMapper
 from .postprocess import to_instances, top_detections
 from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
-from .query_position import ConditionalQueryPosition, CoordinateQueryPosition, SineQueryPosition
+from .query_position import (
+    ConditionalQueryPosition,
+    CoordinateQueryPosition,
+    PointQueryPosition,
+    SineQueryPosition,
+)
 from .stewart import CellDecoder, ReInspect
 from .transformer import Transformer
 
@@ -32,6 +37,7 @@ __all__ = [
     "DenseEncoderLayer",
     "Encoder",
     "LearnedQueries",
+    "PointQueryPosition",
     "PredictionHeads",
     "QuerySource",
     "ReInspect",

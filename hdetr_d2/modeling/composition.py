@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from hdetr_d2.matching import CostMatcher, TopKMatcher
+from hdetr_d2.matching import CostMatcher, MatchingCost, TopKMatcher
 from hdetr_d2.supervision import PRIMARY
 
 from .conditional_layer import ConditionalDecoderLayer
 from .decoder_layers import DeformableDecoderLayer
 from .queries import LearnedQueries, TwoStageQueries
-from .query_position import ConditionalQueryPosition
+from .query_position import ConditionalQueryPosition, PointQueryPosition
 
 if TYPE_CHECKING:
     from .meta_arch import DETR
@@ -38,16 +38,18 @@ def _check_places(transformer: "Transformer") -> None:
             "queries without references (LearnedQueries, references=False) cannot be refined, nor sample around a "
             "place as deformable attention does; use DenseDecoderLayer and Decoder(refine=False), or references=True"
         )
-    if decoder.query_position is not None and dimensions != 4:
+    asked = 2 if isinstance(decoder.query_position, PointQueryPosition) else 4
+    if decoder.query_position is not None and dimensions < asked:
         raise ValueError(
-            f"{type(decoder.query_position).__name__} embeds boxes, but the references of LearnedQueries are points; "
-            "use AnchorQueries or TwoStageQueries, or no query_position"
+            f"{type(decoder.query_position).__name__} embeds {'points' if asked == 2 else 'boxes'}, but the references "
+            f"of LearnedQueries are {'points' if dimensions else 'none'}; use "
+            f"{'references=True' if asked == 2 else 'AnchorQueries or TwoStageQueries'}, or no query_position"
         )
-    makes_places = isinstance(decoder.query_position, ConditionalQueryPosition)
+    makes_places = isinstance(decoder.query_position, (ConditionalQueryPosition, PointQueryPosition))
     if isinstance(layer, ConditionalDecoderLayer) != makes_places:
         raise ValueError(
-            "ConditionalDecoderLayer and ConditionalQueryPosition belong together: one compares the places that the "
-            f"other makes; got {type(layer).__name__} and {type(decoder.query_position).__name__}"
+            "ConditionalDecoderLayer and a ConditionalQueryPosition or PointQueryPosition belong together: one compares"
+            f" the places that the other makes; got {type(layer).__name__} and {type(decoder.query_position).__name__}"
         )
     gives_positions = isinstance(source, LearnedQueries) or (
         isinstance(source, TwoStageQueries) and source.pos_trans is not None

@@ -49,7 +49,7 @@ class Decoder(nn.Module):
         num_layers: how many.
         embed_dim: width C; read for ``norm``.
         query_position: makes positional queries from the references of each layer; None where the query source gives
-            them once.
+            them once. Where both do, those of the source are what is added to contents (Conditional DETR).
         norm: whether predictions are made from a LayerNorm of each layer's output (DETR, DAB, DINO); refinement
             and the next layer go on from the output itself.
         refine: whether a layer's boxes are the next layer's references (Deformable DETR, appendix A.4); otherwise
@@ -161,7 +161,8 @@ class Decoder(nn.Module):
         self, position: Tensor | None, reference: Tensor | None, content: Tensor, index: int, memory: Memory
     ) -> PositionalQuery:
         if self.query_position is not None:
-            return self.query_position(reference, content, index, memory)
+            made = self.query_position(reference, content, index, memory)
+            return made if position is None else made._replace(position=position)
         if position is None:
             raise ValueError("Decoder: queries have no positions and there is no query_position to make them")
         return PositionalQuery(position)

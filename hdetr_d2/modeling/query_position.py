@@ -30,7 +30,7 @@ class QueryPosition(nn.Module, ABC):
         """Embed references.
 
         Args:
-            reference: (B, N, 4) cxcywh in [0, 1] of the un-padded image.
+            reference: (B, N, 4) cxcywh, or (B, N, 2) points, in [0, 1] of the un-padded image.
             content: (B, N, C) of the queries before the layer.
             layer: its index; 0 is the first.
             memory: of which the valid ratios are read.
@@ -38,8 +38,13 @@ class QueryPosition(nn.Module, ABC):
 
 
 def reference_sine(reference: Tensor, num_features: int) -> Tensor:
-    """Sine embedding of boxes with y before x (DAB-DETR's code): (..., 4) cxcywh -> (..., 4 * num_features)."""
-    order = torch.tensor([1, 0, 2, 3], device=reference.device)
+    """Sine embedding of boxes with y before x (DAB-DETR's code): (..., D) -> (..., D * num_features).
+
+    Args:
+        reference: (..., 4) cxcywh or (..., 2) points.
+        num_features: of each number.
+    """
+    order = torch.tensor([1, 0, 2, 3], device=reference.device)[: reference.shape[-1]]
     return box_sine_embedding(reference.index_select(-1, order), num_features=num_features)
 
 
@@ -67,6 +72,27 @@ class SineQueryPosition(QueryPosition):
         if self.scale is not None and layer > 0:
             position = position * self.scale(content)
         return PositionalQuery(position)
+
+
+class PointQueryPosition(QueryPosition):
+    """What Conditional DETR compares with the positions of tokens: the sine embedding of the query's point, scaled by
+    an MLP of the content in all layers but the first (section 3.3). What is added to contents are the positions that
+    the query source has learned.
+
+    Args:
+        embed_dim: width C.
+    """
+
+    def __init__(self, *, embed_dim: int = 256) -> None:
+        super().__init__()
+        self.num_features = embed_dim // 2
+        self.scale = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
+
+    def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
+        """As the base class says; of a box the centre is read."""
+        del memory
+        embedded = reference_sine(reference[..., :2], self.num_features).to(content.dtype)
+        return PositionalQuery(embedded, embedded * self.scale(content) if layer > 0 else embedded)
 
 
 class ConditionalQueryPosition(QueryPosition):

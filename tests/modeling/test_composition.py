@@ -25,6 +25,10 @@ def embed_points_as_boxes(model: Any) -> None:
     model.transformer.decoder.query_position = L(SineQueryPosition)(embed_dim=32)
 
 
+def drop_points(model: Any) -> None:
+    model.transformer.query_source.references = False
+
+
 def drop_query_position(model: Any) -> None:
     model.transformer.query_source = L(AnchorQueries)(num_queries=10, embed_dim=32)
     model.transformer.decoder.query_position = None
@@ -66,6 +70,7 @@ CASES = [
     ("deformable_detr", drop_references, "cannot be refined, nor sample around a place"),
     ("detr", refine_without_references, "cannot be refined"),
     ("deformable_detr", embed_points_as_boxes, "embeds boxes, but the references of LearnedQueries are points"),
+    ("conditional_detr", drop_points, "PointQueryPosition embeds points, but the references .* are none"),
     ("dino", points_for_refined_boxes, "embeds boxes, but the references of LearnedQueries are points"),
     ("deformable_detr", drop_query_position, "nor the decoder makes positional queries"),
     ("dab_detr", replace_conditional_position, "belong together"),

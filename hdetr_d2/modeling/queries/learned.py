@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from hdetr_d2.layers import MLP
 from hdetr_d2.structures import Memory, Predictions, QueryGroup
 from hdetr_d2.supervision import GroupSpec
 
@@ -16,25 +17,40 @@ class LearnedQueries(QuerySource):
     Args:
         num_queries: of the primary group.
         embed_dim: width C.
-        references: predict a reference point from each position and learn contents too (Deformable DETR, one stage);
-            without it queries have no place and their content starts at zero (DETR).
+        references: predict a reference point from each position (Deformable DETR, one stage); without it queries have
+            no place (DETR).
+        contents: learn a content for each position; None where there are references. Others start at zero.
+        reference_layers: linear layers that predict a point; 2 in Conditional DETR.
     """
 
-    def __init__(self, *, num_queries: int = 300, embed_dim: int = 256, references: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        num_queries: int = 300,
+        embed_dim: int = 256,
+        references: bool = True,
+        contents: bool | None = None,
+        reference_layers: int = 1,
+    ) -> None:
         super().__init__(num_queries=num_queries)
         self.embed_dim = embed_dim
+        self.contents = references if contents is None else contents
         self.embed = nn.ParameterDict()
-        self.reference_points = None
-        if references:
+        self.reference_points: nn.Module | None = None
+        if references and reference_layers == 1:
             self.reference_points = nn.Linear(embed_dim, 2)
             nn.init.xavier_uniform_(self.reference_points.weight)
             nn.init.zeros_(self.reference_points.bias)
+        elif references:
+            self.reference_points = MLP(
+                in_features=embed_dim, hidden_features=embed_dim, out_features=2, num_layers=reference_layers
+            )
         self._add_parameters(self.specs[0])
 
     def _add_parameters(self, spec: GroupSpec) -> None:
         if spec.queries == "next":
             # One table of (position, content) a group, as the authors' query_embed.
-            width = self.embed_dim if self.reference_points is None else 2 * self.embed_dim
+            width = 2 * self.embed_dim if self.contents else self.embed_dim
             self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, width))
 
     def forward(
@@ -48,10 +64,10 @@ class LearnedQueries(QuerySource):
             table = self.embed[spec.name]
             table = table.expand(batch, *table.shape)
             position, content = table[..., : self.embed_dim], table[..., self.embed_dim :]
-            reference = None
-            if self.reference_points is None:
+            if not self.contents:
                 content = torch.zeros_like(position)
-            else:
+            reference = None
+            if self.reference_points is not None:
                 with torch.autocast(device_type=table.device.type, enabled=False):
                     reference = self.reference_points(position).sigmoid()
             groups.append(
