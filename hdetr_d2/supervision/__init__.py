@@ -3,6 +3,7 @@
 from .auxiliary import AuxiliaryOneToMany
 from .base import PRIMARY, GroupSpec, Rule, Supervision
 from .description import ENCODER, Description
+from .groupwise import GroupwiseOneToOne
 from .hybrid import HybridSupervision
 from .hybrid_branch import HybridBranch
 from .hybrid_epoch import HybridEpoch
@@ -15,6 +16,7 @@ __all__ = [
     "AuxiliaryOneToMany",
     "Description",
     "GroupSpec",
+    "GroupwiseOneToOne",
     "HybridBranch",
     "HybridEpoch",
     "HybridLayer",
