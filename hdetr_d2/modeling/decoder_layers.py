@@ -30,6 +30,8 @@ class DecoderRoute(nn.Module):
         num_instructions: learned tokens that the queries of the route attend to beside one another (Mr. DETR's
             instruction mechanism); 0 for none.
         isolated_instructions: whether the tokens see the queries alone and not one another (Mr. DETR on DINO).
+        self_attention: whether its queries attend to one another in every layer, or in the first layer alone
+            (DAC-DETR, whose second decoder starts from the state after the first one's first self-attention).
         own_norm: a norm of its own after self-attention.
         hidden_dim: of a feed-forward part of its own (Mr. DETR's independent FFN); None for the shared one.
         activation: of that part.
@@ -42,12 +44,20 @@ class DecoderRoute(nn.Module):
         embed_dim: int = 256,
         num_instructions: int = 0,
         isolated_instructions: bool = False,
+        self_attention: bool = True,
         own_norm: bool = False,
         hidden_dim: int | None = None,
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        if not self_attention and (num_instructions or own_norm):
+            raise ValueError(
+                f"DecoderRoute {name!r}: instructions and a norm of its own are parts of self-attention, which "
+                "self_attention=False takes away from all layers but the first"
+            )
         self.name = name
+        self.self_attention = self_attention
+        self.attends = True
         self.num_instructions = num_instructions
         self.isolated_instructions = isolated_instructions
         if num_instructions:
@@ -57,6 +67,10 @@ class DecoderRoute(nn.Module):
         self.ffn = None
         if hidden_dim is not None:
             self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, activation=activation)
+
+    def set_index(self, index: int) -> None:
+        """Tell it which layer it is in, 0 the first."""
+        self.attends = self.self_attention or index == 0
 
     def instructed(
         self, content: Tensor, position: Tensor, attention: MultiheadAttention, views: Sequence[GroupView]
@@ -144,6 +158,11 @@ class DeformableDecoderLayer(nn.Module):
         self.routes = nn.ModuleDict({part.name: part for part in routes})
         nn.init.xavier_uniform_(self.self_attn.out_proj.weight)
 
+    def set_index(self, index: int) -> None:
+        """Tell the routes which layer this is, 0 the first."""
+        for route in self.routes.values():
+            route.set_index(index)  # type: ignore[operator]
+
     def forward(
         self,
         content: Tensor,
@@ -181,6 +200,8 @@ class DeformableDecoderLayer(nn.Module):
     def _self(
         self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView], own: DecoderRoute | None
     ) -> Tensor:
+        if own is not None and not own.attends:
+            return content
         if own is not None and own.num_instructions:
             update = own.instructed(content, query.position, self.self_attn, views)
         else:

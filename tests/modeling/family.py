@@ -15,6 +15,7 @@ from tests.conftest import NUM_CLASSES, PatchBackbone
 CHANNELS = [16, 16, 32]
 ONE_TO_ONE = [
     "detr",
+    "conditional_detr",
     "deformable_detr",
     "deformable_detr_two_stage",
     "deformable_detr_plus_plus",
@@ -28,8 +29,8 @@ ONE_TO_ONE = [
     "deim_rtdetrv2",
 ]
 """Models that learn one-to-one, which hybrid matching can be put on."""
-ONE_TO_MANY = ["h_deformable_detr", "mr_detr", "mr_detr_dino", "ms_detr"]
-"""Models that learn one-to-many somewhere already."""
+ONE_TO_MANY = ["h_deformable_detr", "mr_detr", "mr_detr_dino", "mr_detr_align", "ms_detr", "dac_detr", "group_detr"]
+"""Models that learn one-to-many, or in several groups, somewhere already."""
 DENOISED = ["dn_detr", "dn_deformable_detr", "dino", "rtdetr", "rtdetrv2_discrete", "deim_rtdetrv2", "mr_detr_dino"]
 SCHEMES = {
     "branch": L(HybridBranch)(num_queries=20, k=3),
