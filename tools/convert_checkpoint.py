@@ -4,7 +4,8 @@ The output is a Detectron2 checkpoint ({"model": ...}) for train.init_checkpoint
 The source is read without running code from it; what cannot be read or does not fit gives status 2 and no output. With
 --config-file the result is compared with that model, what does not fit is listed, and the status is then 1.
 
-  models:    hdetr, deformable_detr (the authors' code), detrex, transformers (Hugging Face), hdetr_d2 (ours)
+  models:    hdetr, deformable_detr, rtdetr (the authors' code; the last for RT-DETRv2 and DEIM, too), detrex,
+             transformers (Hugging Face), hdetr_d2 (ours)
   backbones: torchvision, timm (ResNet), detectron2 (torchvision's weights in a .pkl), swin (official)
 
 For other classes, --source-names and --target-json take class rows along by name and list what became of each:
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.checkpoint import CheckpointError, write_atomically
+from hdetr_d2.checkpoint.backbones import is_derived
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
 from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
 from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read_state, to_ours
@@ -124,7 +126,7 @@ def check_against(config_file: str, state: dict[str, Tensor]) -> bool:
     else:
         built, prefix = instantiate(model.backbone), "backbone."
     expected = {prefix + key: value.shape for key, value in built.state_dict().items()}
-    missing = sorted(expected.keys() - state.keys())
+    missing = sorted(key for key in expected.keys() - state.keys() if not is_derived(key))
     unused = sorted(state.keys() - expected.keys())
     resized = sorted(key for key in expected.keys() & state.keys() if expected[key] != state[key].shape)
     for title, keys in (("not in the checkpoint", missing), ("not in the model", unused), ("other shape", resized)):

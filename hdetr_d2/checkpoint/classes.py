@@ -12,6 +12,8 @@ from torch import Tensor
 _HEAD = re.compile(r"transformer\.heads\.class_embed\.\d+\.(weight|bias)")
 _ENCODER_HEAD = re.compile(r"transformer\.heads\.encoder_class_embed\.(weight|bias)")
 _TWO_STAGE = "transformer.query_source.enc_output.weight"
+_BOX_POSITION = "transformer.query_source.pos_trans.weight"  # only of models that rank proposals by channel 0
+_LABELS = "transformer.denoising.label_embed.weight"
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def transfer_classes(
     """Class heads of a state dict of ours for other classes.
 
     Rows of new classes start as those of a new model do: weights uniform in +-1/sqrt(C), biases at the logit of
-    ``prior``. The encoder's head keeps its row 0 first, because that row is the objectness that ranks proposals and no
-    class; its other rows are never read.
+    ``prior``. Where proposals are ranked by objectness, the encoder's head keeps its row 0 first, which is that and no
+    class; its other rows are never read. The label table of denoising, if there is one, goes along.
 
     Args:
         state: our names.
@@ -118,8 +120,10 @@ def transfer_classes(
         if len(state[key]) != len(match.source):
             raise ValueError(f"{key} has {len(state[key])} rows, but {len(match.source)} source classes are named")
         changed[key] = _rows(state[key], match, generator, prior=prior)
-        if is_encoder:
+        if is_encoder and _BOX_POSITION in state:
             changed[key][0] = state[key][0]
+    if _LABELS in state:
+        changed[_LABELS] = _labels(state[_LABELS], match, generator)
     resized = tuple((key, tuple(state[key].shape), tuple(value.shape)) for key, value in changed.items())
     return {**state, **changed}, TransferReport(match, resized, len(state) - len(changed))
 
@@ -134,6 +138,14 @@ def _rows(old: Tensor, match: ClassMatch, generator: torch.Generator, *, prior: 
     for i in match.kept:
         new[i] = old[match.rows[i]]
     return new
+
+
+def _labels(old: Tensor, match: ClassMatch, generator: torch.Generator) -> Tensor:
+    """The label table; what follows the classes, such as the row of an unknown one, stays."""
+    new = torch.randn(len(match.target), old.shape[1], generator=generator).to(old)
+    for i in match.kept:
+        new[i] = old[match.rows[i]]
+    return torch.cat([new, old[len(match.source) :]])
 
 
 def _row_by_name(names: Sequence[str], which: str) -> dict[str, int]:

@@ -20,6 +20,8 @@ from .backbones import (
 )
 from .detrex import from_detrex, to_detrex
 from .loading import load_checkpoint
+from .rtdetr import from_rtdetr, is_rtdetr, to_rtdetr
+from .rtdetr_transformers import from_rtdetr_transformers, is_rtdetr_of_transformers, to_rtdetr_transformers
 from .transformers import from_transformers, to_transformers
 
 OURS = "hdetr_d2"
@@ -27,6 +29,7 @@ _FROM_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
     "hdetr": from_authors,
     "deformable_detr": from_authors,
     "detrex": from_detrex,
+    "rtdetr": from_rtdetr,
     "transformers": from_transformers,
 }
 _TO_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
@@ -34,6 +37,10 @@ _TO_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
     "deformable_detr": to_authors,
     "detrex": to_detrex,
     "transformers": to_transformers,
+}
+_TO_RTDETR: Mapping[str, Callable[..., dict[str, Tensor]]] = {
+    "rtdetr": to_rtdetr,
+    "transformers": to_rtdetr_transformers,
 }
 _FROM_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], Renamed]] = {
     "torchvision": backbone_from_torchvision,
@@ -51,14 +58,18 @@ BACKBONES = ("torchvision", "timm", "detectron2", "swin")
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A checkpoint file and the state dict in it, bare or under "model" or "state_dict".
+    """A checkpoint file and the state dict in it, bare or under "model", "state_dict", or RT-DETR's "ema" and "module".
 
     Raises:
         FileNotFoundError, CheckpointError: as `load_checkpoint`.
         ValueError: what is there is no state dict of named, dense tensors.
     """
     checkpoint = load_checkpoint(path)
-    found = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
+    average = checkpoint.get("ema")
+    if isinstance(average, Mapping) and "module" in average:
+        found = average["module"]  # what the authors of RT-DETR and DEIM evaluate, if it is there
+    else:
+        found = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
     if not isinstance(found, Mapping) or not found:
         raise ValueError(f"holds no state dict but {type(found).__name__} of length {_length(found)}")
     state: dict[str, Tensor] = {}
@@ -97,8 +108,11 @@ def to_ours(
         return backbone_from_detectron2(checkpoint, state)
     if origin in _FROM_BACKBONE:
         return _FROM_BACKBONE[origin](state)
+    convert = _FROM_MODEL[origin]
+    if origin == "transformers" and is_rtdetr_of_transformers(state):
+        convert = from_rtdetr_transformers
     try:
-        return Renamed(_FROM_MODEL[origin](state, num_queries=num_queries, classes=classes), ())
+        return Renamed(convert(state, num_queries=num_queries, classes=classes), ())
     except (TypeError, IndexError, RuntimeError) as error:
         # Names that are right over shapes that are not: a damaged or forged file.
         raise ValueError(f"the tensors do not have the shapes of {origin}'s model ({error})") from error
@@ -123,6 +137,14 @@ def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
         converted = _TO_BACKBONE[target](state)
     elif target == OURS:
         converted = dict(state)
+    elif is_rtdetr(state):
+        if target not in _TO_RTDETR:
+            raise ValueError(
+                f"the model is an RT-DETR, for which {target} has no names; there are {sorted(_TO_RTDETR)}"
+            )
+        converted = _TO_RTDETR[target](state)
+    elif target not in _TO_MODEL:
+        raise ValueError(f"the model is no RT-DETR, so that {target} has no names for it")
     else:
         converted = _TO_MODEL[target](state, layout=AuthorsLayout.of_ours(state))
     if target in ("transformers", "torchvision", "timm"):

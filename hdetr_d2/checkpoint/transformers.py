@@ -85,7 +85,7 @@ def from_transformers(
     """
     renamed: dict[str, Tensor] = {}
     unknown = []
-    for key, value in _join_projections(state).items():
+    for key, value in join_projections(state).items():
         filed = _MEMORY_NAMES.to_ours(key) or key
         name = _TO_AUTHORS.to_ours(_RESNET_TO_TIMM.to_ours(filed) or filed)
         if is_derived(key):
@@ -116,11 +116,15 @@ def to_transformers(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> di
         if name is None:
             raise ValueError(f"{key} has no name in transformers' DeformableDetr")
         renamed[name] = value
-    return _split_projections(renamed)
+    return split_projections(renamed)
 
 
-def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value projections of the decoder's self-attention as one matrix, as PyTorch's module has it."""
+def join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value projections of self-attention as one matrix, as PyTorch's module has it.
+
+    Raises:
+        ValueError: where one of the three is missing, naming it.
+    """
     joined = {}
     for key, value in state.items():
         prefix, _, rest = key.rpartition("self_attn.")
@@ -136,7 +140,8 @@ def _join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-def _split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``join_projections``."""
     split = {}
     for key, value in state.items():
         prefix, found, part = key.rpartition("self_attn.in_proj_")

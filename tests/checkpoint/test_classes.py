@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
+from tests.modeling.tiny_rtdetr import build as build_rtdetr
 
 SOURCE = ["person", "traffic light", "dog", "cat", "tv"]
 TARGET = ["Cat", "red cell", "traffic_light"]
@@ -57,6 +58,17 @@ def test_the_row_that_ranks_proposals_stays_whatever_the_first_class_is(build_ti
         key = f"transformer.heads.encoder_class_embed.{part}"
         assert torch.equal(new[key][0], state[key][0])
         assert torch.equal(new[key][2], state[key][1])
+
+
+def test_an_encoder_that_ranks_by_class_and_the_label_table_take_all_rows_along() -> None:
+    state = build_rtdetr().state_dict()
+    new, report = transfer_classes(state, ClassMatch.of(SOURCE, TARGET))
+    head, table = "transformer.heads.encoder_class_embed.weight", "transformer.denoising.label_embed.weight"
+    assert torch.equal(new[head][[0, 2]], state[head][[3, 1]])
+    assert torch.equal(new[table][[0, 2, 3]], state[table][[3, 1, 5]])
+    assert not (new[table][1] == state[table]).all(1).any()
+    build_rtdetr(num_classes=3).load_state_dict(new)
+    assert (table, (6, 32), (4, 32)) in report.resized
 
 
 def test_an_encoder_head_of_objectness_alone_is_left_as_it_is(build_tiny) -> None:

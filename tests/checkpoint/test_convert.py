@@ -13,6 +13,7 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 
 from hdetr_d2.checkpoint import SafeCheckpointer, load_checkpoint
 from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read_state, to_ours
+from tests.modeling.tiny_rtdetr import build as build_rtdetr
 
 from .test_authors import assert_equal, our_state
 
@@ -23,7 +24,28 @@ RESNET18 = L(ResNet)(
 )
 
 
-@pytest.mark.parametrize("project", [*MODELS, OURS])
+RTDETR_PROJECTS = ["rtdetr", "transformers", OURS]
+
+
+@pytest.mark.parametrize("project", RTDETR_PROJECTS)
+def test_an_rtdetr_goes_through_a_file_of_every_project_and_back(tmp_path, project: str) -> None:
+    state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
+    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    torch.save(from_ours(project, state), tmp_path / "theirs.pth")
+    assert_equal(to_ours(project, *read_state(tmp_path / "theirs.pth")).state, state)
+    with pytest.raises(ValueError, match="RT-DETR.*detrex"):
+        from_ours("detrex", state)
+
+
+def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_path) -> None:
+    average, model = {"weight": torch.ones(1)}, {"weight": torch.zeros(1)}
+    torch.save({"model": model, "ema": {"module": average, "updates": 3}}, tmp_path / "both.pth")
+    assert read_state(tmp_path / "both.pth")[1]["weight"].item() == 1
+    torch.save({"model": model, "ema": None}, tmp_path / "one.pth")
+    assert read_state(tmp_path / "one.pth")[1]["weight"].item() == 0
+
+
+@pytest.mark.parametrize("project", [*(project for project in MODELS if project != "rtdetr"), OURS])
 def test_a_model_goes_through_a_file_of_every_project_and_back(build_tiny, tmp_path, project: str) -> None:
     state = our_state(build_tiny("two_stage"))
     torch.save(from_ours(project, state), tmp_path / "theirs.pth")
@@ -104,7 +126,11 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content) -> None:
 @pytest.mark.parametrize("project", MODELS)
 @pytest.mark.parametrize("shape", [(), (0,), (2,)])
 def test_tensors_of_forged_shapes_are_refused(build_tiny, tmp_path, project: str, shape: tuple[int, ...]) -> None:
-    theirs = from_ours(project, our_state(build_tiny("two_stage")))
+    if project == "rtdetr":
+        state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
+    else:
+        state = our_state(build_tiny("two_stage"))
+    theirs = from_ours(project, state)
     state = theirs.get("model", theirs)
     forged = collections.OrderedDict((key, torch.zeros(shape)) for key in state)
     with pytest.raises(ValueError, match=r"rows|shapes"):
