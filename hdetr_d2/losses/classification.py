@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,17 @@ class Positives:
     classes: Tensor | None = None
     verified: Tensor | None = None
 
+    def at(self, index: Tensor) -> "Positives":
+        """Some of them: those at ``index`` (Q,)."""
+        return replace(
+            self,
+            layer=self.layer[index],
+            row=self.row[index],
+            label=self.label[index],
+            iou=None if self.iou is None else self.iou[index],
+            target=None if self.target is None else self.target[index],
+        )
+
 
 class ClassificationLoss(nn.Module, ABC):
     """A loss of class logits.
@@ -67,6 +78,19 @@ class ClassificationLoss(nn.Module, ABC):
     def of_proposals(self) -> "ClassificationLoss":
         """The loss of the encoder's proposals where these learn "object or not" in one channel."""
         return self
+
+    def box_weights(self, logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor] | None:
+        """What the box losses of the matches are multiplied by, where the class loss says so.
+
+        Args:
+            logits: as of ``forward``.
+            positives: all matches; a query that serves two targets is among them twice.
+
+        Returns:
+            Weights (P,) of the L1 and of the GIoU loss; None where all weigh 1.
+        """
+        del logits, positives
+        return None
 
     @abstractmethod
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:

@@ -170,8 +170,14 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     iou = None
     if job.loss.needs_iou:
         iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-    classes = _class_sums(job, logits, iou, matches)
+    label = torch.cat([t.labels for t in request.targets])[matches.target]
+    rivals = None if request.predictions.known is not None else matches.target
+    positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
+    classes = _class_sums(job, logits, positives, matches.last)
     l1, giou = box_losses(boxes, target_boxes)
+    weights = job.loss.box_weights(logits, positives)
+    if weights is not None:
+        l1, giou = l1 * weights[0], giou * weights[1]
     zeros = classes.new_zeros(logits.shape[0])
     return {
         "loss_ce": classes,
@@ -180,27 +186,21 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     }
 
 
-def _class_sums(job: _Job, logits: Tensor, iou: Tensor | None, matches: Matches) -> Tensor:
-    """The class loss of each layer, (L,)."""
+def _class_sums(job: _Job, logits: Tensor, positives: Positives, last: Tensor | None) -> Tensor:
+    """The class loss of each layer, (L,); ``last`` are the matches that it counts, None for all."""
     request = job.request
     known = request.predictions.known
-    label = torch.cat([t.labels for t in request.targets])[matches.target]
-    layer, row, target = matches.layer, matches.row, matches.target
-    if any(getattr(matcher, "may_repeat", False) for matcher in request.matchers):
-        # A query that serves two targets learns the class of the last one.
-        last = _last_of_each(layer * logits.shape[1] + row, logits.shape[0] * logits.shape[1])
-        layer, row, label, target = layer[last], row[last], label[last], target[last]
-        iou = None if iou is None else iou[last]
+    if last is not None:
+        positives = positives.at(last)
     verified = None
     if job.loss.needs_verified:
         queries = logits.shape[1] // len(request.targets)
         verified = _verified(request.targets, logits.shape[2], job.columns).repeat_interleave(queries, 0)
     if known is not None and known.trained is not None:
         trained = known.trained.flatten()
-        logits, row = logits[:, trained], (trained.cumsum(0) - 1)[row]
+        logits, positives = logits[:, trained], replace(positives, row=(trained.cumsum(0) - 1)[positives.row])
         verified = None if verified is None else verified[trained]
-    rivals = None if known is not None else target
-    return job.loss(logits, Positives(layer, row, label, iou, rivals, job.columns, verified))
+    return job.loss(logits, replace(positives, verified=verified))
 
 
 def _verified(targets: Sequence[Targets], num_columns: int, columns: Tensor | None) -> Tensor:
@@ -230,13 +230,6 @@ def _known_matches(predictions: Predictions) -> Matches:
 def _relabelled(targets: Sequence[Targets], columns: Tensor) -> list[Targets]:
     """Labels as positions in ``columns``, which hold all of them."""
     return [replace(t, labels=torch.searchsorted(columns, t.labels)) for t in targets]
-
-
-def _last_of_each(key: Tensor, size: int) -> Tensor:
-    """Where each value of ``key`` (P,), in [0, size), occurs for the last time: (U,) int64, ascending."""
-    order = torch.arange(len(key), device=key.device)
-    last = order.new_full((size,), -1).scatter_reduce(0, key, order, "amax")
-    return last[last >= 0].sort().values
 
 
 def mean_over_ranks(count: int, like: Tensor) -> Tensor:

@@ -86,36 +86,59 @@ class IoUAwareBCE(_IoUAwareLoss):
     Args:
         alpha: exponent of the score.
         gamma: exponent that makes easy background count little.
-        decay: of the target by rank; Mr. DETR-Align uses 1.5. None is no ranking. Without effect where each target has
-            one query.
+        decay: of the target by rank; 1.5 in DAC-DETR and Mr. DETR-Align. None is no ranking. Without effect where each
+            target has one query.
+        decay_boxes: the box losses that decay with it: ``"none"``, ``"giou"`` (Mr. DETR-Align) or ``"all"`` (DAC-DETR).
         floor: least target before ranking.
     """
 
     def __init__(
-        self, *, alpha: float = 0.25, gamma: float = 2.0, decay: float | None = None, floor: float = 0.01
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        decay: float | None = None,
+        decay_boxes: str = "none",
+        floor: float = 0.01,
     ) -> None:
         super().__init__()
+        if decay_boxes not in ("none", "giou", "all"):
+            raise ValueError(f'IoUAwareBCE: decay_boxes must be "none", "giou" or "all", got {decay_boxes!r}')
         if decay is not None and decay <= 0:
             raise ValueError(f"IoUAwareBCE: decay must be positive, or None for no ranking, got {decay}")
         self.alpha = alpha
         self.gamma = gamma
         self.decay = decay
+        self.decay_boxes = decay_boxes
         self.floor = floor
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
         """As the base class says."""
         total = background_loss(logits, weight=1.0, gamma=self.gamma)
         picked, iou = self._picked(logits, positives)
-        target = self._targets(picked.detach().sigmoid(), iou, positives)
+        quality = self._quality(picked, iou)
+        decay = self._decay(quality, positives)
+        target = quality if decay is None else quality * decay
         as_positive = _soft_cross_entropy(picked, target)
         as_negative = picked.sigmoid() ** self.gamma * F.softplus(picked)
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
-    def _targets(self, p: Tensor, iou: Tensor, positives: Positives) -> Tensor:
-        quality = (p**self.alpha * iou ** (1 - self.alpha)).clamp(min=self.floor)
+    def _quality(self, picked: Tensor, iou: Tensor) -> Tensor:
+        return (picked.detach().sigmoid() ** self.alpha * iou ** (1 - self.alpha)).clamp(min=self.floor)
+
+    def _decay(self, quality: Tensor, positives: Positives) -> Tensor | None:
         if self.decay is None or positives.target is None:
-            return quality
-        return quality * torch.exp(-rank_in_target(quality, positives.layer, positives.target) / self.decay)
+            return None
+        return torch.exp(-rank_in_target(quality, positives.layer, positives.target) / self.decay)
+
+    def box_weights(self, logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor] | None:
+        """As the base class says."""
+        if self.decay_boxes == "none":
+            return None
+        decay = self._decay(self._quality(*self._picked(logits, positives)), positives)
+        if decay is None:
+            return None
+        return (decay if self.decay_boxes == "all" else torch.ones_like(decay)), decay
 
 
 def rank_in_target(quality: Tensor, layer: Tensor, target: Tensor) -> Tensor:

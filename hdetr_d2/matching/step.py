@@ -25,6 +25,8 @@ class Matches:
         target: (P,) int64, index into the targets of the batch, image after image.
         per_layer: number of matched queries of each layer, on the host.
         unmatchable: number of (layer, image, query) without a finite cost, of images with targets.
+        last: (Q,) int64, ascending, the matches that give their query its class: of several of one query in a layer,
+            the last one. None where no query can have several.
     """
 
     layer: Tensor
@@ -32,6 +34,7 @@ class Matches:
     target: Tensor
     per_layer: list[int]
     unmatchable: int = 0
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -184,5 +187,16 @@ def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int
     packed = torch.zeros(3, 0, dtype=torch.int64)
     if layers:
         packed = torch.stack([torch.cat(layers), torch.cat(rows), torch.cat(columns)])
+    last = None
+    if any(matcher.may_repeat for matcher in request.matchers):
+        last = _last_of_each(packed[0] * len(request.targets) * num_queries + packed[1]).to(device, non_blocking=True)
     layer_index, row_index, column_index = packed.to(device, non_blocking=True).unbind(0)
-    return Matches(layer_index, row_index, column_index, per_layer, unmatchable)
+    return Matches(layer_index, row_index, column_index, per_layer, unmatchable, last)
+
+
+def _last_of_each(key: Tensor) -> Tensor:
+    """Where each value of (P,) occurs for the last time, (Q,) ascending."""
+    key, order = key.sort(stable=True)
+    ends = torch.ones_like(key, dtype=torch.bool)
+    ends[:-1] = key[1:] != key[:-1]
+    return order[ends].sort().values

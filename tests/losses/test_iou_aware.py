@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,6 +163,20 @@ def test_matches_without_known_targets_are_not_ranked() -> None:
     assert not torch.equal(IoUAwareBCE(decay=1.5)(logits, positives), IoUAwareBCE()(logits, positives))
 
 
+def test_box_losses_decay_with_the_rank_where_asked() -> None:
+    logits, positives = draw()
+    assert IoUAwareBCE(decay=1.5).box_weights(logits, positives) is None
+    assert IoUAwareBCE(decay_boxes="all").box_weights(logits, positives) is None
+    p = logits[positives.layer, positives.row, positives.label].sigmoid()
+    quality = p**0.25 * positives.iou**0.75
+    expected = torch.exp(-rank_in_target(quality, positives.layer, positives.target) / 1.5)
+    l1, giou = IoUAwareBCE(decay=1.5, decay_boxes="all").box_weights(logits, positives)
+    torch.testing.assert_close((l1, giou), (expected, expected), check_dtype=False)
+    l1, giou = IoUAwareBCE(decay=1.5, decay_boxes="giou").box_weights(logits, positives)
+    torch.testing.assert_close((l1, giou), (torch.ones_like(expected), expected), check_dtype=False)
+    assert expected.max() == 1 and expected.min() < 0.2
+
+
 @pytest.mark.parametrize("loss", [loss for loss, _ in PLAIN], ids=["vfl", "mal", "iabce"])
 def test_a_loss_that_is_not_told_the_iou_says_so(loss: ClassificationLoss) -> None:
     logits, positives = draw()
@@ -179,7 +194,7 @@ def test_saturated_logits_have_finite_losses_and_gradients(loss: ClassificationL
     assert value.isfinite().all() and logits.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("decay", [0.0, -1.0])
-def test_a_decay_that_is_not_positive_is_refused(decay: float) -> None:
+@pytest.mark.parametrize("options", [{"decay": 0.0}, {"decay": -1.0}, {"decay_boxes": "l1"}])
+def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="decay"):
-        IoUAwareBCE(decay=decay)
+        IoUAwareBCE(**options)

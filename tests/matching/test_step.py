@@ -18,6 +18,16 @@ class FirstQueries(Matcher):
         return torch.arange(count), torch.arange(count)
 
 
+class Listed(Matcher):
+    """Gives every image the same pairs, some of one query."""
+
+    may_repeat = True
+    pairs = torch.tensor([4, 0, 4, 2, 0, 4]), torch.tensor([0, 0, 1, 1, 2, 2])
+
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pairs
+
+
 def draw_targets(*counts: int) -> list[Targets]:
     return [Targets(torch.randint(4, (n,)), 0.2 + 0.3 * torch.rand(n, 4)) for n in counts]
 
@@ -99,3 +109,26 @@ def test_matching_leaves_no_graph() -> None:
     predictions.logits.requires_grad_()
     (matches,) = match_step([MatchRequest(predictions, [HungarianMatcher()], draw_targets(2))])
     assert not matches.layer.requires_grad and len(matches.layer) == 2
+
+
+def test_of_several_matches_of_a_query_the_last_gives_its_class() -> None:
+    predictions, targets = draw_predictions(2, 2, 5), draw_targets(3, 3)
+    matchers = [Listed(), HungarianMatcher()]
+    (matches,) = match_step([MatchRequest(predictions, matchers, targets)])
+    assert matches.last is not None
+    kept = list(zip(matches.layer[matches.last].tolist(), matches.row[matches.last].tolist()))
+    assert len(kept) == len(set(kept)) == 3 + 3 + 6
+    of_first_layer = {row: target for layer, row, target in sorted(triples(matches)) if layer == 0}
+    counted = {
+        row: target
+        for layer, row, target in zip(*(x[matches.last].tolist() for x in (matches.layer, matches.row, matches.target)))
+        if layer == 0
+    }
+    assert counted == of_first_layer == {4: 2, 2: 1, 0: 2, 9: 5, 7: 4, 5: 5}
+    (once,) = match_step([MatchRequest(predictions, [HungarianMatcher()] * 2, targets)])
+    assert once.last is None
+
+
+def test_without_targets_no_match_is_the_last() -> None:
+    (matches,) = match_step([MatchRequest(draw_predictions(1, 1, 5), [Listed()], draw_targets(0))])
+    assert matches.last is not None and matches.last.shape == (0,)
