@@ -9,7 +9,7 @@ from ...common.schedule import schedule
 from ...common.train import train
 
 # A long tail of 200 classes, in two minutes on one core if it starts from what pretraining.py ends with:
-# train.init_checkpoint=output/lvis/pretraining/model_best.pth
+# train.init_checkpoint=output/lvis/pretraining/model_0001250.pth
 dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[112])
 dataloader.num_workers = 1
 model.transformer.decoder.num_layers = 2
@@ -20,8 +20,8 @@ model.num_detections = 100
 
 optimizer.lr = 1e-3
 optimizer.params.rules = []  # all of it was pre-trained alike, or nothing
-schedule.epochs = 3
-schedule.drop_epochs = [2.2, 2.8]
+schedule.epochs = 1.5
+schedule.drop_epochs = [1.1, 1.35]
 schedule.drop_factor = 0.3
 schedule.warmup_iters = 50
 train.batch_size = 8
