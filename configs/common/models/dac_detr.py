@@ -1,7 +1,7 @@
 """DAC-DETR on Deformable DETR++ with denoising: a second pass without self-attention learns one-to-many.
 
-The class loss is Align-DETR's. The authors also weight the box losses by the rank of a match, and train the encoder's
-proposals with focal loss at twice the weight; these do not.
+The class loss is Align-DETR's. The authors also train the encoder's proposals with focal loss at twice the weight; these
+do not.
 """
 
 from detectron2.config import LazyCall as L
@@ -26,5 +26,7 @@ model.supervision = L(AuxiliaryOneToMany)(
     matcher=L(TopKMatcher)(iou_weight=0.7, threshold=0.4, k=6, max_positives=225),
     normaliser=3.0,
 )
-model.criterion.update(classification=L(IoUAwareBCE)(alpha=0.25, gamma=2.0, decay=1.5), class_weight=1.0)
+model.criterion.update(
+    classification=L(IoUAwareBCE)(alpha=0.25, gamma=2.0, decay=1.5, decay_boxes="all"), class_weight=1.0
+)
 model.num_detections = 300
