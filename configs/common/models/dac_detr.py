@@ -1,7 +1,7 @@
 """DAC-DETR on Deformable DETR++ with denoising: a second pass without self-attention learns one-to-many.
 
-The class loss is Align-DETR's. The authors also train the encoder's proposals with focal loss at twice the weight; these
-do not.
+The class loss is Align-DETR's. The authors train the encoder's proposals with focal loss at twice the weight instead;
+that is not done here.
 """
 
 from detectron2.config import LazyCall as L
