@@ -94,8 +94,10 @@ def supervision_of(config: DictConfig) -> str:
 
 def length_of(config: DictConfig) -> str:
     """Epochs and the images of a step."""
-    drops = ", ".join(str(epoch) for epoch in config.schedule.drop_epochs)
-    text = f"{config.schedule.epochs} (drop {drops}), batch {config.train.batch_size}"
+    schedule = config.schedule
+    drops = ", ".join(str(epoch) for epoch in schedule.drop_epochs)
+    cosine = "cosine {} to {}".format(*schedule.cosine_epochs) if schedule.cosine_epochs else "constant"
+    text = f"{schedule.epochs} ({f'drop {drops}' if drops else cosine}), batch {config.train.batch_size}"
     return text + (f" in {config.train.accumulate} parts" if config.train.accumulate > 1 else "")
 
 

@@ -72,6 +72,7 @@ class AffineTransform(T.Transform):
         self.matrix = np.concatenate([linear, shift[:, None]], axis=1)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """The (H, W, 3) uint8 image of the same size."""
         back = np.linalg.inv(self.matrix[:, :2])
         inverse = np.concatenate([back, -back @ self.matrix[:, 2:]], axis=1)
         image = Image.fromarray(img).transform(

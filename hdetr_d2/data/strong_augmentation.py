@@ -90,6 +90,7 @@ class PhotometricTransform(T.Transform):
         self.channels = None if channels is None else list(channels)
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """The changed (H, W, 3) uint8 image."""
         image = Image.fromarray(img)
         if self.brightness is not None:
             image = F.adjust_brightness(image, self.brightness)
@@ -136,6 +137,7 @@ class PhotometricDistortion(T.Augmentation):
         self.ranges["hue"] = as_range(hue, "PhotometricDistortion: hue", lowest=-0.5, highest=0.5)
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Drawn anew; it changes pixels only."""
         drawn = {
             name: float(np.random.uniform(*limits)) if np.random.rand() < self.probability else None
             for name, limits in self.ranges.items()
@@ -163,6 +165,7 @@ class ZoomOut(T.Augmentation):
         self.fill = fill
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Drawn anew, for an image of this size."""
         if np.random.rand() >= self.probability:
             return T.NoOpTransform()
         height, width = image.shape[:2]
@@ -219,6 +222,7 @@ class OverlapCrop(T.Augmentation):
         self.trials = trials
 
     def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> T.Transform:
+        """Drawn anew, for an image of this size with (N, 4) XYXY boxes."""
         if np.random.rand() >= self.probability or boxes is None or not len(boxes):
             return T.NoOpTransform()
         while True:

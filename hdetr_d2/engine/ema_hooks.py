@@ -64,8 +64,12 @@ class EvaluateEMA:
         self.which = which
 
     def __call__(self) -> Results:
-        results = dict(self.evaluate()) if self.which != "ema" else {}
+        results: Results = {}
+        if self.which != "ema":
+            logger.info("evaluating the model's own weights")
+            results.update(self.evaluate())
         if self.which != "model":
+            logger.info("evaluating the moving average of the weights")
             with self.ema.applied():
                 of_average = self.evaluate()
             if of_average:

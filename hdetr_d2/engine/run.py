@@ -106,7 +106,7 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
         return Evaluation(cfg, model)()
     ema = ModelEMA(model=model, decay=settings.ema.decay)
     ema.load_state_dict(extra["ema"])
-    logger.info("evaluating the moving average of the weights (train.ema.final)")
+    logger.info("evaluating the moving average of the weights, as train.ema.final says")
     with ema.applied():
         return Evaluation(cfg, model)()
 
