@@ -6,6 +6,7 @@ from .criterion import SetCriterion
 from .equalized import EqualizedFocalLoss
 from .federated import FederatedLoss
 from .iou_aware import IoUAwareBCE, MatchabilityAwareLoss, VarifocalLoss
+from .positive_counts import PositiveCounter
 from .seesaw import SeesawLoss
 from .softmax import SoftmaxCrossEntropy
 
@@ -15,6 +16,7 @@ __all__ = [
     "FederatedLoss",
     "IoUAwareBCE",
     "MatchabilityAwareLoss",
+    "PositiveCounter",
     "Positives",
     "SeesawLoss",
     "SetCriterion",

@@ -15,6 +15,7 @@ from hdetr_d2.supervision import PRIMARY, Rule, Supervision
 
 from .boxes import box_losses
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
+from .positive_counts import PositiveCounter
 
 
 class SetCriterion(nn.Module):
@@ -25,6 +26,7 @@ class SetCriterion(nn.Module):
         class_weight, l1_weight, giou_weight: weights of the three losses; 2, 5, 2 in Deformable DETR.
         encoder_weight: what the losses of the encoder's proposals are multiplied by besides.
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
+        counter: is told which classes the decoder's queries learn; None counts nothing.
     """
 
     def __init__(
@@ -36,12 +38,14 @@ class SetCriterion(nn.Module):
         giou_weight: float = 2.0,
         encoder_weight: float = 1.0,
         binary_encoder: bool = True,
+        counter: PositiveCounter | None = None,
     ) -> None:
         super().__init__()
         self.classification = classification if classification is not None else SigmoidFocalLoss()
         self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
         self.encoder_weight = encoder_weight
         self.binary_encoder = binary_encoder
+        self.counter = counter
 
     def forward(
         self,
@@ -70,6 +74,7 @@ class SetCriterion(nn.Module):
             finite, go to the trainer's EventStorage.
         """
         like = next(iter(predictions.values())).logits
+        classes = torch.cat([t.labels for t in targets])
         if columns is not None:
             targets = _relabelled(targets, columns)
         jobs = [
@@ -82,7 +87,10 @@ class SetCriterion(nn.Module):
         asked = [job for job in jobs if job.rules]
         solved = iter(match_step([job.request for job in asked]))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
-        num_targets = mean_over_ranks(sum(len(t.labels) for t in targets), like)
+        for job, matches in zip(jobs[: len(predictions)], all_matches):
+            if self.counter is not None and job.rules:
+                self.counter.add(job.request.matchers, matches.layer, classes[matches.target])
+        num_targets = mean_over_ranks(len(classes), like)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
             for name, per_layer in _layer_sums(job, matches).items():
