@@ -92,6 +92,21 @@ def test_a_step_trains_every_parameter_and_only_rows_of_chosen_classes(
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
+def test_what_is_kept_for_backward_shrinks_with_the_chosen_classes(
+    hybrid: Callable[..., DETR], draw_batch: Callable[..., Any]
+) -> None:
+    kept: dict[int, int] = {}
+    for chosen in (CLASSES, 8):
+        sizes: list[int] = []
+        model = hybrid(FederatedLoss(image_counts=[1] * CLASSES, num_chosen=chosen))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
+            model(draw_batch(*BATCH))
+        kept[chosen] = sum(sizes)
+    layers, queries, images = 3, 10 + 20, 2
+    # The logits themselves are kept once, for the loss.
+    assert kept[CLASSES] - kept[8] >= layers * queries * images * (CLASSES - 8)
+
+
 def test_the_lists_of_an_image_reach_the_loss(hybrid: Callable[..., DETR], draw_batch: Callable[..., Any]) -> None:
     batch = draw_batch(*BATCH)
     batch[1].update(neg_category_ids=[7, 30], not_exhaustive_category_ids=[int(batch[1]["instances"].gt_classes[0])])
