@@ -1,5 +1,6 @@
-"""Backbones that Detectron2 does not have."""
+"""Backbones, and parts of them, that Detectron2 does not have."""
 
+from .resnet import dilated_stages
 from .timm import TimmBackbone
 
-__all__ = ["TimmBackbone"]
+__all__ = ["TimmBackbone", "dilated_stages"]
