@@ -1,0 +1,93 @@
+"""Models as functions of tensors, for ONNX and other runtimes."""
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hdetr_d2.modeling import DETR
+from hdetr_d2.supervision import PRIMARY
+
+OUTPUTS = ("scores", "labels", "boxes")
+
+
+class TensorDetector(nn.Module):
+    """Images of one size to detections, in one graph.
+
+    Args:
+        model: in evaluation mode; ``modeling.deploy.deploy`` makes RT-DETR smaller before.
+        with_maps: also return the maps between neck and transformer, to compare runtimes by.
+
+    Raises:
+        ValueError: for a model that is being trained.
+    """
+
+    def __init__(self, *, model: DETR, with_maps: bool = False) -> None:
+        super().__init__()
+        if model.training:
+            raise ValueError("TensorDetector: the model is in training mode; call model.eval() first")
+        self.model = model
+        self.with_maps = with_maps
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Detect.
+
+        Args:
+            images: (B, 3, H, W) float32, in the range and channel order that the model takes, all without padding.
+
+        Returns:
+            Scores (B, D) in descending order, labels (B, D) int64 and boxes (B, D, 4) XYXY in parts of the image; then
+            the maps (B, C, H_l, W_l), finest first, where they are asked for.
+        """
+        model = self.model
+        size = (int(images.shape[2]), int(images.shape[3]))
+        features = model.backbone((images - model.pixel_mean) / model.pixel_std)
+        maps = model.neck(features, size, [size])
+        predictions, _ = model.transformer(maps, size, [size], all_layers=model.fuse_layers)
+        detections = model.detections(predictions[PRIMARY])
+        return (*detections, *maps) if self.with_maps else detections
+
+
+@torch.no_grad()
+def export_onnx(
+    model: DETR,
+    path: str | os.PathLike[str],
+    *,
+    image_size: tuple[int, int],
+    with_maps: bool = False,
+    opset_version: int = 18,
+) -> None:
+    """Write a model as ONNX with a batch of any size.
+
+    Inputs and outputs are named as ``TensorDetector.forward`` has them: ``images``; ``scores``, ``labels``, ``boxes``.
+    Needs onnx and onnxscript.
+
+    Args:
+        model: in evaluation mode, in float32 on the CPU.
+        path: of the file.
+        image_size: (H, W) in pixels, fixed in the graph.
+        with_maps: also give ``map0``, ``map1`` and so on.
+        opset_version: of ONNX; at least 18.
+
+    Raises:
+        ValueError: for a model that is being trained.
+    """
+    from hdetr_d2.ops.onnx import onnx_translations
+
+    detector = TensorDetector(model=model, with_maps=with_maps).eval()
+    # Two images: an example of one would be taken for a batch that is always one.
+    example = torch.rand(2, 3, *image_size) * 255
+    names = [*OUTPUTS, *(f"map{level}" for level in range(len(detector(example)) - len(OUTPUTS)))]
+    shapes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    torch.onnx.export(
+        detector,
+        (example,),
+        os.fspath(path),
+        dynamo=True,
+        opset_version=opset_version,
+        input_names=["images"],
+        output_names=names,
+        dynamic_shapes=(shapes,),
+        custom_translation_table=onnx_translations(),
+    )

@@ -1,0 +1,85 @@
+"""Whole models as ONNX, run by onnxruntime on batches of other sizes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx
+from hdetr_d2.modeling import DETR
+from hdetr_d2.modeling.deploy import deploy
+from tests.modeling.tiny_rtdetr import build
+
+SIZE = (64, 96)
+SMALL = {
+    "transformer.decoder.layer.num_points": [3, 2, 1],
+    "transformer.decoder.num_layers": 2,
+    "neck.necks[0].depth_mult": 0.34,
+}
+
+
+def run(file: Path, images: Tensor) -> dict[str, Tensor]:
+    """Outputs of onnxruntime by name."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return {name: torch.from_numpy(x) for name, x in zip(names, session.run(None, {"images": images.numpy()}))}
+
+
+def assert_the_same_detections(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Of the better half, in the order of their places: scores that agree to rounding may come in another order."""
+    top = ours["scores"].shape[1] // 2
+    for image in range(len(ours["scores"])):
+        found = []
+        for outputs in (ours, theirs):
+            scores, labels, boxes = (outputs[name][image, :top] for name in OUTPUTS)
+            rows = torch.cat([labels[:, None].float(), boxes, scores[:, None]], dim=1)
+            found.append(torch.stack(sorted(rows, key=lambda row: (row[0].item(), round(row[1].item(), 3)))))
+        torch.testing.assert_close(*found, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "sampled"), [("rtdetr", True), ("rtdetrv2_discrete", False)])
+def test_a_deployed_rtdetr_is_the_same_in_onnxruntime_at_every_batch_size(
+    tmp_path: Path, name: str, sampled: bool
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    model = deploy(build(name, **SMALL), conv_norms=True)
+    file = tmp_path / "model.onnx"
+    export_onnx(model, file, image_size=SIZE, with_maps=True)
+    kinds = [node.op_type for node in onnx.load(str(file)).graph.node]
+    assert kinds.count("GridSample") == (2 * 3 if sampled else 0)
+    assert "BatchNormalization" not in kinds
+    detector = TensorDetector(model=model, with_maps=True)
+    for batch in (3, 1, 2):
+        images = 255 * torch.rand(batch, 3, *SIZE)
+        theirs = run(file, images)
+        with torch.no_grad():
+            ours = dict(zip(theirs, detector(images), strict=True))
+        assert list(theirs) == [*OUTPUTS, "map0", "map1", "map2"]
+        for level in range(3):
+            torch.testing.assert_close(theirs[f"map{level}"], ours[f"map{level}"], atol=1e-3, rtol=0)
+        assert_the_same_detections(ours, theirs)
+
+
+def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> None:
+    model = build().eval()
+    batch = draw_batch((*SIZE, 1), (*SIZE, 1))
+    height, width = SIZE
+    with torch.no_grad():
+        scores, labels, boxes = TensorDetector(model=model)(torch.stack([x["image"].float() for x in batch]))
+        for i, found in enumerate(model(batch)):
+            instances = found["instances"]
+            assert torch.equal(instances.scores, scores[i]) and torch.equal(instances.pred_classes, labels[i])
+            pixels = boxes[i] * torch.tensor([width, height, width, height])
+            instances.pred_boxes.tensor.sub_(pixels.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
+            assert not instances.pred_boxes.tensor.any()
+
+
+def test_a_model_in_training_mode_is_not_exported(tmp_path: Path) -> None:
+    model: DETR = build().train()
+    with pytest.raises(ValueError, match=r"training mode.*model\.eval\(\)"):
+        export_onnx(model, tmp_path / "model.onnx", image_size=SIZE)
+    assert not list(tmp_path.iterdir())
