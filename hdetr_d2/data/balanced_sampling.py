@@ -58,11 +58,13 @@ class RepeatFactorSampling(EpochSampling):
         self._fraction = np.empty(0)
 
     def start(self, dataset: Sequence[dict[str, Any]]) -> None:
+        """Counts in how many images each class is."""
         factors = repeat_factors([classes_of(r) for r in dataset], threshold=self.threshold, sqrt=self.sqrt)
         self._whole = np.floor(factors).astype(np.int64)
         self._fraction = factors - self._whole
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """As the base class says; at least as long as the dataset."""
         repeats = self._whole + (rng.random(len(self._whole)) < self._fraction)
         return rng.permutation(np.repeat(np.arange(len(repeats)), repeats))
 
@@ -80,6 +82,7 @@ class ClassBalancedSampling(EpochSampling):
         self._images: list[np.ndarray] = []
 
     def start(self, dataset: Sequence[dict[str, Any]]) -> None:
+        """Lists the images of each class."""
         pairs = [(c, row) for row, record in enumerate(dataset) for c in classes_of(record).tolist()]
         if not pairs:
             raise DatasetError("ClassBalancedSampling: the training dataset has no annotations to balance")
@@ -88,6 +91,7 @@ class ClassBalancedSampling(EpochSampling):
         self._images = np.split(rows, np.flatnonzero(np.diff(classes)) + 1)
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """As the base class says; exactly as long as the dataset."""
         count = len(self._images)
         rounds = -(-self._size // count)
         classes = np.concatenate([rng.permutation(count) for _ in range(rounds)])[: self._size]
