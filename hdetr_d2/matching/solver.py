@@ -1,7 +1,7 @@
 """The assignment problem with equal copies: compiled where it was built, scipy elsewhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor
 
 from .compiled import is_compiled
 
+_SOLVED_TYPES = (torch.float32, torch.float64)
 
-@dataclass(frozen=True)
-class Assignment:
+
+class Assignment(NamedTuple):
     """The solution of one problem.
 
-    Args:
+    Attributes:
         rows: (P,) int64, matched queries; ascending, but for matchers that give one twice.
         columns: (P,) int64, the target of each.
         unmatchable: how many queries have no finite cost.
@@ -56,25 +57,24 @@ def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignmen
     Raises:
         ValueError: as :func:`solve_one_to_many`.
     """
-    for cost, k in zip(costs, copies, strict=True):
-        if k < 1:
-            raise ValueError(f"solve_one_to_many: k must be at least 1, got {k}")
-        if cost.dim() != 2:
-            raise ValueError(f"solve_one_to_many: cost must be (queries, targets), got shape {tuple(cost.shape)}")
-    matrices = [_on_host(cost) for cost in costs]
+    matrices = [_checked(cost, k) for cost, k in zip(costs, copies, strict=True)]
     if not is_compiled():
         return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, copies)]
     rows, columns, counts, unmatchable = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
     if len(matrices) == 1:
-        return [Assignment(rows, columns, int(unmatchable))]
-    sizes = counts.tolist()
-    return [Assignment(*parts) for parts in zip(rows.split(sizes), columns.split(sizes), unmatchable.tolist())]
+        return [Assignment(rows, columns, unmatchable[0])]
+    return [Assignment(*parts) for parts in zip(rows.split(counts), columns.split(counts), unmatchable)]
 
 
-def _on_host(cost: Tensor) -> Tensor:
-    if cost.device.type != "cpu":
+def _checked(cost: Tensor, k: int) -> Tensor:
+    """The matrix on the host."""
+    if k < 1:
+        raise ValueError(f"solve_one_to_many: k must be at least 1, got {k}")
+    if cost.dim() != 2:
+        raise ValueError(f"solve_one_to_many: cost must be (queries, targets), got shape {tuple(cost.shape)}")
+    if not cost.is_cpu:
         cost = cost.cpu()
-    return cost if cost.dtype in (torch.float32, torch.float64) else cost.float()
+    return cost if cost.dtype in _SOLVED_TYPES else cost.float()
 
 
 def _solve_by_scipy(cost: Tensor, k: int) -> Assignment:

@@ -60,6 +60,45 @@ def test_targets_that_want_the_same_queries_are_solved_from_the_whole_matrix(who
     assert_equally_good(costs, 6, ours, solve_stacks([costs], [6])[0])
 
 
+@pytest.fixture
+def copies_to_the_host(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each copy."""
+    sizes: list[int] = []
+    original = candidates.to_host
+
+    def counting(tensors: list[Tensor]) -> list[Tensor]:
+        if tensors:
+            sizes.append(sum(x.nbytes for x in tensors))
+        return original(tensors)
+
+    monkeypatch.setattr(candidates, "to_host", counting)
+    return sizes
+
+
+@pytest.mark.parametrize(("shape", "k"), [((300, 50), 6), ((400, 60), 6), ((300, 60), 6)])
+def test_where_candidates_prove_nothing_pairs_that_can_improve_are_asked_for(
+    shape: tuple[int, int], k: int, whole_matrices: list[int], copies_to_the_host: list[int]
+) -> None:
+    costs = torch.rand(4, *shape) + 0.3 * torch.rand(4, shape[0], 1) + 0.6 * torch.rand(4, 1, shape[1])
+    (ours,) = solve_by_candidates([costs], [k])
+    assert whole_matrices == []
+    assert 1 < len(copies_to_the_host) < 9
+    assert_equally_good(costs, k, ours, solve_stacks([costs], [k])[0])
+
+
+def test_candidates_that_are_added_are_counted_once_and_with_their_source() -> None:
+    chosen = candidates.Candidates(torch.zeros(1, 3, 2), torch.zeros(1, 3, 2), torch.zeros(1), 10, 1, True)
+    listed = torch.tensor([[7, 1], [5, 6], [9, 2]], dtype=torch.int16)
+    problem = candidates._Problem(0, 0, chosen, torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), listed, 0)
+    assert problem.bounds.tolist() == [2, 3, 4]
+    places = torch.tensor([24, 3, 28, 9], dtype=torch.int32)
+    assert problem.add(torch.tensor([6.0, 5.0, math.inf, 8.0]), places)
+    assert problem.costs.tolist() == [[1, 2, 5, 8], [1, 3, math.inf, math.inf], [1, 4, 6, math.inf]]
+    assert problem.indices[:, 2:].tolist() == [[3, 9], [5, 5], [4, 9]]  # what is no candidate repeats the first
+    assert problem.bounds.tolist() == [2, 3, 4]
+    assert not problem.add(torch.tensor([math.inf]), torch.tensor([0], dtype=torch.int32))
+
+
 def test_a_candidate_list_grows_with_the_targets_and_not_with_the_queries() -> None:
     sizes = [sum(x.nbytes for x in select_candidates(torch.randn(1, n, 30), 6).tensors) for n in (1500, 15000)]
     assert sizes[0] == sizes[1] < 1500 * 30 * 4 / 15

@@ -51,4 +51,6 @@ def test_wrong_arguments_raise_instead_of_reading_elsewhere() -> None:
         torch.ops.hdetr_d2.pair_costs(cost.double(), classes, boxes, targets, 5.0, 2.0)
     with pytest.raises(RuntimeError, match="index 9 is not in"):
         index = torch.full((1, 2), 9, dtype=torch.int32)
-        torch.ops.hdetr_d2.solve_candidates([torch.zeros(1, 2)], [index], [5], [1], [1])
+        torch.ops.hdetr_d2.solve_candidates([torch.zeros(1, 2)], [index], [torch.zeros(1)], [5], [1], [1])
+    with pytest.raises(RuntimeError, match="bounds must be one float32 a source"):
+        torch.ops.hdetr_d2.solve_candidates([torch.zeros(1, 2)], [index], [torch.zeros(2)], [5], [1], [1])

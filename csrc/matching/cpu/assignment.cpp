@@ -31,13 +31,10 @@ Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, int32_t sources, i
       settled_(sources, 0) {}
 
 template <typename scalar>
-bool Assignment<scalar>::solve() {
-  if (!start()) return false;
+void Assignment<scalar>::solve() {
+  start();
   if (demand_ == 1 && capacity_ == 1) compete();
-  for (int32_t source = 0; source < sources_; ++source) {
-    if (!serve(source)) return false;
-  }
-  return true;
+  for (int32_t source = 0; source < sources_; ++source) serve(source);
 }
 
 template <typename scalar>
@@ -51,28 +48,22 @@ std::vector<Pair> Assignment<scalar>::pairs() const {
   return result;
 }
 
-// Whether list_[source] has an element at `position`, loading it if need be. Sets cut_ where that is not known.
+// Whether list_[source] has an element at `position`, loading it if need be.
 template <typename scalar>
 bool Assignment<scalar>::loaded(int32_t source, std::size_t position) {
   std::vector<Link>& list = list_[source];
   while (position >= list.size() && !complete_[source]) {
-    const Supply supply = supply_.extend(source, list);
-    if (supply == Supply::kCut) {
-      cut_ = true;
-      return false;
-    }
-    if (supply == Supply::kEnd) complete_[source] = 1;
+    if (supply_.extend(source, list) == Supply::kEnd) complete_[source] = 1;
   }
   return position < list.size();
 }
 
 // Prices that are feasible, and all pairs that they make free of conflict.
 template <typename scalar>
-bool Assignment<scalar>::start() {
+void Assignment<scalar>::start() {
   std::vector<int32_t> bidder(sinks_, kNobody);
   for (int32_t source = 0; source < sources_; ++source) {
     loaded(source, demand_ - 1);
-    if (cut_) return false;
     const std::vector<Link>& list = list_[source];
     if (list.empty()) continue;
     const std::size_t last = std::min<std::size_t>(demand_, list.size()) - 1;
@@ -98,7 +89,6 @@ bool Assignment<scalar>::start() {
       if (link.cost == u_[source] && has_room(link.sink) && bidder[link.sink] == kNobody) take(source, link);
     }
   }
-  return true;
 }
 
 // Lets the sources that are left outbid others, as Jonker and Volgenant (Computing 38, 1987) do before they search: a bid
@@ -142,9 +132,7 @@ bool Assignment<scalar>::bid(int32_t source, int32_t& loser, bool& rising) {
       second = value, second_link = link;
     }
   }
-  const bool unknown = cut_ || second == kInfinity;
-  cut_ = false;  // the search will ask again if it needs to know
-  if (unknown) return false;
+  if (second == kInfinity) return false;
   rising = best < second;
   if (!rising && !has_room(best_link.sink)) best_link = second_link;
   loser = owners_[best_link.sink];
@@ -158,14 +146,11 @@ bool Assignment<scalar>::bid(int32_t source, int32_t& loser, bool& rising) {
 
 // Meets what is left of a source's demand, or gives it up where that is impossible.
 template <typename scalar>
-bool Assignment<scalar>::serve(int32_t source) {
+void Assignment<scalar>::serve(int32_t source) {
   while (static_cast<int32_t>(matched_[source].size()) + short_[source] < demand_) {
-    const bool found = !closed_[source] && search(source);
-    if (cut_) return false;
-    if (!found && !search_closed(source)) return false;
+    if (closed_[source] || !search(source)) search_closed(source);
     reset();
   }
-  return true;
 }
 
 // Shortest path from a source to a sink with room; false where there is none, with all that can be reached settled.
@@ -174,10 +159,7 @@ bool Assignment<scalar>::search(int32_t source) {
   best_ = kInfinity;
   relax(source, 0.0, {kNobody, {}});
   Node node;
-  while (next(best_, node)) {
-    visit(node.source);
-    if (cut_) return false;
-  }
+  while (next(best_, node)) visit(node.source);
   if (best_ == kInfinity) return false;
   raise_prices(best_);
   hand_over(end_.from);
@@ -217,7 +199,7 @@ void Assignment<scalar>::visit(int32_t source) {
 // and the settled sources join the region. Distances are beyond any finite one from here on, of which the finite part is
 // kept. Lists are complete here and are read to their ends, as v may be positive within the region.
 template <typename scalar>
-bool Assignment<scalar>::search_closed(int32_t source) {
+void Assignment<scalar>::search_closed(int32_t source) {
   const std::vector<int32_t> joining = order_;
   best_ = kInfinity;
   const auto consider = [&](int32_t candidate) {
@@ -227,23 +209,18 @@ bool Assignment<scalar>::search_closed(int32_t source) {
     }
   };
   for (const int32_t settled : joining) consider(settled);
-  for (const int32_t settled : joining) {
-    visit_closed(settled);
-    if (cut_) return false;
-  }
+  for (const int32_t settled : joining) visit_closed(settled);
   if (closed_[source]) relax(source, 0.0, {kNobody, {}});
   Node node;
   while (next(best_, node)) {
     consider(node.source);
     visit_closed(node.source);
-    if (cut_) return false;
   }
   raise_prices(best_);
   hand_over(end_.from);
   ++short_[end_.from];
   for (const int32_t settled : joining) closed_[settled] = 1;
   for (const int32_t settled : order_) reprice(settled);
-  return true;
 }
 
 template <typename scalar>

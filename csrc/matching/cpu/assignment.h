@@ -16,7 +16,7 @@ struct Candidate {
   bool operator<(const Candidate& other) const { return cost < other.cost || (cost == other.cost && sink < other.sink); }
 };
 
-enum class Supply { kMore, kEnd, kCut };
+enum class Supply { kMore, kEnd };
 
 // What each source may be matched with, cheapest first.
 template <typename scalar>
@@ -24,8 +24,7 @@ class CandidateLists {
  public:
   virtual ~CandidateLists() = default;
 
-  // Appends the next candidates of a source to its list, ascending and finite. kEnd: there are none. kCut: there may be,
-  // but they are not known here.
+  // Appends the next candidates of a source to its list, ascending and finite. kEnd: there are none.
   virtual Supply extend(int32_t source, std::vector<Candidate<scalar>>& list) = 0;
 };
 
@@ -39,8 +38,7 @@ struct Pair {
 // It keeps prices u of sources and v of sinks with cost - u - v >= 0 everywhere and = 0 on matched pairs, v <= 0, and
 // v = 0 where a sink has room. The start is the demand-th smallest cost as u; then each unmet unit of demand takes a
 // shortest path of such reduced costs to a sink with room (Dijkstra over sources, whatever the demand). Because v <= 0,
-// a list can be left at the first candidate whose cost - u alone is beyond the best end known, so few are ever read, and
-// a list that is cut off later than that loses nothing.
+// a list can be left at the first candidate whose cost - u alone is beyond the best end known, so few are ever read.
 //
 // Sources that can reach no room at all, because costs are not finite or sinks are too few, form a closed region: one
 // of them stays short, and their u is infinite, counted by `closed_`, plus the finite part kept in u_.
@@ -49,11 +47,13 @@ class Assignment {
  public:
   Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand, int32_t capacity);
 
-  // Whether the optimum was found; false only where a list that was needed is cut.
-  bool solve();
+  void solve();
 
   // By ascending source, and sink within it.
   std::vector<Pair> pairs() const;
+
+  const std::vector<double>& source_prices() const { return u_; }
+  const std::vector<double>& sink_prices() const { return v_; }
 
  private:
   using Link = Candidate<scalar>;
@@ -71,12 +71,12 @@ class Assignment {
     Link link;
   };
 
-  bool start();
+  void start();
   void compete();
   bool bid(int32_t source, int32_t& loser, bool& rising);
-  bool serve(int32_t source);
+  void serve(int32_t source);
   bool search(int32_t source);
-  bool search_closed(int32_t source);
+  void search_closed(int32_t source);
   void visit(int32_t source);
   void visit_closed(int32_t source);
   void relax(int32_t source, double distance, Step step);
@@ -91,7 +91,6 @@ class Assignment {
 
   CandidateLists<scalar>& supply_;
   const int32_t sources_, sinks_, demand_, capacity_;
-  bool cut_ = false;
 
   std::vector<std::vector<Link>> list_, matched_;
   std::vector<uint8_t> complete_, closed_;

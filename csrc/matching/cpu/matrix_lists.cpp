@@ -10,6 +10,8 @@ namespace {
 constexpr int64_t kTile = 64;   // of the transposition
 constexpr int64_t kBlock = 32;  // costs that are looked at together
 
+}  // namespace
+
 template <typename scalar>
 std::vector<scalar> transposed(const Matrix<scalar>& matrix) {
   std::vector<scalar> copy(matrix.sources * matrix.sinks);
@@ -21,8 +23,6 @@ std::vector<scalar> transposed(const Matrix<scalar>& matrix) {
   }
   return copy;
 }
-
-}  // namespace
 
 template <typename scalar>
 MatrixLists<scalar>::MatrixLists(const Matrix<scalar>& matrix, int64_t batch) : matrix_(matrix), batch_(std::max<int64_t>(batch, 1)) {
@@ -101,6 +101,8 @@ int64_t count_unmatchable(const Matrix<scalar>& matrix) {
 
 template class MatrixLists<float>;
 template class MatrixLists<double>;
+template std::vector<float> transposed(const Matrix<float>&);
+template std::vector<double> transposed(const Matrix<double>&);
 template int64_t count_unmatchable(const Matrix<float>&);
 template int64_t count_unmatchable(const Matrix<double>&);
 

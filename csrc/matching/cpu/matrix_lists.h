@@ -32,6 +32,10 @@ class MatrixLists final : public CandidateLists<scalar> {
   std::vector<Candidate<scalar>> found_;
 };
 
+// A copy with the costs of a source side by side, source after source.
+template <typename scalar>
+std::vector<scalar> transposed(const Matrix<scalar>& matrix);
+
 // How many sinks have no finite cost.
 template <typename scalar>
 int64_t count_unmatchable(const Matrix<scalar>& matrix);

@@ -7,11 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
-#define HDETR_D2_VECTORISED __attribute__((target_clones("default", "avx2", "avx512f")))
-#else
-#define HDETR_D2_VECTORISED
-#endif
+#include "vectorised.h"
 
 namespace hdetr_d2::matching {
 namespace {
