@@ -121,9 +121,9 @@ _SCHEMES = {  # table 6: AP after 12, 24 and 36 epochs
 _K = {1: 46.4, 2: 46.7, 3: 48.1, 4: 48.4, 5: 48.3, 7: 48.5, 8: 48.6}
 _T = {300: 47.8, 600: 48.3, 900: 48.4, 1200: 48.4, 1800: 48.6}
 _LVIS = {  # without and with the hybrid branch
-    "r50_24ep": (32.2, 33.5, "H-DETR, table 2"),
-    "swin_base_48ep": (44.6, 46.0, "H-DETR LVIS repository"),
-    "swin_large_48ep": (47.0, 47.9, "H-DETR, table 2"),
+    "r50_24ep": ((32.2, 33.5), "H-DETR, table 2"),
+    "swin_base_48ep": ((44.6, 46.0), "H-DETR LVIS repository"),
+    "swin_large_48ep": ((47.0, 47.9), "H-DETR, table 2"),
 }
 _LAMBDA = {"01": 47.8, "02": 48.0, "05": 48.4, "2": 48.5, "5": 48.3}
 
@@ -194,8 +194,8 @@ ENTRIES: tuple[Entry, ...] = (
     *(_paper(_ABLATIONS, f"h_deformable_detr_t{t}_r50_12ep", ap, 10) for t, ap in _T.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_lambda{name}_r50_12ep", ap, 16) for name, ap in _LAMBDA.items()),
     *(
-        _lvis(f"{model}_lvis_{width}{recipe}", aps[number], aps[2])
-        for recipe, aps in _LVIS.items()
+        _lvis(f"{model}_lvis_{width}{recipe}", aps[number], source)
+        for recipe, (aps, source) in _LVIS.items()
         for width in ("", "ffn1024_")
         for number, model in enumerate(("deformable_detr_plus_plus", "h_deformable_detr"))
     ),
