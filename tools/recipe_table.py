@@ -22,6 +22,11 @@ FOLDERS = {
     "h_deformable_detr/swin": "H-Deformable-DETR with Swin backbones",
     "h_deformable_detr/schemes": "Hybrid branch, epoch and layer without tricks",
     "h_deformable_detr/ablations": "K, T and lambda of the hybrid branch",
+    "rt_detr": "RT-DETR",
+    "rt_detr_v2": "RT-DETRv2",
+    "rt_detr_v2/discrete": "RT-DETRv2 with discrete sampling, fine-tuned",
+    "rt_detr_v2/points": "RT-DETRv2 with fewer sampling points",
+    "deim": "DEIM on RT-DETRv2",
     "lvis": "LVIS v1, with federated loss and repeat-factor sampling",
     "lvis/small": "LVIS v1 on one GPU of 24 GB",
 }
@@ -39,6 +44,8 @@ def backbone_of(config: DictConfig) -> str:
     backbone = config.model.backbone
     if "name" not in backbone:
         return f"ResNet-{backbone.stages.depth}"
+    if "model_args" not in backbone:
+        return backbone.name
     return (
         f"{backbone.name}, drop path {backbone.model_args.drop_path_rate}, weight decay {config.optimizer.weight_decay}"
     )
@@ -60,11 +67,12 @@ def model_of(config: DictConfig) -> str:
     """What tells a model of the family from the others."""
     transformer = config.model.transformer
     source = transformer.query_source
+    layer = (transformer.encoder or transformer.decoder).layer  # RT-DETR's neck is its encoder
     parts = [
         f"{transformer.num_levels} level{'s' * (transformer.num_levels > 1)}",
-        f"FFN {transformer.encoder.layer.hidden_dim}",
+        f"FFN {layer.hidden_dim}",
+        f"dropout {layer.dropout:g}",
     ]
-    parts.append(f"dropout {transformer.encoder.layer.dropout:g}")
     if class_name(source) == "TwoStageQueries":
         parts.append("two stages")
     if transformer.decoder.refine:
@@ -73,6 +81,13 @@ def model_of(config: DictConfig) -> str:
         parts.append("mixed selection")
     if transformer.decoder.look_forward_twice:
         parts.append("look forward twice")
+    points = transformer.decoder.layer.get("num_points", 4)
+    if points != 4:
+        parts.append(f"{', '.join(map(str, points))} points")
+    if transformer.decoder.layer.get("sampling", "bilinear") != "bilinear":
+        parts.append(f"{transformer.decoder.layer.sampling} sampling")
+    if transformer.get("denoising") is not None:
+        parts.append("denoising")
     loss = config.model.criterion.classification
     if class_name(loss) == "FederatedLoss":
         parts.append(f"federated loss of {loss.num_chosen} classes")

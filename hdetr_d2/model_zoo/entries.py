@@ -1,48 +1,9 @@
 """What was published for the recipes: box AP on the validation set, where it stands, and the authors' weights."""
 
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from .entry import Entry, Weights
+from .rtdetr_entries import RTDETR_ENTRIES
 
 RELEASE = "https://github.com/HDETR/H-Deformable-DETR/releases/download/v0.1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """A file of the authors, in their names; ``hdetr_d2.checkpoint.authors`` converts it.
-
-    Args:
-        file: its name.
-        url: where they offer it.
-        sha256: of the file, in hex; None where it is not known.
-    """
-
-    file: str
-    url: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A published model.
-
-    Args:
-        config: its recipe, as ``get_config`` takes it.
-        ap: box AP on the validation set as published, in percent; None where there is a recipe but no result.
-        source: where the number, or else the recipe, stands.
-        weights: None where none were released, or none that can be converted.
-        num_classes: 80 for COCO, 1203 for LVIS v1.
-    """
-
-    config: str
-    ap: float | None
-    source: str
-    weights: Weights | None = None
-    num_classes: int = 80
-
-    @property
-    def name(self) -> str:
-        """The file's name without ending."""
-        return PurePosixPath(self.config).stem
 
 
 _REPOSITORY = "H-DETR repository"
@@ -193,6 +154,7 @@ ENTRIES: tuple[Entry, ...] = (
     *(_paper(_ABLATIONS, f"h_deformable_detr_k{k}_r50_12ep", ap, 9) for k, ap in _K.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_t{t}_r50_12ep", ap, 10) for t, ap in _T.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_lambda{name}_r50_12ep", ap, 16) for name, ap in _LAMBDA.items()),
+    *RTDETR_ENTRIES,
     *(
         _lvis(f"{model}_lvis_{width}{recipe}", aps[number], source)
         for recipe, (aps, source) in _LVIS.items()

@@ -7,12 +7,16 @@ from pathlib import Path
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from ..checkpoint import CheckpointError, load_checkpoint
-from ..checkpoint.authors import from_authors
+from ..checkpoint import CheckpointError
+from ..checkpoint.backbones import is_derived
 from ..checkpoint.coco_classes import COCO_CATEGORY_IDS
+from ..checkpoint.convert import read_state, to_ours
 from ..data.generated import default_cache_folder
 from .entries import Entry, entries
 from .zoo import get_config
+
+BY_CATEGORY_ID = ("hdetr",)
+"""Projects whose class heads have a row for each of COCO's category ids, and not for each class."""
 
 
 class MissingWeightsError(FileNotFoundError):
@@ -47,7 +51,8 @@ def get(name: str, *, trained: bool = False, weights: str | os.PathLike[str] | N
     config.dataset.num_classes = entry.num_classes
     model = instantiate(config.model)
     if path is not None:
-        _load(model, path, num_queries=config.model.transformer.query_source.num_queries)
+        origin = entry.weights.origin if entry.weights else "hdetr"
+        _load(model, path, origin, num_queries=config.model.transformer.query_source.num_queries)
     return model
 
 
@@ -87,10 +92,10 @@ def _verify(path: Path, sha256: str | None) -> None:
         raise CheckpointError(f"{path}: its sha256 is {digest.hexdigest()}, not the published file's {sha256}")
 
 
-def _load(model: nn.Module, path: Path, *, num_queries: int) -> None:
-    checkpoint = load_checkpoint(path)
+def _load(model: nn.Module, path: Path, origin: str, *, num_queries: int) -> None:
+    classes = COCO_CATEGORY_IDS if origin in BY_CATEGORY_ID else None
     try:
-        state = from_authors(checkpoint.get("model", checkpoint), num_queries=num_queries, classes=COCO_CATEGORY_IDS)
+        state = to_ours(origin, *read_state(path), num_queries=num_queries, classes=classes).state
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     expected = model.state_dict()
@@ -103,7 +108,7 @@ def _load(model: nn.Module, path: Path, *, num_queries: int) -> None:
 
 def _differences(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
     """One line for each tensor that is missing, too much, or of another shape."""
-    lines = [f"{key} is not in the file" for key in expected if key not in state]
+    lines = [f"{key} is not in the file" for key in expected if key not in state and not is_derived(key)]
     lines += [f"{key} is not in the model" for key in state if key not in expected]
     lines += [
         f"{key} is {tuple(state[key].shape)} in the file and {tuple(value.shape)} in the model"

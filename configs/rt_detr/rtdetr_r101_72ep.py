@@ -1,0 +1,6 @@
+from ..common.models.rtdetr_sizes import make_r101
+from .rtdetr_r50_72ep import dataloader, dataset, model, optimizer, schedule, train
+
+make_r101(model)
+optimizer.params.rules[0].lr_factor = 0.01  # of the backbone
+train.output_dir = "output/rtdetr_r101_72ep"

@@ -1,0 +1,7 @@
+from ..rtdetrv2_r50_m_84ep import dataloader, dataset, model, optimizer, schedule, train
+
+# Fine-tuning of the model that rtdetrv2_r50_m_84ep.py trains: give it as train.init_checkpoint.
+model.transformer.decoder.layer.sampling = "discrete"
+schedule.epochs = 36
+dataloader.train.mapper.augmentations.strong_epochs = [0, 33]
+train.output_dir = "output/rtdetrv2_r50_m_dsp_36ep"
