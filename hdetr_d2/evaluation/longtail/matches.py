@@ -1,0 +1,138 @@
+"""Which detections are right, and what a model calls the objects that it finds, both at an IoU of 0.5."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..detections import Detections
+from ..ground_truth import Annotations, GroundTruth
+from ..lvis import of_annotated_classes
+
+IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The detections that LVIS judges, and whether they are right.
+
+    Args:
+        detections: N of them. Left out are those of classes that are neither annotated in their image nor known to be
+            absent, those that match an ignored annotation, and those without a match in a class that is not
+            exhaustive, all of which the metrics leave out too.
+        correct: (N,) bool, whether it is the best one for an object of its class that no better one has taken.
+    """
+
+    detections: Detections
+    correct: NDArray[np.bool_]
+
+
+def pairwise_iou(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """IoU of every pair of boxes.
+
+    Args:
+        boxes: (N, 4) XYWH.
+        others: (M, 4) XYWH, the same unit.
+
+    Returns:
+        (N, M) in [0, 1]; 0 for two boxes without area.
+    """
+    starts = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    ends = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    overlap = (ends - starts).clip(0).prod(axis=2)
+    union = boxes[:, 2:].prod(axis=1)[:, None] + others[:, 2:].prod(axis=1)[None] - overlap
+    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+
+
+def judge(truth: GroundTruth, detections: Detections) -> Judged:
+    """Decide which detections are right, as the metrics do.
+
+    Args:
+        truth: from :func:`prepare_truth`.
+        detections: limited to what counts of each image or class.
+    """
+    detections = detections.select(of_annotated_classes(detections, truth))
+    keys = _Keys(truth)
+    key = keys.of(detections.image_ids, detections.category_ids)
+    order = np.lexsort((-detections.scores, key))
+    detections, key = detections.select(order), key[order]
+    annotations = truth.annotations
+    object_key = keys.of(annotations.image_ids, annotations.category_ids)
+    correct = np.zeros(len(detections), dtype=bool)
+    ignored = np.zeros(len(detections), dtype=bool)
+    for found, objects in _same_key(key, object_key):
+        iou = pairwise_iou(detections.boxes[found], annotations.boxes[objects])
+        correct[found], ignored[found] = _greedy(iou, annotations.ignored[objects])
+    pairs = truth.not_exhaustive if truth.not_exhaustive is not None else np.empty((0, 2), dtype=np.int64)
+    pairs = pairs[np.isin(pairs[:, 1], truth.category_ids)]
+    forgiven = np.isin(key, keys.of(pairs[:, 0], pairs[:, 1])) & ~correct
+    counts = ~(ignored | forgiven)
+    return Judged(detections=detections.select(counts), correct=correct[counts])
+
+
+class _Keys:
+    """One number for an image and a category."""
+
+    def __init__(self, truth: GroundTruth) -> None:
+        self.images, self.categories = np.sort(truth.image_ids), truth.category_ids
+
+    def of(self, image_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        image = np.searchsorted(self.images, image_ids)
+        return image * len(self.categories) + np.searchsorted(self.categories, category_ids)
+
+
+def _same_key(
+    sorted_keys: NDArray[np.int64], other_keys: NDArray[np.int64]
+) -> Iterator[tuple[slice, NDArray[np.int64]]]:
+    """Rows of both that have the same key, key after key; the first are sorted by it."""
+    order = np.argsort(other_keys, kind="stable")
+    keys, starts = np.unique(other_keys[order], return_index=True)
+    ends = np.append(starts[1:], len(order))
+    first = np.searchsorted(sorted_keys, keys, "left")
+    last = np.searchsorted(sorted_keys, keys, "right")
+    for start, end, low, high in zip(starts.tolist(), ends.tolist(), first.tolist(), last.tolist()):
+        if low < high:
+            yield slice(low, high), order[start:end]
+
+
+def _greedy(iou: NDArray[np.float64], ignored: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Each detection takes the free object that it overlaps most, real objects before ignored ones.
+
+    Args:
+        iou: (N, M), detections by falling score.
+        ignored: (M,).
+
+    Returns:
+        (N,) whether it took a real one, (N,) whether it took an ignored one.
+    """
+    took, took_ignored = np.zeros(len(iou), dtype=bool), np.zeros(len(iou), dtype=bool)
+    free = np.ones(iou.shape[1], dtype=bool)
+    for row in np.flatnonzero(iou.max(axis=1) >= IOU).tolist():
+        for chosen, kind in ((took, ~ignored), (took_ignored, ignored)):
+            possible = np.where(free & kind, iou[row], -1.0)
+            best = len(possible) - 1 - int(possible[::-1].argmax())  # of equal ones the last, as in the metrics
+            if possible[best] >= IOU:
+                chosen[row], free[best] = True, False
+                break
+    return took, took_ignored
+
+
+def called(annotations: Annotations, detections: Detections) -> NDArray[np.int64]:
+    """What a model calls each object: the detection of the highest score that overlaps it, whatever its class.
+
+    Args:
+        annotations: of M objects.
+        detections: of any class, also those that LVIS does not judge.
+
+    Returns:
+        (M,) int64 row of ``detections``; -1 where none overlaps the object.
+    """
+    order = np.lexsort((-detections.scores, detections.image_ids))
+    images, boxes = detections.image_ids[order], detections.boxes[order]
+    found = np.full(len(annotations), -1, dtype=np.int64)
+    for rows, objects in _same_key(images, annotations.image_ids):
+        overlaps = pairwise_iou(annotations.boxes[objects], boxes[rows]) >= IOU
+        first = overlaps.argmax(axis=1)
+        found[objects] = np.where(overlaps.any(axis=1), order[rows][first], -1)
+    return found
