@@ -4,11 +4,14 @@ from .backbone import TimmBackbone
 from .conditional_layer import ConditionalDecoderLayer
 from .decoder import Decoder
 from .decoder_layers import DecoderRoute, DeformableDecoderLayer, DenseDecoderLayer
+from .denoising import DenoisingQueries
+from .deploy import deploy
 from .encoder import Encoder
 from .encoder_layers import DeformableEncoderLayer, DenseEncoderLayer
 from .heads import PredictionHeads
+from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
-from .neck import ChannelMapper
+from .neck import ChannelMapper, NeckChain
 from .postprocess import to_instances, top_detections
 from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
@@ -31,12 +34,15 @@ __all__ = [
     "CoordinateQueryPosition",
     "Decoder",
     "DecoderRoute",
+    "DenoisingQueries",
     "DeformableDecoderLayer",
     "DeformableEncoderLayer",
     "DenseDecoderLayer",
     "DenseEncoderLayer",
     "Encoder",
+    "HybridEncoder",
     "LearnedQueries",
+    "NeckChain",
     "PointQueryPosition",
     "PredictionHeads",
     "QuerySource",
@@ -45,6 +51,7 @@ __all__ = [
     "TimmBackbone",
     "Transformer",
     "TwoStageQueries",
+    "deploy",
     "frequency_prior",
     "to_instances",
     "top_detections",

@@ -9,15 +9,15 @@ from hdetr_d2.modeling import (
     CoordinateQueryPosition,
     Decoder,
     DeformableDecoderLayer,
+    DenoisingQueries,
     DenseEncoderLayer,
     Encoder,
+    HybridEncoder,
+    NeckChain,
     PredictionHeads,
     Transformer,
     TwoStageQueries,
 )
-from hdetr_d2.modeling.denoising import DenoisingQueries
-from hdetr_d2.modeling.hybrid_encoder import HybridEncoder
-from hdetr_d2.modeling.neck import NeckChain
 from hdetr_d2.supervision import OneToOne
 
 from .resnet50_vd import backbone, channels
