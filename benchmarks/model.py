@@ -84,14 +84,14 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
         seconds_of(infer)
-        row["inference_s"] = statistics.median(seconds_of(infer) for _ in range(args.repeats))
+        row["inference_s"] = statistics.median(seconds_of(infer, clock=args.clock) for _ in range(args.repeats))
     row["inference_mib"] = peak_mebibytes(args.device)
     model.train()
     seconds_of(step)
     times = []
     for _ in range(args.repeats):
         model.zero_grad()
-        times.append(seconds_of(step))
+        times.append(seconds_of(step, clock=args.clock))
     return {**row, "training_s": statistics.median(times), "training_mib": peak_mebibytes(args.device)}
 
 

@@ -35,9 +35,14 @@ PARTS = ("backbone", "encoder", "queries", "decoder", "matching", "loss", "backw
 
 
 class Clock:
-    """Adds up how long parts take; calls may be nested in other parts only as the caller subtracts them."""
+    """Adds up how long parts take; of nested parts the caller has to subtract the inner one.
 
-    def __init__(self) -> None:
+    Args:
+        kind: "wall" or "cpu", as of ``seconds_of``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
         self.seconds: dict[str, float] = {}
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +50,7 @@ class Clock:
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             result: list[Any] = []
-            spent = seconds_of(lambda: result.append(function(*args, **kwargs)))
+            spent = seconds_of(lambda: result.append(function(*args, **kwargs)), clock=self.kind)
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
             return result[0]
 
@@ -96,13 +101,14 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     """One round of one scheme."""
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
-    model, clock = build(name, args), Clock()
+    model, clock = build(name, args), Clock(args.clock)
     batch = random_batch(tuple(args.size), args.targets)
     row: dict[str, float] = {}
     model.eval()
     with torch.no_grad():
         model(batch)
-        row["inference"] = statistics.median(seconds_of(lambda: model(batch)) for _ in range(args.repeats))
+        times = [seconds_of(lambda: model(batch), clock=args.clock) for _ in range(args.repeats)]
+    row["inference"] = statistics.median(times)
     row["inference_mib"] = peak_mebibytes(args.device)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=1e-4, fused=True)
@@ -121,7 +127,7 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     steps = []
     for _ in range(args.repeats):
         with clock.watching(model) as seconds:
-            total = seconds_of(step)
+            total = seconds_of(step, clock=args.clock)
         seconds["loss"] -= seconds["matching"]
         steps.append({"step": total, **{part: seconds[part] for part in PARTS}})
     row |= {key: statistics.median(one[key] for one in steps) for key in steps[0]}
