@@ -16,7 +16,6 @@ SIZE = (64, 96)
 SMALL = {
     "transformer.decoder.layer.num_points": [3, 2, 1],
     "transformer.decoder.num_layers": 2,
-    "neck.necks[0].depth_mult": 0.34,
 }
 
 

@@ -138,7 +138,7 @@ def test_points_of_levels_reach_every_layer() -> None:
 
 
 def test_the_encoder_may_be_wider_than_the_decoder(draw_batch: Any) -> None:
-    model = build(**{"neck.necks[0].out_channels": 48}).train()
+    model = build().train()
     assert model.transformer.decoder.layers[0].self_attn.out_proj.weight.shape == (32, 32)
     sum(model(draw_batch((64, 64, 2))).values()).backward()
     assert model.neck.necks[0].encoder.layers[0].self_attn.out_proj.weight.grad.shape == (48, 48)
