@@ -5,7 +5,7 @@ Each can be federated: ``loss=`` of the federated loss is the one that is comput
 
 from detectron2.config import LazyCall as L
 
-from hdetr_d2.losses import EqualizedFocalLoss, FederatedLoss, SeesawLoss, SigmoidFocalLoss
+from hdetr_d2.losses import EqualizedFocalLoss, FederatedLoss, PositiveCounter, SeesawLoss, SigmoidFocalLoss
 
 focal = L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0)
 federated = L(FederatedLoss)(
@@ -17,3 +17,6 @@ federated = L(FederatedLoss)(
 )
 seesaw = L(SeesawLoss)(num_classes="${dataset.num_classes}", p=0.8, q=2.0)
 equalized_focal = L(EqualizedFocalLoss)(num_classes="${dataset.num_classes}", scale=8.0)
+
+# ``model.criterion.counter``, for the long-tail report
+positive_counter = L(PositiveCounter)(num_classes="${dataset.num_classes}")

@@ -19,4 +19,5 @@ train = dict(
     freeze=[],  # regular expressions of parameters that are not trained
     freeze_bn=[],  # regular expressions of BatchNorms that become fixed scales and shifts
     sync_bn=False,  # statistics of BatchNorms over all processes
+    longtail_report=False,  # on a dataset in LVIS format: write longtail.html at the end
 )

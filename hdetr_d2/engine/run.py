@@ -20,6 +20,7 @@ from torch import nn
 
 from ..checkpoint.loading import SafeCheckpointer
 from ..data import resolve_dataset
+from ..losses.positive_counts import PositiveCounter
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
 from .distributed import broadcast_buffers, resolve_device, unwrap, wrap_ddp
 from .ema import ModelEMA
@@ -27,6 +28,7 @@ from .ema_hooks import EvaluateEMA, averaged, ema_hooks
 from .errors import ConfigError, ResumeError
 from .freezing import prepare_model
 from .hooks import Evaluate, ProgressPrinter, Results, SaveCheckpoints, SetLearningRate, keep_lines_until
+from .longtail_hooks import CountPositives, WriteLongTailReport
 from .optim import describe_param_groups
 from .precision import Precision
 from .schedule import build_schedule, epochs_to_iterations
@@ -172,6 +174,7 @@ def build_trainer(cfg: DictConfig, length: RunLength) -> tuple[Trainer, SafeChec
                 optimizer=optimizer, schedule=build_schedule(schedule_settings(cfg), length.iterations_per_epoch)
             ),
             *before,
+            *_count_positives(model, settings.output_dir, length),
             SaveCheckpoints(
                 checkpointer=checkpointer,
                 period=length.checkpoint_period,
@@ -180,9 +183,18 @@ def build_trainer(cfg: DictConfig, length: RunLength) -> tuple[Trainer, SafeChec
             ),
             evaluation,
             *after,
+            *([WriteLongTailReport(output_dir=settings.output_dir)] if settings.longtail_report else []),
         ]
     )
     return trainer, checkpointer
+
+
+def _count_positives(model: nn.Module, output_dir: str, length: RunLength) -> list[CountPositives]:
+    """The hook for a criterion that counts positives."""
+    counters = [module for module in model.modules() if isinstance(module, PositiveCounter)]
+    return [
+        CountPositives(counter=counter, output_dir=output_dir, period=length.checkpoint_period) for counter in counters
+    ]
 
 
 def build_evaluation(

@@ -107,6 +107,7 @@ class TrainSettings:
         freeze: parameters whose name has a match of one of these regular expressions are not trained.
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
+        longtail_report: write ``longtail.html`` after the last evaluation; for datasets in LVIS format.
     """
 
     output_dir: str
@@ -127,6 +128,7 @@ class TrainSettings:
     freeze: tuple[str, ...] = ()
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
+    longtail_report: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

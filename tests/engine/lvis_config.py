@@ -1,7 +1,7 @@
 """The hybrid branch, tiny, on 30 classes in LVIS's format: repeat factors, and seesaw loss of chosen classes."""
 
 from ...configs.common.data.generated_lvis import dataloader, dataset
-from ...configs.common.losses import federated, seesaw
+from ...configs.common.losses import federated, positive_counter, seesaw
 from ...configs.common.models.h_deformable_detr_small import model
 from ...configs.common.optim import optimizer
 from ...configs.common.schedule import schedule
@@ -23,6 +23,7 @@ model.transformer.heads.encoder_classes = 1
 model.supervision.update(num_queries=20, k=3)
 model.criterion.classification = federated
 model.criterion.classification.update(num_chosen=12, loss=seesaw)
+model.criterion.counter = positive_counter
 
 optimizer.lr = 1e-3
 optimizer.params.rules = []
@@ -33,3 +34,4 @@ train.batch_size = 4
 train.log_period = 1
 train.checkpoint.max_to_keep = 9
 train.eval_period_epochs = 0
+train.longtail_report = True

@@ -46,12 +46,18 @@ def object_counts(folder: Path) -> Tensor:
     return counts
 
 
+def positives(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "positives.json").read_text())
+
+
 def check_a_whole_run(folder: Path) -> None:
     records = steps(folder)
     assert len(records) == STEPS
     assert all(math.isfinite(value) for record in records for value in record.values())
     (evaluation,) = read_evaluations(str(folder / "evaluations.json"))
     assert evaluation["results"]["bbox"].keys() >= {"AP", "APr", "APc", "APf"}
+    report = (folder / "longtail.html").read_text()
+    assert f"{folder.name}, one-to-many" in report and "data:image/jpeg" in report
 
 
 def test_one_process_trains_on_a_long_tail(one_process: Path) -> None:
@@ -59,11 +65,20 @@ def test_one_process_trains_on_a_long_tail(one_process: Path) -> None:
     assert object_counts(one_process).sum() > STEPS
 
 
+def test_positives_follow_from_the_objects_that_were_seen(one_process: Path) -> None:
+    objects, found = object_counts(one_process), positives(one_process)
+    layers, copies = 2, 3
+    assert found["iteration"] == STEPS
+    assert found["one_to_one"] == (layers * objects).tolist()
+    assert found["one_to_many"] == (layers * copies * objects).tolist()
+
+
 def test_two_processes_train_on_a_long_tail_and_count_the_objects_of_one(one_process: Path, tmp_path: Path) -> None:
     done = run_program(TORCHRUN, f"train.output_dir={tmp_path}", config=CONFIG)
     assert done.returncode == 0, done.stderr
     check_a_whole_run(tmp_path)
     assert torch.equal(object_counts(tmp_path), object_counts(one_process))
+    assert positives(tmp_path) == positives(one_process)
 
 
 def test_a_killed_and_resumed_run_draws_the_classes_that_it_would_have_drawn(one_process: Path, tmp_path: Path) -> None:
@@ -72,3 +87,4 @@ def test_a_killed_and_resumed_run_draws_the_classes_that_it_would_have_drawn(one
     run_in_process("--resume", *options, config=CONFIG)
     assert steps(tmp_path) == steps(one_process)
     assert torch.equal(object_counts(tmp_path), object_counts(one_process))
+    assert positives(tmp_path) == positives(one_process)

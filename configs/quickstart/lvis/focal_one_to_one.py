@@ -3,6 +3,7 @@ from detectron2.config import LazyCall as L
 from hdetr_d2.supervision import OneToOne
 
 from ...common.data.generated_lvis import dataloader, dataset
+from ...common.losses import positive_counter as _counter
 from ...common.models.h_deformable_detr_small import model
 from ...common.optim import optimizer
 from ...common.schedule import schedule
@@ -16,6 +17,7 @@ model.transformer.decoder.num_layers = 2
 model.transformer.heads.encoder_classes = 1
 model.transformer.query_source.num_queries = 40
 model.supervision = L(OneToOne)()
+model.criterion.counter = _counter
 model.num_detections = 100
 
 optimizer.lr = 1e-3
@@ -26,4 +28,5 @@ schedule.drop_factor = 0.3
 schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_period_epochs = 0
+train.longtail_report = True
 train.output_dir = "output/lvis/focal_one_to_one"
