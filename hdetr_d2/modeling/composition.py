@@ -72,6 +72,17 @@ def _check_groups(model: "DETR") -> None:
             raise ValueError(
                 f"group {spec.name!r} ranks proposals by heads of its own, but {type(source).__name__} has no proposals"
             )
+        primary = source.specs[0].num_queries
+        if (
+            spec.queries == "own"
+            and isinstance(source, TwoStageQueries)
+            and source.mixed
+            and spec.num_queries > primary
+        ):
+            raise ValueError(
+                f"group {spec.name!r} shares the {primary} learned contents of the primary group and cannot have "
+                f"{spec.num_queries} queries"
+            )
     if two_stage and source.supervise == "selected" and model.supervision.encoder_rule(0.0).on_anchors:
         raise ValueError(
             'proposals are matched by their anchors where all of them are supervised; with supervise="selected" '
