@@ -30,6 +30,7 @@ from hdetr_d2.structures import Predictions, Targets
 
 IMAGES, LAYERS, CLASSES, COPIES = 2, 6, 80, 6
 ONE2ONE, ONE2MANY, PROPOSALS = 300, 1500, 22223
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def simulate(layers: int, queries: int, targets: Sequence[Targets], late: bool) -> Predictions:
@@ -92,20 +93,21 @@ def authors_step(requests: Sequence[MatchRequest]) -> None:
                 linear_sum_assignment(part[image])
 
 
-def alternate(repeats: int, *functions: Callable[[], object], calls: int = 1) -> list[float]:
+def alternate(repeats: int, *functions: Callable[[], object], clock: str, calls: int = 1) -> list[float]:
     """Median milliseconds of each, run in turn; ``calls`` of one after another a turn where they are short."""
+    now = CLOCKS[clock]
     times: list[list[float]] = [[] for _ in functions]
     for repeat in range(repeats + 1):
         for function, record in zip(functions, times):
-            start = time.perf_counter()
+            start = now()
             for _ in range(calls):
                 function()
             if repeat:
-                record.append(1e3 * (time.perf_counter() - start) / calls)
+                record.append(1e3 * (now() - start) / calls)
     return [median(record) for record in times]
 
 
-def bench_solver(requests: Sequence[MatchRequest], repeats: int) -> list[dict]:
+def bench_solver(requests: Sequence[MatchRequest], repeats: int, clock: str) -> list[dict]:
     """One problem of each size: scipy on the repeated matrix against the solver, and whether they cost the same."""
     rows = []
     for request in requests:
@@ -113,9 +115,8 @@ def bench_solver(requests: Sequence[MatchRequest], repeats: int) -> list[dict]:
         predictions = request.predictions
         cost = MatchingCost()(predictions.logits[0, 0], predictions.boxes[0, 0], targets.labels, targets.boxes)
         repeated = cost.repeat(1, k).numpy()
-        scipy_ms, own_ms = alternate(
-            repeats, lambda r=repeated: linear_sum_assignment(r), lambda c=cost, k=k: solve_many([c], [k]), calls=5
-        )
+        solvers = (lambda r=repeated: linear_sum_assignment(r)), (lambda c=cost, k=k: solve_many([c], [k]))
+        scipy_ms, own_ms = alternate(repeats, *solvers, clock=clock, calls=5)
         by_scipy = repeated[linear_sum_assignment(repeated)].astype("float64").sum()
         (own,) = solve_many([cost], [k])
         difference = abs(cost[own.rows, own.columns].double().sum().item() - by_scipy)
@@ -177,7 +178,7 @@ def bytes_to_host(requests: Sequence[MatchRequest]) -> dict[str, int]:
     return {"official": theirs, "own": sum(copied), "copies": sum(map(bool, copied)), "copied_whole": counted["whole"]}
 
 
-def bench_attention(repeats: int) -> dict:
+def bench_attention(repeats: int, clock: str) -> dict:
     """Forward and backward of decoder self-attention over two groups that do not see each other."""
     both = ONE2ONE + ONE2MANY
     mask = torch.zeros(both, both, dtype=torch.bool)
@@ -200,17 +201,16 @@ def bench_attention(repeats: int) -> dict:
         return output
 
     difference = (by_mask() - by_group()).abs().max().item()
-    mask_ms, group_ms = alternate(repeats, by_mask, by_group)
+    mask_ms, group_ms = alternate(repeats, by_mask, by_group, clock=clock)
     return {"masked_ms": mask_ms, "grouped_ms": group_ms, "difference": difference}
 
 
-def bench_size(num_targets: int, late: bool, repeats: int) -> dict:
+def bench_size(num_targets: int, late: bool, repeats: int, clock: str) -> dict:
     torch.manual_seed(num_targets)
     requests = simulate_step(num_targets, late)
-    solver = bench_solver(requests, repeats)
-    official_ms, own_ms = alternate(
-        repeats if num_targets < 100 else min(repeats, 3), lambda: authors_step(requests), lambda: match_step(requests)
-    )
+    solver = bench_solver(requests, repeats, clock)
+    steps = (lambda: authors_step(requests)), (lambda: match_step(requests))
+    official_ms, own_ms = alternate(repeats if num_targets < 100 else min(repeats, 3), *steps, clock=clock)
     row = {"targets": num_targets, "state": "late" if late else "early", "solver": solver}
     step = {"official_ms": official_ms, "own_ms": own_ms, "difference": total_differences(requests)}
     return {**row, "step": step, "bytes": bytes_to_host(requests)}
@@ -233,19 +233,22 @@ def main() -> None:
     parser.add_argument("--targets", type=int, nargs="+", default=[7, 30, 100, 300], help="targets an image")
     parser.add_argument("--repeats", type=int, default=7, help="timed runs of each procedure")
     parser.add_argument("--threads", type=int, default=1, help="threads of both procedures")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu: this process's time, if shared")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {arguments.threads} thread(s); ms")
+    print(
+        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {arguments.threads} thread(s), {arguments.clock} time; ms"
+    )
     sizes = [f"solver {q} queries, K {k}" for q, k in ((ONE2ONE, 1), (ONE2MANY, COPIES), (PROPOSALS, 1))]
     titles = ["M", "state", *sizes, "step", "bytes, ratio (copies, problems whole)", "cost difference"]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
     rows = []
     for num_targets in arguments.targets:
         for late in (False, True):
-            rows.append(bench_size(num_targets, late, arguments.repeats))
+            rows.append(bench_size(num_targets, late, arguments.repeats, arguments.clock))
             print(show(rows[-1]), flush=True)
-    attention = bench_attention(arguments.repeats)
+    attention = bench_attention(arguments.repeats, arguments.clock)
     times = attention["masked_ms"], attention["grouped_ms"], attention["masked_ms"] / attention["grouped_ms"]
     print("self-attention, forward + backward: masked {:.0f} / by group {:.0f} = {:.2f}".format(*times))
     print(f"largest difference of its outputs {attention['difference']:.0e}")
