@@ -237,9 +237,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print(
-        f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {arguments.threads} thread(s), {arguments.clock} time; ms"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, torch {torch.__version__}, {arguments.threads} thread(s), {arguments.clock} time; ms")
     sizes = [f"solver {q} queries, K {k}" for q, k in ((ONE2ONE, 1), (ONE2MANY, COPIES), (PROPOSALS, 1))]
     titles = ["M", "state", *sizes, "step", "bytes, ratio (copies, problems whole)", "cost difference"]
     print("| " + " | ".join(titles) + " |\n|" + "---|" * len(titles))
