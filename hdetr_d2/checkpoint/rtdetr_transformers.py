@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from .backbones import is_derived
+from .family import Names
 from .renaming import KeyTable
 from .rtdetr import from_rtdetr, to_rtdetr
 from .transformers import join_projections, split_projections
@@ -38,7 +39,7 @@ _MEMORY_NAMES = KeyTable(
     ]
 )
 
-_TO_AUTHORS = KeyTable(
+_TO_AUTHORS = Names(
     [
         *(
             (_STEM.format(index, theirs), f"backbone.conv1.conv1_{index + 1}.{ours}.")
@@ -83,8 +84,10 @@ _TO_AUTHORS = KeyTable(
         ("model.decoder.layers.*.encoder_attn_layer_norm.", "decoder.decoder.layers.*.norm2."),
         ("model.decoder.layers.*.fc", "decoder.decoder.layers.*.linear"),
         ("model.decoder.layers.*.final_layer_norm.", "decoder.decoder.layers.*.norm3."),
-    ]
+    ],
+    code="transformers' RTDetr or RTDetrV2",
 )
+
 _ALIASES = ("class_embed.", "bbox_embed.")
 _TABLES = (".n_points_scale", "model.anchors", "model.valid_mask")
 
@@ -102,19 +105,12 @@ def from_rtdetr_transformers(
     Raises:
         ValueError: for keys that the models do not have, naming them.
     """
-    renamed: dict[str, Tensor] = {}
-    unknown = []
-    for key, value in join_projections(state).items():
-        if key.startswith(_ALIASES) or key.endswith(_TABLES):
-            continue
-        name = _TO_AUTHORS.to_ours(_MEMORY_NAMES.to_ours(key) or key)
-        if name is None:
-            unknown.append(key)
-        else:
-            renamed[name] = value
-    if unknown:
-        raise ValueError(f"{len(unknown)} keys are not of transformers' RTDetr or RTDetrV2, such as {unknown[:5]}")
-    return from_rtdetr(renamed, num_queries=num_queries, classes=classes)
+    filed = {
+        _MEMORY_NAMES.to_ours(key) or key: value
+        for key, value in join_projections(state).items()
+        if not (key.startswith(_ALIASES) or key.endswith(_TABLES))
+    }
+    return from_rtdetr(_TO_AUTHORS.to_ours(filed), num_queries=num_queries, classes=classes)
 
 
 def to_rtdetr_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,14 +119,5 @@ def to_rtdetr_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: for what the models have no place for, such as a backbone that is no ResNet-vd.
     """
-    renamed, unknown = {}, []
     learned = {key: value for key, value in state.items() if not is_derived(key)}
-    for key, value in to_rtdetr(learned, version=1).items():
-        name = _TO_AUTHORS.to_theirs(key)
-        if name is None:
-            unknown.append(key)
-        else:
-            renamed[name] = value
-    if unknown:
-        raise ValueError(f"{len(unknown)} keys have no name in transformers' RTDetr or RTDetrV2, such as {unknown[:5]}")
-    return split_projections(renamed)
+    return split_projections(_TO_AUTHORS.to_authors(to_rtdetr(learned, version=1)))
