@@ -85,6 +85,8 @@ class DenoisingQueries(nn.Module):
         unknown_row: whether the label table has a row besides those of the classes.
         unknown_content: whether that row is added to the content of all other queries, as an object of unknown class,
             in inference too (DN-DETR).
+        authors_dummies: make two queries an image where a batch has no targets, which learn that nothing is there, as
+            RT-DETRv2's code does. It means them to add no loss, but they do.
         eps: of the inverse sigmoid that boxes pass on their way to references.
     """
 
@@ -108,6 +110,7 @@ class DenoisingQueries(nn.Module):
         local_divisor: bool = False,
         unknown_row: bool = True,
         unknown_content: bool = False,
+        authors_dummies: bool = False,
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -136,6 +139,7 @@ class DenoisingQueries(nn.Module):
         self.train_background = train_background
         self.local_divisor = local_divisor
         self.unknown_content = unknown_content
+        self.authors_dummies = authors_dummies
         self.eps = eps
         self.label_embed = nn.Embedding(num_classes + unknown_row, embed_dim - indicator)
 
@@ -205,6 +209,12 @@ class DenoisingQueries(nn.Module):
         device = self.label_embed.weight.device
         most = max(counts, default=0)
         groups = self.groups_for(most)
+        dummies = self.authors_dummies and most == 0
+        if dummies:
+            most, groups = 1, 1
+            place = torch.tensor([[0.5, 0.5, 0.1, 0.1]], device=device)
+            unknown = torch.full((1,), self.num_classes, device=device)
+            targets = [Targets(labels=unknown, boxes=place)] * len(counts)
         group_size = most * (2 if self.contrastive else 1)
         slots = torch.arange(groups * group_size, device=device)
         column = slots % max(1, most)
@@ -219,7 +229,7 @@ class DenoisingQueries(nn.Module):
         positive = valid & ~negative
         return NoisedTargets(
             labels=labels,
-            boxes=boxes.masked_fill(~valid[..., None], self.padding_box),
+            boxes=boxes if dummies else boxes.masked_fill(~valid[..., None], self.padding_box),
             valid=valid,
             gt_index=column.expand_as(valid).masked_fill(~valid, -1),
             positive=positive,

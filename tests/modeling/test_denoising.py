@@ -304,3 +304,18 @@ def test_targets_of_any_size_stay_inside_the_image() -> None:
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_dummies_of_a_batch_without_targets_learn_that_nothing_is_there() -> None:
+    empty = draw_targets(0, 0)
+    denoising = make(**RT_DETR, authors_dummies=True)
+    noised = denoising.noise(empty)
+    group = denoising(noised)
+    assert noised.labels.tolist() == [[10, 10]] * 2 and not noised.valid.any()
+    assert len(noised.known.row) == 0 and noised.known.trained is None and float(noised.known.divisor) == 1
+    assert group.content.shape == (2, 2, 256) and not group.content.any() and not group.mask.any()
+    moved = (cxcywh_to_xyxy(noised.boxes) - torch.tensor([0.45, 0.45, 0.55, 0.55])).abs()
+    assert (moved[:, 0] < 0.0501).all() and (moved[:, 1] > 0.0499).all() and (moved < 0.1001).all()
+    assert make(**RT_DETR).noise(empty).labels.shape == (2, 0)
+    # With any target in the batch there are none.
+    assert make(**RT_DETR, authors_dummies=True).noise(draw_targets(2, 0)).valid.sum() == 2 * 2 * 10
