@@ -83,7 +83,7 @@ bool worth_a_dense_search(int64_t targets, int64_t queries) {
   return std::max(targets, queries) < 4 * std::min(targets, queries) || targets * queries <= 8192;
 }
 
-// One-to-one, unless a cost is not finite.
+// One-to-one, unless a cost is not finite or so large that sums of them might not be.
 template <typename scalar>
 bool solve_whole(const Matrix<scalar>& by_target, Result& result) {
   const bool swap = by_target.sources > by_target.sinks;
@@ -96,7 +96,7 @@ bool solve_whole(const Matrix<scalar>& by_target, Result& result) {
     costs = copy.data();
   }
   for (int64_t i = 0; i < matrix.sources * matrix.sinks; ++i) {
-    if (!std::isfinite(costs[i])) return false;
+    if (!(std::abs(static_cast<double>(costs[i])) < 1e300)) return false;
   }
   const std::vector<int32_t> sink_of = solve_dense(costs, matrix.sources, matrix.sinks);
   for (int64_t source = 0; source < matrix.sources; ++source) {
