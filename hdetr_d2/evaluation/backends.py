@@ -31,12 +31,14 @@ class BoxEvaluation:
     """Precision and recall, as COCO defines them; -1 where there are no annotations to detect.
 
     Args:
-        precision: (T, R, K, A, M): at T = 10 IoU thresholds (0.50 to 0.95), R = 101 recall levels, K categories in the
-            order of their ids, A = 4 area ranges (AREA_LABELS), M limits of detections per image and category.
+        category_ids: (K,) int64, ascending, the categories that have annotations; others have no precision.
+        precision: (T, R, K, A, M): at T = 10 IoU thresholds (0.50 to 0.95), R = 101 recall levels, K categories,
+            A = 4 area ranges (AREA_LABELS), M limits of detections per image and category.
         recall: (T, K, A, M), the highest that is reached.
         max_dets: the M limits, ascending.
     """
 
+    category_ids: NDArray[np.int64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     max_dets: tuple[int, ...]
@@ -70,15 +72,20 @@ def evaluate_boxes(
         backend = available_backends(lvis=lvis)[0]
     if backend not in backends:
         raise ValueError(f"no evaluation backend '{backend}'; there is auto, {', '.join(backends)}")
-    precision, recall = [], []
+    annotated = np.unique(truth.annotations.category_ids)
+    precision = [np.empty((10, 101, 0, len(AREA_LABELS), len(max_dets)))]
+    recall = [np.empty((10, 0, len(AREA_LABELS), len(max_dets)))]
+    truth = truth.restricted_to_categories(annotated)
+    detections = detections.select(np.isin(detections.category_ids, annotated))
     with contextlib.redirect_stdout(io.StringIO()):  # all of them print their progress
         for part in _category_parts(truth, detections):
             found = backends[backend](_Problem(*part, max_dets=tuple(max_dets), lvis=lvis))
             precision.append(np.asarray(found["precision"], dtype=np.float64))
             recall.append(np.asarray(found["recall"], dtype=np.float64))
     return BoxEvaluation(
-        precision=precision[0] if len(precision) == 1 else np.concatenate(precision, axis=2),
-        recall=recall[0] if len(recall) == 1 else np.concatenate(recall, axis=1),
+        category_ids=annotated,
+        precision=precision[1] if len(precision) == 2 else np.concatenate(precision, axis=2),
+        recall=recall[1] if len(recall) == 2 else np.concatenate(recall, axis=1),
         max_dets=tuple(max_dets),
     )
 
@@ -86,6 +93,8 @@ def evaluate_boxes(
 def _category_parts(truth: GroundTruth, detections: Detections) -> Iterator[tuple[GroundTruth, Detections]]:
     """Both, cut into groups of categories in the order of their ids."""
     ids = truth.category_ids
+    if not len(ids):
+        return
     if len(detections) <= _MAX_DETECTIONS and len(ids) * len(truth.image_ids) <= _MAX_PAIRS:
         yield truth, detections
         return

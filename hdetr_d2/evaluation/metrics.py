@@ -24,7 +24,7 @@ def summarize(evaluation: BoxEvaluation, truth: GroundTruth, *, groups: bool = F
     """The averages over what there is to detect, and the AP of every class.
 
     Args:
-        evaluation: of the categories of ``truth``.
+        evaluation: against ``truth``.
         truth: for the names of the classes, and their frequencies.
         groups: also APr, APc and APf, the AP of rare, common and frequent classes.
     """
@@ -36,15 +36,17 @@ def summarize(evaluation: BoxEvaluation, truth: GroundTruth, *, groups: bool = F
         metrics[f"AP{label[0]}"] = _percent(precision[:, :, area])
     if groups:
         frequencies = truth.frequencies or {}
-        of_class = np.array([frequencies.get(category, "") for category in truth.category_names])
+        of_class = np.array([frequencies.get(category, "") for category in evaluation.category_ids.tolist()])
         for group in FREQUENCIES:
             metrics[f"AP{group}"] = _percent(precision[:, of_class == group, 0])
     for index, limit in enumerate(evaluation.max_dets):
         metrics[f"AR{limit}"] = _percent(evaluation.recall[:, :, 0, index])
     for area, label in enumerate(AREA_LABELS[1:], start=1):
         metrics[f"AR{label[0]}"] = _percent(recall[:, :, area])
-    for index, name in enumerate(truth.category_names.values()):
-        metrics[PER_CLASS + name] = _percent(precision[:, index, 0])
+    row_of = {category: row for row, category in enumerate(evaluation.category_ids.tolist())}
+    for category, name in truth.category_names.items():
+        ap = _percent(precision[:, row_of[category], 0]) if category in row_of else float("nan")
+        metrics[PER_CLASS + name] = ap
     return metrics
 
 

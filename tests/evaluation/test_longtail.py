@@ -83,7 +83,8 @@ def test_what_is_right_gives_the_ap_that_the_metrics_give(seed: int) -> None:
     judged = judge(truth, detections)
     counted = detections.select(of_annotated_classes(detections, truth))
     evaluation = evaluate_boxes(truth, counted, max_dets=[300], backend="pycocotools", lvis=True)
-    for index, category in enumerate(truth.category_ids.tolist()):
+    assert len(evaluation.category_ids) == 8
+    for index, category in enumerate(evaluation.category_ids.tolist()):
         mine = judged.detections.category_ids == category
         objects = ((truth.annotations.category_ids == category) & ~truth.annotations.ignored).sum()
         found = average_precision(judged.detections.scores[mine], judged.correct[mine], int(objects))
