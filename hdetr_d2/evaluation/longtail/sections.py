@@ -38,10 +38,10 @@ def rank_section(runs: Sequence[LongTailFigures]) -> str:
 
 
 def _ap_chart(runs: Sequence[LongTailFigures]) -> str:
-    frame, ticks = _rank_frame(runs, (0, 100), "AP (%)")
-    parts = [frame.bands(_bands(runs[0].classes))]
-    parts.append(frame.axes(ticks, [(value, str(value)) for value in (0, 20, 40, 60, 80, 100)]))
     series = [_by_rank(run, STYLES[index], lambda each: each.ap) for index, run in enumerate(runs)]
+    top, y_ticks = nice_ticks(max([y for each in series for y in each.y if not math.isnan(y)], default=100.0))
+    frame, ticks = _rank_frame(runs, (0, top), "AP (%)")
+    parts = [frame.bands(_bands(runs[0].classes)), frame.axes(ticks, y_ticks)]
     parts += [frame.points(each, _radius(runs[0])) for each in series]
     parts += [frame.line(_trend(each, len(runs[0].classes))) for each in series]
     legend = [(run.name, STYLES[index], False) for index, run in enumerate(runs)]
@@ -137,7 +137,7 @@ def _confusion_table(confusion: Confusion) -> str:
     return (
         '<p class="note">Percent of the objects of a group, by what they are called</p><div class="scroll">'
         '<table class="tight heatmap"><tr><th></th><th></th><th colspan="3" class="over">another class that is</th>'
-        f"<th></th></tr><tr><th>annotated</th><th>right</th>{others}<th>nothing</th></tr>{''.join(rows)}</table></div>"
+        f"<th></th></tr><tr><th></th><th>right</th>{others}<th>none</th></tr>{''.join(rows)}</table></div>"
     )
 
 
