@@ -119,6 +119,22 @@ def test_our_checkpoint_goes_to_detrex_and_comes_back(convert, tmp_path: Path) -
     assert [key for key in state if not torch.equal(state[key], back[key])] == []
 
 
+def test_our_80_classes_become_the_authors_91_rows_and_come_back(convert, tmp_path: Path) -> None:
+    state = state_of_recipe(80)
+    torch.save({"model": state}, tmp_path / "ours.pth")
+    there = convert(
+        tmp_path / "ours.pth", tmp_path / "a.pth", "--from", "hdetr_d2", "--to", "hdetr", "--classes", "coco"
+    )
+    assert there.returncode == 0, there.stderr
+    theirs = load(tmp_path / "a.pth")
+    assert theirs["class_embed.0.weight"].shape == theirs["class_embed.6.weight"].shape == (91, 256)
+    assert torch.equal(theirs["class_embed.6.bias"][0], state["transformer.heads.encoder_class_embed.bias"][0])
+    again = convert(tmp_path / "a.pth", tmp_path / "back.pth", "--from", "hdetr", "--classes", "coco")
+    assert again.returncode == 0, again.stderr
+    back = load(tmp_path / "back.pth")
+    assert [key for key in state if not torch.equal(state[key], back[key])] == []
+
+
 def test_torchvisions_resnet_becomes_the_backbone_of_the_recipe(convert, tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
     done = convert(tmp_path / "resnet50.pth", tmp_path / "r50.pth", "--from", "torchvision", "--config-file", CONFIG)
