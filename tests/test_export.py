@@ -10,6 +10,7 @@ from torch import Tensor
 from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
+from tests.modeling.family import build as build_any
 from tests.modeling.tiny_rtdetr import build
 
 SIZE = (64, 96)
@@ -61,6 +62,18 @@ def test_a_deployed_rtdetr_is_the_same_in_onnxruntime_at_every_batch_size(
         for level in range(3):
             torch.testing.assert_close(theirs[f"map{level}"], ours[f"map{level}"], atol=1e-3, rtol=0)
         assert_the_same_detections(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["detr", "conditional_detr", "dab_detr", "dino", "ms_detr"])
+@torch.no_grad()
+def test_models_of_every_kind_are_one_graph_for_every_batch_size(name: str) -> None:
+    detector = TensorDetector(model=build_any(name).eval()).eval()
+    shapes: Any = ({0: torch.export.Dim("batch")},)
+    graph = torch.export.export(detector, (255 * torch.rand(2, 3, *SIZE),), dynamic_shapes=shapes).module()
+    for batch in (1, 3):
+        images = 255 * torch.rand(batch, 3, *SIZE)
+        for exported, eager in zip(graph(images), detector(images), strict=True):
+            torch.testing.assert_close(exported, eager, atol=1e-5, rtol=1e-5)
 
 
 def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> None:
