@@ -3,6 +3,9 @@
 R50 with two stages, refinement and the tricks of H-DETR, one random image; a process of its own for each scheme and
 round, in turns, so that peak memory is its own and a busy machine slows all alike. Times are medians. The epoch scheme
 is measured in its one-to-many part. A step is forward, losses, backward, clipping of the gradient and AdamW.
+
+With --after-encoder backbone and encoder, which are the same for all schemes and most of the time, are computed once:
+what is left is measured many times, so that small differences show on a machine that is not quiet.
 """
 
 import argparse
@@ -72,14 +75,15 @@ class Clock:
         }
         match_step = criterion.match_step
         criterion.match_step = self.timed("matching", match_step)
+        before = {name: module.forward for name, module in modules.items()}
         for name, module in modules.items():
             module.forward = self.timed(name, module.forward)  # an attribute of this object, before that of its class
         try:
             yield self.seconds
         finally:
             criterion.match_step = match_step
-            for module in modules.values():
-                del module.forward
+            for name, module in modules.items():
+                module.forward = before[name]
 
 
 def build(name: str, args: argparse.Namespace) -> nn.Module:
@@ -97,6 +101,20 @@ def build(name: str, args: argparse.Namespace) -> nn.Module:
     return instantiate(model).to(args.device)
 
 
+def freeze(module: nn.Module) -> None:
+    """From its first call on, let a module return what it returned then, as the place where gradients end."""
+    original, kept = module.forward, []
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not kept:
+            with torch.no_grad():
+                kept.append(original(*args, **kwargs))
+        result = kept[0]
+        return result.detach().requires_grad_() if isinstance(result, torch.Tensor) else result
+
+    module.forward = forward
+
+
 def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     """One round of one scheme."""
     torch.manual_seed(0)
@@ -104,6 +122,9 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, float]:
     model, clock = build(name, args), Clock(args.clock)
     batch = random_batch(tuple(args.size), args.targets)
     row: dict[str, float] = {}
+    if args.after_encoder:
+        freeze(model.backbone)
+        freeze(model.transformer.encoder)
     model.eval()
     with torch.no_grad():
         model(batch)
@@ -151,7 +172,9 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     """Measure and print."""
-    args = common_parser(__doc__, list(SCHEMES)).parse_args()
+    parser = common_parser(__doc__, list(SCHEMES))
+    parser.add_argument("--after-encoder", action="store_true", help="compute backbone and encoder once only")
+    args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args.measure, args)))
         return
