@@ -68,4 +68,5 @@ class COCOEvaluator(BoxEvaluator):
         self.max_dets_per_image = max_dets_per_image
 
     def metrics(self, truth: GroundTruth, detections: Detections) -> "OrderedDict[str, Metrics]":
+        """Those of :func:`evaluate_coco`."""
         return evaluate_coco(truth, detections, max_dets=self.max_dets_per_image, backend=self.backend)

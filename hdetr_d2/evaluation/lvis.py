@@ -172,6 +172,7 @@ class LVISEvaluator(BoxEvaluator):
         self.fixed = fixed
 
     def metrics(self, truth: GroundTruth, detections: Detections) -> "OrderedDict[str, Metrics]":
+        """Those of :func:`evaluate_lvis`."""
         metadata = MetadataCatalog.get(self.dataset_name)
         classes = metadata.get("thing_frequencies", None)
         mapping = self.metadata("thing_dataset_id_to_contiguous_id")
