@@ -22,7 +22,7 @@ AREA_LABELS = ("all", "small", "medium", "large")  # the limits are 32 and 96 pi
 
 # What one call of a backend is given at most, in whole categories. It bounds memory: categories do not depend on each
 # other, and the programs keep something for every detection, or for every pair of an image and a category.
-_MAX_DETECTIONS = 1_000_000
+_MAX_DETECTIONS = 500_000
 _MAX_PAIRS = 2_000_000
 
 

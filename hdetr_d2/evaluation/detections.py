@@ -40,11 +40,27 @@ class Detections:
             return cls.empty()
         return cls(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(cls)))
 
+    @classmethod
+    def collect(cls, parts: Iterator["Detections"]) -> "Detections":
+        """The same of parts that come one by one, without holding two copies of everything at the end."""
+        columns: dict[str, list[NDArray[Any]]] = {column.name: [] for column in fields(cls)}
+        for part in parts:
+            for name, arrays in columns.items():
+                arrays.append(getattr(part, name))
+        if not columns["scores"]:
+            return cls.empty()
+        joined = {}
+        for name in list(columns):
+            joined[name] = np.concatenate(columns.pop(name))
+        return cls(**joined)
+
     def __len__(self) -> int:
         return len(self.scores)
 
     def select(self, rows: "NDArray[np.bool_] | NDArray[np.int64]") -> "Detections":
         """Some of the rows: a mask (N,), or their numbers."""
+        if rows.dtype == np.bool_ and rows.all():
+            return self
         return Detections(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def results(self, *, part: int = 2**16) -> Iterator[list[Result]]:
@@ -74,10 +90,11 @@ def best_of_each(groups: NDArray[np.int64], scores: NDArray[np.float64], limit: 
     Returns:
         (N,) mask.
     """
-    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     kept = np.ones(len(groups), dtype=bool)
+    _, sizes = np.unique(groups, return_counts=True)
     if not len(sizes) or sizes.max() <= limit:
         return kept
+    _, group = np.unique(groups, return_inverse=True)
     order = np.lexsort((-scores, group))  # stable
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     rank = np.arange(len(groups)) - np.repeat(starts, sizes)

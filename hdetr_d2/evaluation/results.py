@@ -47,15 +47,12 @@ def load_results(results: str | os.PathLike[str] | Sequence[Result] | Detections
     elif isinstance(results, bytes) or not isinstance(results, Sequence):
         raise ResultsError(f"{source} are not a list of detections but a {type(results).__name__}")
     check = _Check(truth, source)
-    parts = []
     try:
-        for part in _parts(results):
-            parts.append(check.columns(part))
+        return Detections.collect(check.columns(part) for part in _parts(results))
     except ResultsError:
         raise
     except ValueError as error:
         raise ResultsError(f"{source} is not a JSON list of detections: {error}") from None
-    return Detections.concatenate(parts)
 
 
 def _parts(results: str | os.PathLike[str] | Sequence[Result]) -> Iterator[Sequence[Any]]:

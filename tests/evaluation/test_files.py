@@ -15,7 +15,7 @@ from hdetr_d2.evaluation import (
     load_results,
     write_results,
 )
-from hdetr_d2.evaluation.json_files import read_list
+from hdetr_d2.evaluation.json_files import read_json, read_list
 
 
 def annotation_file() -> dict:
@@ -137,6 +137,31 @@ def test_a_mistake_in_a_late_part_of_a_file_is_refused_by_its_number(
     path.write_text(json.dumps(items))
     with pytest.raises(ResultsError, match="detection 477 .* has score nan"):
         load_results(path, load_ground_truth(annotation_file()))
+
+
+@pytest.mark.parametrize(
+    ("outline", "read"),
+    [
+        ([[1, 2, 3.5, -4e-3]], []),
+        ([[1, 2], [3, 4, 5]], []),
+        ([], []),
+        ({"size": [5, 5], "counts": "]]ab"}, {"size": [5, 5], "counts": "]]ab"}),
+        ([{"a": [1]}], [{"a": [1]}]),
+        ([["text"]], [["text"]]),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_outlines_are_not_read_and_all_else_is(
+    tmp_path: Path, outline: object, read: object, indent: int | None
+) -> None:
+    content = annotation_file()
+    content["categories"][0]["name"] = '"segmentation": [[1, 2]], "x'
+    content["annotations"][0] |= {"segmentation": outline, "more": [[1, 2], [3]]}
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(content, indent=indent))
+    content["annotations"][0]["segmentation"] = read
+    assert read_json(path) == content
+    assert len(load_ground_truth(path).annotations) == 1
 
 
 def test_results_that_are_written_are_read_again_to_the_last_bit(tmp_path: Path) -> None:
