@@ -4,8 +4,9 @@ The output is a Detectron2 checkpoint ({"model": ...}) for train.init_checkpoint
 The source is read without running code from it; what cannot be read or does not fit gives status 2 and no output. With
 --config-file the result is compared with that model, what does not fit is listed, and the status is then 1.
 
-  models:    hdetr, deformable_detr, rtdetr (the authors' code; the last for RT-DETRv2 and DEIM, too), detrex,
-             transformers (Hugging Face), hdetr_d2 (ours)
+  models:    hdetr, hdetr_lvis, deformable_detr, rtdetr (RT-DETRv2 and DEIM, too), detr, conditional_detr, dab_detr,
+             dn_detr, dab_deformable_detr, dn_deformable_detr, dino, ms_detr, mr_detr (the authors' code of each);
+             detrex and transformers (Hugging Face), whose files tell which model they are of; hdetr_d2 (ours)
   backbones: torchvision, timm (ResNet), detectron2 (torchvision's weights in a .pkl), swin (official)
 
 For other classes, --source-names and --target-json take class rows along by name and list what became of each:
@@ -25,9 +26,10 @@ from torch import Tensor
 
 from hdetr_d2.checkpoint import CheckpointError, write_atomically
 from hdetr_d2.checkpoint.backbones import is_derived
+from hdetr_d2.checkpoint.class_rows import widen_classes
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
 from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
-from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read_state, to_ours
+from hdetr_d2.checkpoint.convert import OURS, PROJECTS, from_ours, read_state, to_ours
 
 CLASS_HEAD = "transformer.heads.class_embed.0.weight"
 
@@ -37,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a .pth, .safetensors or .pkl with a state dict, bare or under 'model'")
     parser.add_argument("output", type=Path)
-    projects = [*MODELS, *BACKBONES, OURS]
+    projects = [*PROJECTS, OURS]
     parser.add_argument("--from", dest="origin", required=True, choices=projects, help="whose names the source has")
     parser.add_argument("--to", dest="target", default=OURS, choices=projects, help="(default: %(default)s)")
     parser.add_argument("--num-queries", type=int, default=300, help="one-to-one queries (default: %(default)s)")
@@ -45,7 +47,8 @@ def parse_arguments() -> argparse.Namespace:
         "--classes",
         choices=["all", "coco"],
         default="all",
-        help="all rows of the class heads, or the 80 of COCO's classes out of 91 (default: %(default)s)",
+        help="all rows of the class heads, or COCO's 80 out of the source's 91; with --from hdetr_d2 the other way "
+        "round, 91 for the authors' or transformers' code (default: %(default)s)",
     )
     parser.add_argument(
         "--source-names", metavar="coco|FILE", help="class names by row: COCO's 80, or as --target-json"
@@ -96,6 +99,8 @@ def convert(args: argparse.Namespace) -> tuple[dict[str, Tensor], dict[str, Any]
         match = ClassMatch.of(read_names(args.source_names), read_names(args.target_json))
         state, report = transfer_classes(state, match)
         print(report.table())
+    elif args.origin == OURS and classes:
+        state = widen_classes(state, classes, 91)
     return state, from_ours(args.target, state)
 
 
@@ -119,7 +124,10 @@ def check_against(config_file: str, state: dict[str, Tensor]) -> bool:
 
     from hdetr_d2.engine.config import load
 
-    overrides = [f"dataset.num_classes={len(state[CLASS_HEAD])}"] if CLASS_HEAD in state else []
+    overrides = []
+    if CLASS_HEAD in state:
+        no_object = load(config_file).model.get("score") == "softmax"
+        overrides.append(f"dataset.num_classes={len(state[CLASS_HEAD]) - no_object}")
     model = load(config_file, overrides).model
     if overrides:
         built, prefix = instantiate(model), ""
@@ -144,7 +152,7 @@ def main() -> int:
     except (CheckpointError, OSError, ValueError) as error:
         print(f"error: {args.source}: {error}", file=sys.stderr)
         return 2
-    kind = f"{len(state[CLASS_HEAD])} classes" if CLASS_HEAD in state else "a backbone"
+    kind = f"{len(state[CLASS_HEAD])} outputs of the class head" if CLASS_HEAD in state else "a backbone"
     print(f"{len(state)} tensors, {kind} -> {args.output}")
     return 0 if not args.config_file or check_against(args.config_file, state) else 1
 

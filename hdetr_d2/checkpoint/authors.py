@@ -10,6 +10,7 @@ from torch import Tensor
 from hdetr_d2.supervision import PRIMARY, HybridBranch
 
 from .backbones import RESNET, SWIN, is_derived, prefixed
+from .class_rows import choose_classes
 from .renaming import KeyTable
 
 PAIRS = [
@@ -121,7 +122,7 @@ def from_authors(
     if unknown:
         raise ValueError(f"{len(unknown)} keys are not of the authors' code, such as {unknown[:5]}")
     renamed = _arrange_heads(renamed, layout)
-    return renamed if classes is None else _choose_classes(renamed, classes)
+    return renamed if classes is None else choose_classes(renamed, classes)
 
 
 def to_authors(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> dict[str, Tensor]:
@@ -191,19 +192,3 @@ def _arrange_heads(state: dict[str, Tensor], layout: AuthorsLayout) -> dict[str,
         else:
             arranged[key] = value
     return arranged
-
-
-def _choose_classes(state: dict[str, Tensor], classes: Sequence[int]) -> dict[str, Tensor]:
-    rows = torch.as_tensor(classes)
-    width = len(state["transformer.heads.class_embed.0.weight"])
-    if len(rows) == 0 or rows.min() < 0 or rows.max() >= width:
-        raise ValueError(f"the class heads have {width} rows, too few for the rows asked for (up to {max(classes)})")
-    encoder_rows = rows.clone()
-    encoder_rows[0] = 0
-    chosen = dict(state)
-    for key, value in state.items():
-        if key.startswith("transformer.heads.class_embed."):
-            chosen[key] = value[rows]
-        elif key.startswith("transformer.heads.encoder_class_embed."):
-            chosen[key] = value[encoder_rows]
-    return chosen

@@ -19,6 +19,8 @@ from .backbones import (
     backbone_to_torchvision,
 )
 from .detrex import from_detrex, to_detrex
+from .family_files import FAMILY, family_model_of, from_family, is_family, to_family
+from .hdetr_lvis import from_hdetr_lvis, to_hdetr_lvis
 from .loading import load_checkpoint
 from .rtdetr import from_rtdetr, is_rtdetr, to_rtdetr
 from .rtdetr_transformers import from_rtdetr_transformers, is_rtdetr_of_transformers, to_rtdetr_transformers
@@ -27,6 +29,7 @@ from .transformers import from_transformers, to_transformers
 OURS = "hdetr_d2"
 _FROM_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
     "hdetr": from_authors,
+    "hdetr_lvis": from_hdetr_lvis,
     "deformable_detr": from_authors,
     "detrex": from_detrex,
     "rtdetr": from_rtdetr,
@@ -34,6 +37,7 @@ _FROM_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
 }
 _TO_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
     "hdetr": to_authors,
+    "hdetr_lvis": to_hdetr_lvis,
     "deformable_detr": to_authors,
     "detrex": to_detrex,
     "transformers": to_transformers,
@@ -55,6 +59,8 @@ _TO_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] 
 
 MODELS = tuple(_FROM_MODEL)
 BACKBONES = ("torchvision", "timm", "detectron2", "swin")
+PROJECTS = (*MODELS, *FAMILY, *BACKBONES)
+"""All that there is a converter for; of FAMILY and of MODELS each has the names of other models."""
 
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -92,7 +98,7 @@ def to_ours(
     """Our names for a state dict.
 
     Args:
-        origin: whose names it has: ours, or one of `MODELS` or `BACKBONES`.
+        origin: whose names it has: ours, or one of `PROJECTS`.
         checkpoint: the whole file.
         state: the state dict in it.
         num_queries: as of ``from_authors``.
@@ -108,10 +114,12 @@ def to_ours(
         return backbone_from_detectron2(checkpoint, state)
     if origin in _FROM_BACKBONE:
         return _FROM_BACKBONE[origin](state)
-    convert = _FROM_MODEL[origin]
-    if origin == "transformers" and is_rtdetr_of_transformers(state):
-        convert = from_rtdetr_transformers
     try:
+        if is_family(origin, state):
+            return Renamed(from_family(origin, state, classes=classes), ())
+        convert = _FROM_MODEL[origin]
+        if origin == "transformers" and is_rtdetr_of_transformers(state):
+            convert = from_rtdetr_transformers
         return Renamed(convert(state, num_queries=num_queries, classes=classes), ())
     except (TypeError, IndexError, RuntimeError) as error:
         # Names that are right over shapes that are not: a damaged or forged file.
@@ -122,7 +130,7 @@ def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The content of a file for another project.
 
     Args:
-        target: one of `MODELS` or `BACKBONES`, or ours.
+        target: one of `PROJECTS`, or ours.
         state: our names.
 
     Returns:
@@ -143,6 +151,8 @@ def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
                 f"the model is an RT-DETR, for which {target} has no names; there are {sorted(_TO_RTDETR)}"
             )
         converted = _TO_RTDETR[target](state)
+    elif target in FAMILY or (family_model_of(state) is not None and target in ("detrex", "transformers")):
+        converted = to_family(target, state)
     elif target not in _TO_MODEL:
         raise ValueError(f"the model is no RT-DETR, so that {target} has no names for it")
     else:

@@ -1,6 +1,7 @@
-"""Names of the authors' DETR, DAB-, DN-, DINO-, MS- and Mr. DETR code, to and from ours.
+"""Names of the authors' DETR, Conditional, DAB-, DN-, DINO-, MS- and Mr. DETR code, to and from ours.
 
-Sources: facebookresearch/detr, IDEA-Research/DAB-DETR, DN-DETR and DINO, Atten4Vis/MS-DETR, Visual-AI/Mr.DETR.
+Sources: facebookresearch/detr, Atten4Vis/ConditionalDETR and MS-DETR, IDEA-Research/DAB-DETR, DN-DETR and DINO,
+Visual-AI/Mr.DETR.
 """
 
 import re
@@ -41,7 +42,7 @@ _DENSE = [
     ),
     *_ONE_PAIR,
 ]
-_CONDITIONAL = {
+_CONDITIONAL_PARTS = {
     "sa_qcontent_proj": "self_attn.query_content",
     "sa_qpos_proj": "self_attn.query_position",
     "sa_kcontent_proj": "self_attn.key_content",
@@ -56,6 +57,10 @@ _CONDITIONAL = {
     "ca_v_proj": "cross_attn.value",
     "cross_attn.out_proj": "cross_attn.out",
 }
+_CONDITIONAL = [
+    (f"transformer.decoder.layers.*.{theirs}.", f"transformer.decoder.layers.*.{ours}.")
+    for theirs, ours in _CONDITIONAL_PARTS.items()
+]
 
 
 class Names:
@@ -123,15 +128,24 @@ def detr_names() -> Names:
     return Names(pairs, code="DETR")
 
 
+def conditional_detr_names() -> Names:
+    """Conditional DETR."""
+    pairs = [
+        *_DENSE,
+        *_CONDITIONAL,
+        ("transformer.decoder.ref_point_head.", f"{_SOURCE}reference_points."),
+        ("transformer.decoder.query_scale.", f"{_PLACE}scale."),
+        ("query_embed.weight", f"{_SOURCE}embed.{PRIMARY}"),
+    ]
+    return Names(pairs, code="Conditional DETR")
+
+
 def dab_detr_names() -> Names:
     """DAB-DETR and DN-DETR."""
     pairs = [
         *_DENSE,
         *_ANCHORS,
-        *(
-            (f"transformer.decoder.layers.*.{theirs}.", f"transformer.decoder.layers.*.{ours}.")
-            for theirs, ours in _CONDITIONAL.items()
-        ),
+        *_CONDITIONAL,
         ("transformer.encoder.query_scale.", "transformer.encoder.position_scale."),
         ("transformer.decoder.ref_anchor_head.", f"{_PLACE}size."),
         ("transformer.patterns.weight", f"{_SOURCE}patterns"),
@@ -194,13 +208,7 @@ def mr_detr_names(num_layers: int, num_convs: int = 3) -> Names:
     pairs = [
         *_encoder_slot(num_layers),
         *prefixed(swapped(RESNET), "backbone.", "backbone."),
-        *(
-            (f"neck.extra_convs.{i}.{part}.", f"neck.levels.{num_convs + i}.{slot}.")
-            for i in range(2)
-            for part, slot in (("conv", 0), ("norm", 1))
-        ),
-        ("neck.convs.*.conv.", "neck.levels.*.0."),
-        ("neck.convs.*.norm.", "neck.levels.*.1."),
+        *neck_pairs(num_convs),
         ("transformer.level_embeds", "transformer.level_embed"),
         ("transformer.encoder.layers.*.attentions.0.", "transformer.encoder.layers.*.self_attn."),
         ("transformer.encoder.layers.*.norms.0.", "transformer.encoder.layers.*.self_attn_norm."),
@@ -230,6 +238,17 @@ def mr_detr_names(num_layers: int, num_convs: int = 3) -> Names:
     ]
     aliases = [(f"transformer.decoder.{head}.", f"{head}.") for head in ("class_embed", "bbox_embed")]
     return Names(pairs, aliases=aliases, code="Mr. DETR")
+
+
+def neck_pairs(num_convs: int) -> list[tuple[str, str]]:
+    """detrex' names of a neck: levels that the backbone does not feed, of which there are two at most, come first."""
+    slots = [("conv", 0), ("norm", 1)]
+    extra = [
+        (f"neck.extra_convs.{i}.{part}.", f"neck.levels.{num_convs + i}.{slot}.")
+        for i in range(2)
+        for part, slot in slots
+    ]
+    return extra + [(f"neck.convs.*.{part}.", f"neck.levels.*.{slot}.") for part, slot in slots]
 
 
 def _encoder_slot(num_layers: int) -> list[tuple[str, str]]:

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from .backbones import Pairs
+from .class_rows import choose_classes
 from .family import Names
 
 _HYBRID = "neck.necks.0."
@@ -154,7 +154,7 @@ def from_rtdetr(
         key = f"{fused[1]}.conv1.{fused[2]}" if fused else key
         undeployed[key.replace(".conv_bn_fused.", ".conv.")] = value
     renamed = rtdetr_names(1 if "encoder.input_proj.0.0.weight" in state else 2).to_ours(undeployed)
-    return renamed if classes is None else _choose_classes(renamed, classes)
+    return renamed if classes is None else choose_classes(renamed, classes, binary_encoder=False)
 
 
 def to_rtdetr(state: Mapping[str, Tensor], *, version: int = 2) -> dict[str, Tensor]:
@@ -176,17 +176,3 @@ def to_rtdetr(state: Mapping[str, Tensor], *, version: int = 2) -> dict[str, Ten
 def is_rtdetr(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict has our names of an RT-DETR."""
     return f"{_HYBRID}input_proj.0.conv.weight" in state
-
-
-def _choose_classes(state: dict[str, Tensor], classes: Sequence[int]) -> dict[str, Tensor]:
-    rows = torch.as_tensor(classes)
-    width = len(state["transformer.heads.class_embed.0.weight"])
-    if len(rows) == 0 or rows.min() < 0 or rows.max() >= width:
-        raise ValueError(f"the class heads have {width} rows, too few for the rows asked for (up to {max(classes)})")
-    chosen = dict(state)
-    for key, value in state.items():
-        if key.startswith(("transformer.heads.class_embed.", "transformer.heads.encoder_class_embed.")):
-            chosen[key] = value[rows]
-        elif key == _LABELS:
-            chosen[key] = torch.cat([value[rows], value[width:]])  # the last row is that of padding
-    return chosen

@@ -10,6 +10,7 @@ The table goes through the authors' names. What a state dict of transformers doe
 - Files keep the names of version 4, whatever version wrote them; in memory version 5 has others. Both are read.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -71,8 +72,9 @@ _TO_AUTHORS = KeyTable(
         ("model.decoder.bbox_embed.*.", "transformer.decoder.bbox_embed.*."),
     ]
 )
-_RESNET_TO_TIMM = KeyTable([(_BODY + theirs, _BODY + timm) for theirs, timm in _OWN_RESNET])
+RESNET_TO_TIMM = KeyTable([(_BODY + theirs, _BODY + timm) for theirs, timm in _OWN_RESNET])
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+_PROJECTION = re.compile(r"(?P<prefix>.*(?:self|encoder)_attn\.)(?P<projection>[qkv]_proj)\.(?P<part>weight|bias)")
 
 
 def from_transformers(
@@ -87,7 +89,7 @@ def from_transformers(
     unknown = []
     for key, value in join_projections(state).items():
         filed = _MEMORY_NAMES.to_ours(key) or key
-        name = _TO_AUTHORS.to_ours(_RESNET_TO_TIMM.to_ours(filed) or filed)
+        name = _TO_AUTHORS.to_ours(RESNET_TO_TIMM.to_ours(filed) or filed)
         if is_derived(key):
             continue
         if name is None:
@@ -120,23 +122,22 @@ def to_transformers(state: Mapping[str, Tensor], *, layout: AuthorsLayout) -> di
 
 
 def join_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value projections of self-attention as one matrix, as PyTorch's module has it.
+    """Query, key and value projections of an attention as one matrix, as PyTorch's module has it.
 
     Raises:
         ValueError: where one of the three is missing, naming it.
     """
     joined = {}
     for key, value in state.items():
-        prefix, _, rest = key.rpartition("self_attn.")
-        projection, _, part = rest.partition(".")
-        if not prefix or projection not in _PROJECTIONS:
+        match = _PROJECTION.fullmatch(key)
+        if match is None:
             joined[key] = value
-        elif projection == "q_proj":
-            names = [f"{prefix}self_attn.{name}.{part}" for name in _PROJECTIONS]
+        elif match["projection"] == "q_proj":
+            names = [f"{match['prefix']}{name}.{match['part']}" for name in _PROJECTIONS]
             missing = [name for name in names if name not in state]
             if missing:
                 raise ValueError(f"{key} is without {missing}")
-            joined[f"{prefix}self_attn.in_proj_{part}"] = torch.cat([state[name] for name in names])
+            joined[f"{match['prefix']}in_proj_{match['part']}"] = torch.cat([state[name] for name in names])
     return joined
 
 
@@ -144,10 +145,10 @@ def split_projections(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``join_projections``."""
     split = {}
     for key, value in state.items():
-        prefix, found, part = key.rpartition("self_attn.in_proj_")
+        prefix, found, part = key.rpartition("in_proj_")
         if found:
             for name, rows in zip(_PROJECTIONS, value.chunk(3)):
-                split[f"{prefix}self_attn.{name}.{part}"] = rows
+                split[f"{prefix}{name}.{part}"] = rows
         else:
             split[key] = value
     return split
