@@ -122,6 +122,7 @@ def dab_detr_names() -> Names:
     parts |= {
         "cross_attn.cross_attn_query_pos_sine_proj.": "cross_attn.query_spatial.",
         "mlp.fc": "ffn.linear",
+        "fc": "ffn.linear",  # what the names of memory were turned into
         "mlp.activation_fn.": "ffn.activation.",
         "mlp.final_layer_norm.": "ffn_norm.",
     }
