@@ -22,6 +22,17 @@ FOLDERS = {
     "h_deformable_detr/swin": "H-Deformable-DETR with Swin backbones",
     "h_deformable_detr/schemes": "Hybrid branch, epoch and layer without tricks",
     "h_deformable_detr/ablations": "K, T and lambda of the hybrid branch",
+    "detr": "DETR",
+    "conditional_detr": "Conditional DETR",
+    "group_detr": "Group DETR",
+    "dab_detr": "DAB-DETR",
+    "dab_deformable_detr": "DAB-Deformable-DETR",
+    "dn_detr": "DN-DETR",
+    "dn_deformable_detr": "DN-Deformable-DETR",
+    "dino": "DINO",
+    "dac_detr": "DAC-DETR",
+    "ms_detr": "MS-DETR",
+    "mr_detr": "Mr. DETR",
     "rt_detr": "RT-DETR",
     "rt_detr_v2": "RT-DETRv2",
     "rt_detr_v2/discrete": "RT-DETRv2 with discrete sampling, fine-tuned",
@@ -43,7 +54,8 @@ def backbone_of(config: DictConfig) -> str:
     """Name, and what of drop path and weight decay the recipes vary with it."""
     backbone = config.model.backbone
     if "name" not in backbone:
-        return f"ResNet-{backbone.stages.depth}"
+        dilated = class_name(backbone.stages) == "dilated_stages"
+        return f"ResNet-{backbone.stages.depth}{', dilated' if dilated else ''}"
     if "model_args" not in backbone:
         return backbone.name
     return (
@@ -73,6 +85,10 @@ def model_of(config: DictConfig) -> str:
         f"FFN {layer.hidden_dim}",
         f"dropout {layer.dropout:g}",
     ]
+    if "Deformable" not in class_name(transformer.decoder.layer):
+        parts.append("dense attention")
+    if source.get("num_patterns"):
+        parts.append(f"{source.num_patterns} patterns")
     if class_name(source) == "TwoStageQueries":
         parts.append("two stages")
     if transformer.decoder.refine:
@@ -89,6 +105,8 @@ def model_of(config: DictConfig) -> str:
     if transformer.get("denoising") is not None:
         parts.append("denoising")
     loss = config.model.criterion.classification
+    if class_name(loss) == "IoUAwareBCE":
+        parts.append("IoU-aware loss")
     if class_name(loss) == "FederatedLoss":
         parts.append(f"federated loss of {loss.num_chosen} classes")
     return ", ".join(parts)
@@ -104,6 +122,11 @@ def supervision_of(config: DictConfig) -> str:
         return f"epoch, K {scheme.k}, rho {scheme.rho:.2f}"
     if kind == "HybridLayer":
         return f"layer, K {scheme.k}, {scheme.num_one2many_layers} layers"
+    if kind == "GroupwiseOneToOne":
+        return f"one-to-one in {scheme.num_groups} groups"
+    if kind == "AuxiliaryOneToMany":
+        routes = ", ".join(scheme.get("routes") or {})
+        return f"one-to-many, K {scheme.matcher.k}, on {f'routes {routes}' if routes else 'taps'}"
     return {"OneToOne": "one-to-one"}[kind]
 
 

@@ -20,6 +20,11 @@ schedule_24ep = dict(schedule, epochs=24, drop_epochs=[20])
 schedule_36ep = dict(schedule, epochs=36, drop_epochs=[30])
 schedule_50ep = dict(schedule, epochs=50, drop_epochs=[40])
 
+# DETR
+schedule_150ep = dict(schedule, epochs=150, drop_epochs=[100])
+schedule_300ep = dict(schedule, epochs=300, drop_epochs=[200])
+schedule_500ep = dict(schedule, epochs=500, drop_epochs=[400])
+
 # RT-DETR: constant; RT-DETRv2 warms up (its factor at step t is (t + 1) / 2000)
 schedule_rtdetr_72ep = dict(schedule, epochs=72, drop_epochs=[])
 schedule_rtdetrv2_72ep = dict(schedule_rtdetr_72ep, warmup_iters=2000, warmup_factor=1 / 2000)

@@ -1,6 +1,7 @@
 """What was published for the recipes: box AP on the validation set, where it stands, and the authors' weights."""
 
 from .entry import Entry, Weights
+from .family_entries import FAMILY_ENTRIES
 from .rtdetr_entries import RTDETR_ENTRIES
 
 RELEASE = "https://github.com/HDETR/H-Deformable-DETR/releases/download/v0.1"
@@ -92,6 +93,12 @@ ENTRIES: tuple[Entry, ...] = (
     _deformable(
         "deformable_detr_single_scale", 39.4, "r50_deformable_detr_single_scale", "1WEjQ9_FgfI5sw5OZZ4ix-OKk-IJ_-SDU"
     ),
+    _deformable(
+        "deformable_detr_single_scale_dc5",
+        41.5,
+        "r50_deformable_detr_single_scale_dc5",
+        "1m_TgMjzH7D44fbA-c_jiBZ-xf-odxGdk",
+    ),
     _deformable("deformable_detr", 44.5, "r50_deformable_detr", "1nDWZWHuRwtwGden77NLM9JoWe-YisJnA"),
     _deformable(
         "deformable_detr_refine",
@@ -154,6 +161,7 @@ ENTRIES: tuple[Entry, ...] = (
     *(_paper(_ABLATIONS, f"h_deformable_detr_k{k}_r50_12ep", ap, 9) for k, ap in _K.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_t{t}_r50_12ep", ap, 10) for t, ap in _T.items()),
     *(_paper(_ABLATIONS, f"h_deformable_detr_lambda{name}_r50_12ep", ap, 16) for name, ap in _LAMBDA.items()),
+    *FAMILY_ENTRIES,
     *RTDETR_ENTRIES,
     *(
         _lvis(f"{model}_lvis_{width}{recipe}", aps[number], source)

@@ -15,7 +15,7 @@ from ..data.generated import default_cache_folder
 from .entries import Entry, entries
 from .zoo import get_config
 
-BY_CATEGORY_ID = ("hdetr",)
+BY_CATEGORY_ID = ("hdetr", "detr")
 """Projects whose class heads have a row for each of COCO's category ids, and not for each class."""
 
 

@@ -1,0 +1,7 @@
+from ..common.models.swin_large_384 import backbone as _backbone
+from ..common.models.swin_large_384 import channels as _channels
+from .dac_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
+
+model.backbone = _backbone
+model.neck.in_channels = _channels
+train.output_dir = "output/dac_detr_swin_large_12ep"

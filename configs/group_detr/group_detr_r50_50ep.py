@@ -1,0 +1,8 @@
+from ..common.data.coco import dataloader, dataset
+from ..common.models.group_detr import model
+from ..common.optim import detr_optimizer as optimizer
+from ..common.schedule import schedule_50ep as schedule
+from ..common.train import train
+
+model.backbone.freeze_at = 1  # detrex
+train.output_dir = "output/group_detr_r50_50ep"

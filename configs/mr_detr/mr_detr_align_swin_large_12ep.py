@@ -1,0 +1,8 @@
+from ..common.models.swin_large_384 import backbone as _backbone
+from ..common.models.swin_large_384 import channels as _channels
+from .mr_detr_align_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
+
+model.backbone = _backbone
+model.neck.in_channels = _channels
+optimizer.weight_decay = 0.05
+train.output_dir = "output/mr_detr_align_swin_large_12ep"
