@@ -1,5 +1,7 @@
 """Layers of an encoder."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from hdetr_d2.layers import MultiheadAttention, MultiScaleDeformableAttention
@@ -7,7 +9,54 @@ from hdetr_d2.layers import MultiheadAttention, MultiScaleDeformableAttention
 from .feed_forward import FeedForward
 
 
-class DeformableEncoderLayer(nn.Module):
+class EncoderLayer(nn.Module, ABC):
+    """Self-attention of the tokens, then a feed-forward part, each with a residual and a norm after it.
+
+    Args:
+        self_attn: of the tokens.
+        embed_dim: width C.
+        hidden_dim: of the feed-forward part.
+        dropout: after both parts and inside the second.
+        activation: of the feed-forward part.
+    """
+
+    def __init__(
+        self, *, self_attn: nn.Module, embed_dim: int, hidden_dim: int, dropout: float, activation: str
+    ) -> None:
+        super().__init__()
+        self.self_attn = self_attn
+        self.self_attn_norm = nn.LayerNorm(embed_dim)
+        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    @abstractmethod
+    def _attend(
+        self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        """What attention adds to the tokens, (B, S, C); ``placed`` are the tokens with their positions added."""
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            tokens: (B, S, C).
+            positions: (B, S, C), added to queries, and in dense attention to keys, but not to values.
+            reference: (B, S, L, 2) as (x, y), in [0, 1] of the padded levels.
+            spatial_shapes: (L, 2) int64, (H_l, W_l).
+            padding: (B, S) bool, True on padding, or None where there is none.
+
+        Returns:
+            (B, S, C).
+        """
+        update = self._attend(tokens, tokens + positions, reference, spatial_shapes, padding)
+        tokens = self.self_attn_norm(tokens + self.dropout(update))
+        return self.ffn_norm(tokens + self.dropout(self.ffn(tokens)))
+
+
+class DeformableEncoderLayer(EncoderLayer):
     """Deformable self-attention over the levels, then a feed-forward part, each with a residual and a norm after it.
 
     Args:
@@ -28,25 +77,20 @@ class DeformableEncoderLayer(nn.Module):
         dropout: float = 0.0,
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        self.self_attn = MultiScaleDeformableAttention(
+        attention = MultiScaleDeformableAttention(
             embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
         )
-        self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
-        self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        super().__init__(
+            self_attn=attention, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation
+        )
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    def _attend(
+        self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
     ) -> Tensor:
-        """(B, S, C) -> (B, S, C); ``reference`` is (B, S, L, 2), the rest as in ``Memory``."""
-        update = self.self_attn(tokens + positions, reference, tokens, spatial_shapes, padding)
-        tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.ffn_norm(tokens + self.dropout(self.ffn(tokens)))
+        return self.self_attn(placed, reference, tokens, spatial_shapes, padding)
 
 
-class DenseEncoderLayer(nn.Module):
+class DenseEncoderLayer(EncoderLayer):
     """Self-attention of every token to every other, then a feed-forward part, each with a norm after it (DETR).
 
     Args:
@@ -65,19 +109,13 @@ class DenseEncoderLayer(nn.Module):
         dropout: float = 0.0,
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        self.self_attn = MultiheadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
-        self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
-        self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+        attention = MultiheadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        super().__init__(
+            self_attn=attention, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation
+        )
 
-    def forward(
-        self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    def _attend(
+        self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
     ) -> Tensor:
-        """(B, S, C) -> (B, S, C); references and shapes are not looked at."""
         del reference, spatial_shapes
-        placed = tokens + positions
-        update = self.self_attn.to_memory(placed, placed, tokens, padding)
-        tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.ffn_norm(tokens + self.dropout(self.ffn(tokens)))
+        return self.self_attn.to_memory(placed, placed, tokens, padding)  # type: ignore[operator]

@@ -40,8 +40,8 @@ class PredictionHeads(nn.Module):
         num_layers: decoder layers.
         shared: one pair of heads for all decoder layers: where boxes are not refined, and in DAB, DN and DINO.
         encoder: ``None`` for no proposals, ``"own"`` for own heads, ``"shared"`` for the decoder's shared pair.
-        encoder_classes: outputs of the encoder's own class head: None is ``num_classes``, of which only channel 0 is
-            read; 1 is that channel alone.
+        encoder_classes: outputs of the encoder's own class head: None is ``num_classes``, of which ``TwoStageQueries``
+            reads channel 0 or, with ``rank_by="best"``, all; 1 is one channel for "object or not".
         initial_size: whether the heads must give boxes a first size because references are points; their width and
             height then start at sigmoid(-2) of the image.
         prior: probability of every class at the start, or of each (``frequency_prior``); sigmoid scores only. The

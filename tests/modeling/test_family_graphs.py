@@ -29,7 +29,7 @@ def draw(images: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_one_graph_for_any_batch(name: str) -> None:
+def test_a_model_is_one_graph(name: str) -> None:
     torch._dynamo.reset()  # the models share code, and code is recompiled a few times only
     detector = TensorDetector(model=build(name).eval())
     # What matters is that nothing breaks the graph; the backend would make the same kernels of it every time.
