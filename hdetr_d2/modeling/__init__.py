@@ -3,11 +3,14 @@
 from .backbone import TimmBackbone
 from .conditional_layer import ConditionalDecoderLayer
 from .decoder import Decoder
-from .decoder_layers import DecoderRoute, DeformableDecoderLayer, DenseDecoderLayer
+from .decoder_layer import DecoderLayer
+from .decoder_route import DecoderRoute
+from .deformable_layer import DeformableDecoderLayer
 from .denoising import DenoisingQueries
+from .dense_layer import DenseDecoderLayer
 from .deploy import deploy
 from .encoder import Encoder
-from .encoder_layers import DeformableEncoderLayer, DenseEncoderLayer
+from .encoder_layers import DeformableEncoderLayer, DenseEncoderLayer, EncoderLayer
 from .heads import PredictionHeads
 from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
@@ -33,6 +36,7 @@ __all__ = [
     "ConditionalQueryPosition",
     "CoordinateQueryPosition",
     "Decoder",
+    "DecoderLayer",
     "DecoderRoute",
     "DenoisingQueries",
     "DeformableDecoderLayer",
@@ -40,6 +44,7 @@ __all__ = [
     "DenseDecoderLayer",
     "DenseEncoderLayer",
     "Encoder",
+    "EncoderLayer",
     "HybridEncoder",
     "LearnedQueries",
     "NeckChain",

@@ -6,7 +6,7 @@ from hdetr_d2.matching import CostMatcher, MatchingCost, TopKMatcher
 from hdetr_d2.supervision import PRIMARY
 
 from .conditional_layer import ConditionalDecoderLayer
-from .decoder_layers import DeformableDecoderLayer
+from .deformable_layer import DeformableDecoderLayer
 from .queries import LearnedQueries, TwoStageQueries
 from .query_position import ConditionalQueryPosition, PointQueryPosition
 

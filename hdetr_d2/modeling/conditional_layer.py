@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from hdetr_d2.layers import GroupView, attend, attend_to_memory, split_heads
 from hdetr_d2.structures import Memory
 
-from .decoder_layers import LayerOutput
-from .feed_forward import FeedForward
+from .decoder_layer import DecoderLayer
 from .query_position import PositionalQuery
 
 
-class ConditionalDecoderLayer(nn.Module):
+class ConditionalDecoderLayer(DecoderLayer):
     """Self-attention, cross-attention that compares content with content and place with place, feed-forward.
 
     In cross-attention every head sees two halves: content, and sine embeddings of the query's and the token's place
@@ -26,6 +25,9 @@ class ConditionalDecoderLayer(nn.Module):
         activation: of the feed-forward part; DAB-DETR has PReLU, one weight a layer.
     """
 
+    self_attn: nn.ModuleDict
+    cross_attn: nn.ModuleDict
+
     def __init__(
         self,
         *,
@@ -35,46 +37,32 @@ class ConditionalDecoderLayer(nn.Module):
         dropout: float = 0.0,
         activation: str = "prelu",
     ) -> None:
-        super().__init__()
+        names = ["query_content", "query_position", "key_content", "key_position", "value", "out"]
+        super().__init__(
+            attentions={
+                "self_attn": _projections(names, embed_dim),
+                "cross_attn": _projections([*names, "query_spatial"], embed_dim),
+            },
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            activation=activation,
+        )
         self.num_heads = num_heads
         self.attention_dropout = dropout
-        names = ["query_content", "query_position", "key_content", "key_position", "value", "out"]
-        self.self_attn = nn.ModuleDict({name: nn.Linear(embed_dim, embed_dim) for name in names})
-        names.append("query_spatial")
-        self.cross_attn = nn.ModuleDict({name: nn.Linear(embed_dim, embed_dim) for name in names})
-        self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.cross_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
-        self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
 
     def set_index(self, index: int) -> None:
         """Only the first layer of a stack adds positions to the content half of cross-attention."""
         if index > 0:
             del self.cross_attn["query_position"]
 
-    def forward(
-        self,
-        content: Tensor,
-        query: PositionalQuery,
-        reference: Tensor | None,
-        memory: Memory,
-        views: Sequence[GroupView],
-        route: str = "",
-    ) -> LayerOutput:
-        """As ``DeformableDecoderLayer.forward``; references are not looked at and there is the plain route alone."""
-        del reference, route
-        content = self.self_attn_norm(content + self.dropout(self._self(content, query.position, views)))
-        content = self.cross_attn_norm(content + self.dropout(self._cross(content, query, memory)))
-        return LayerOutput(self.ffn_norm(content + self.dropout(self.ffn(content))))
-
-    def _self(self, content: Tensor, position: Tensor, views: Sequence[GroupView]) -> Tensor:
+    def _self(self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView]) -> Tensor:
         part = self.self_attn
-        query = part["query_content"](content) + part["query_position"](position)
-        key = part["key_content"](content) + part["key_position"](position)
-        query, key, value = (split_heads(x, self.num_heads) for x in (query, key, part["value"](content)))
+        of_query = part["query_content"](content) + part["query_position"](query.position)
+        of_key = part["key_content"](content) + part["key_position"](query.position)
+        of_query, of_key, value = (split_heads(x, self.num_heads) for x in (of_query, of_key, part["value"](content)))
         dropout = self.attention_dropout if self.training else 0.0
-        return part["out"](attend(query, key, value, views, dropout=dropout))
+        return part["out"](attend(of_query, of_key, value, views, dropout=dropout))
 
     def _cross(self, content: Tensor, query: PositionalQuery, memory: Memory) -> Tensor:
         part = self.cross_attn
@@ -88,3 +76,7 @@ class ConditionalDecoderLayer(nn.Module):
         value = split_heads(part["value"](memory.tokens), self.num_heads)
         dropout = self.attention_dropout if self.training else 0.0
         return part["out"](attend_to_memory(of_query, of_key, value, memory.padding, dropout=dropout))
+
+
+def _projections(names: Sequence[str], embed_dim: int) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Linear(embed_dim, embed_dim) for name in names})

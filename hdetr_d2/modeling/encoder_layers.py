@@ -2,33 +2,15 @@
 
 from abc import ABC, abstractmethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hdetr_d2.layers import MultiheadAttention, MultiScaleDeformableAttention
 
-from .feed_forward import FeedForward
+from .transformer_layer import TransformerLayer
 
 
-class EncoderLayer(nn.Module, ABC):
-    """Self-attention of the tokens, then a feed-forward part, each with a residual and a norm after it.
-
-    Args:
-        self_attn: of the tokens.
-        embed_dim: width C.
-        hidden_dim: of the feed-forward part.
-        dropout: after both parts and inside the second.
-        activation: of the feed-forward part.
-    """
-
-    def __init__(
-        self, *, self_attn: nn.Module, embed_dim: int, hidden_dim: int, dropout: float, activation: str
-    ) -> None:
-        super().__init__()
-        self.self_attn = self_attn
-        self.self_attn_norm = nn.LayerNorm(embed_dim)
-        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
-        self.ffn_norm = nn.LayerNorm(embed_dim)
-        self.dropout = nn.Dropout(dropout)
+class EncoderLayer(TransformerLayer, ABC):
+    """Self-attention of the tokens, then a feed-forward part; the arguments are those of ``TransformerLayer``."""
 
     @abstractmethod
     def _attend(
@@ -53,7 +35,7 @@ class EncoderLayer(nn.Module, ABC):
         """
         update = self._attend(tokens, tokens + positions, reference, spatial_shapes, padding)
         tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.ffn_norm(tokens + self.dropout(self.ffn(tokens)))
+        return self.feed_forward(tokens)
 
 
 class DeformableEncoderLayer(EncoderLayer):
@@ -81,7 +63,11 @@ class DeformableEncoderLayer(EncoderLayer):
             embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
         )
         super().__init__(
-            self_attn=attention, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation
+            attentions={"self_attn": attention},
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            activation=activation,
         )
 
     def _attend(
@@ -100,6 +86,8 @@ class DenseEncoderLayer(EncoderLayer):
         activation: of the feed-forward part.
     """
 
+    self_attn: MultiheadAttention
+
     def __init__(
         self,
         *,
@@ -111,11 +99,15 @@ class DenseEncoderLayer(EncoderLayer):
     ) -> None:
         attention = MultiheadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         super().__init__(
-            self_attn=attention, embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation
+            attentions={"self_attn": attention},
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            activation=activation,
         )
 
     def _attend(
         self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
     ) -> Tensor:
         del reference, spatial_shapes
-        return self.self_attn.to_memory(placed, placed, tokens, padding)  # type: ignore[operator]
+        return self.self_attn.to_memory(placed, placed, tokens, padding)

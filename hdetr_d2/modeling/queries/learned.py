@@ -1,5 +1,7 @@
 """Queries that are the same for every image."""
 
+from abc import abstractmethod
+
 import torch
 from torch import nn
 
@@ -11,7 +13,34 @@ from ..heads import PredictionHeads
 from .base import QuerySource
 
 
-class LearnedQueries(QuerySource):
+class ImageFreeQueries(QuerySource):
+    """A source that learns its queries whole and makes no proposals.
+
+    Args:
+        num_queries: of the primary group.
+        embed_dim: width C.
+    """
+
+    def __init__(self, *, num_queries: int, embed_dim: int) -> None:
+        super().__init__(num_queries=num_queries)
+        self.embed_dim = embed_dim
+        self.embed = nn.ParameterDict()
+
+    @abstractmethod
+    def _group(self, spec: GroupSpec, batch: int) -> QueryGroup:
+        """The queries that are learned for a group, ``batch`` times."""
+
+    def forward(
+        self, memory: Memory, heads: PredictionHeads, *, training: bool
+    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
+        """As the base class says; there are no proposals."""
+        del heads
+        specs = [self.specs[0], *self._of_kind("next")] if training else self.specs[:1]
+        groups = [self._group(spec, memory.tokens.shape[0]) for spec in specs]
+        return groups + (self._repeated(groups[0]) if training else []), {}
+
+
+class LearnedQueries(ImageFreeQueries):
     """Learned positions, and what is made from them.
 
     Args:
@@ -32,10 +61,8 @@ class LearnedQueries(QuerySource):
         contents: bool | None = None,
         reference_layers: int = 1,
     ) -> None:
-        super().__init__(num_queries=num_queries)
-        self.embed_dim = embed_dim
+        super().__init__(num_queries=num_queries, embed_dim=embed_dim)
         self.contents = references if contents is None else contents
-        self.embed = nn.ParameterDict()
         self.reference_points: nn.Module | None = None
         if references and reference_layers == 1:
             self.reference_points = nn.Linear(embed_dim, 2)
@@ -53,30 +80,20 @@ class LearnedQueries(QuerySource):
             width = 2 * self.embed_dim if self.contents else self.embed_dim
             self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, width))
 
-    def forward(
-        self, memory: Memory, heads: PredictionHeads, *, training: bool
-    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
-        """As the base class says; there are no proposals."""
-        del heads
-        batch = memory.tokens.shape[0]
-        groups = []
-        for spec in [self.specs[0], *self._of_kind("next")] if training else self.specs[:1]:
-            table = self.embed[spec.name]
-            table = table.expand(batch, *table.shape)
-            position, content = table[..., : self.embed_dim], table[..., self.embed_dim :]
-            if not self.contents:
-                content = torch.zeros_like(position)
-            reference = None
-            if self.reference_points is not None:
-                with torch.autocast(device_type=table.device.type, enabled=False):
-                    reference = self.reference_points(position).sigmoid()
-            groups.append(
-                QueryGroup(name=spec.name, content=content, reference=reference, position=position, route=spec.route)
-            )
-        return groups + (self._repeated(groups[0]) if training else []), {}
+    def _group(self, spec: GroupSpec, batch: int) -> QueryGroup:
+        table = self.embed[spec.name]
+        table = table.expand(batch, *table.shape)
+        position, content = table[..., : self.embed_dim], table[..., self.embed_dim :]
+        if not self.contents:
+            content = torch.zeros_like(position)
+        reference = None
+        if self.reference_points is not None:
+            with torch.autocast(device_type=table.device.type, enabled=False):
+                reference = self.reference_points(position).sigmoid()
+        return QueryGroup(name=spec.name, content=content, reference=reference, position=position, route=spec.route)
 
 
-class AnchorQueries(QuerySource):
+class AnchorQueries(ImageFreeQueries):
     """Learned boxes; the decoder makes positional queries from them (DAB-DETR).
 
     Args:
@@ -90,13 +107,11 @@ class AnchorQueries(QuerySource):
     def __init__(
         self, *, num_queries: int = 300, embed_dim: int = 256, content: str = "zeros", num_patterns: int = 0
     ) -> None:
-        super().__init__(num_queries=num_queries)
+        super().__init__(num_queries=num_queries, embed_dim=embed_dim)
         if content not in ("zeros", "learned", "flagged"):
             raise ValueError(f'AnchorQueries: content must be "zeros", "learned" or "flagged", got {content!r}')
-        self.embed_dim = embed_dim
         self.content = content
         self.anchors = nn.ParameterDict()
-        self.embed = nn.ParameterDict()
         self.patterns = nn.Parameter(torch.randn(num_patterns, embed_dim)) if num_patterns else None
         self._add_parameters(self.specs[0])
 
@@ -107,29 +122,19 @@ class AnchorQueries(QuerySource):
                 width = self.embed_dim - (self.content == "flagged")
                 self.embed[spec.name] = nn.Parameter(torch.randn(spec.num_queries, width))
 
-    def forward(
-        self, memory: Memory, heads: PredictionHeads, *, training: bool
-    ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
-        """As the base class says; there are no proposals."""
-        del heads
-        batch = memory.tokens.shape[0]
-        groups = []
-        for spec in [self.specs[0], *self._of_kind("next")] if training else self.specs[:1]:
-            anchors = self.anchors[spec.name]
-            content = anchors.new_zeros(spec.num_queries, self.embed_dim)
-            if spec.name in self.embed:
-                learned = self.embed[spec.name]
-                content = torch.cat([learned, content[:, learned.shape[1] :]], dim=1)
-            if self.patterns is not None:
-                content = (self.patterns[:, None] + content).flatten(0, 1)
-                anchors = anchors.repeat(len(self.patterns), 1)
-            groups.append(
-                QueryGroup(
-                    name=spec.name,
-                    content=content.expand(batch, *content.shape),
-                    reference=anchors.float().sigmoid().expand(batch, *anchors.shape),
-                    position=None,
-                    route=spec.route,
-                )
-            )
-        return groups + (self._repeated(groups[0]) if training else []), {}
+    def _group(self, spec: GroupSpec, batch: int) -> QueryGroup:
+        anchors = self.anchors[spec.name]
+        content = anchors.new_zeros(spec.num_queries, self.embed_dim)
+        if spec.name in self.embed:
+            learned = self.embed[spec.name]
+            content = torch.cat([learned, content[:, learned.shape[1] :]], dim=1)
+        if self.patterns is not None:
+            content = (self.patterns[:, None] + content).flatten(0, 1)
+            anchors = anchors.repeat(len(self.patterns), 1)
+        return QueryGroup(
+            name=spec.name,
+            content=content.expand(batch, *content.shape),
+            reference=anchors.float().sigmoid().expand(batch, *anchors.shape),
+            position=None,
+            route=spec.route,
+        )

@@ -1,0 +1,133 @@
+"""The decoder layer of Deformable DETR and of all that followed it."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from hdetr_d2.layers import GroupView, MultiheadAttention, MultiScaleDeformableAttention
+from hdetr_d2.structures import Memory
+
+from .decoder_layer import LayerOutput
+from .decoder_route import DecoderRoute
+from .feed_forward import FeedForward
+from .query_position import PositionalQuery
+from .transformer_layer import TransformerLayer
+
+
+class DeformableDecoderLayer(TransformerLayer):
+    """Self-attention among queries, deformable attention to the memory, feed-forward; a norm after each residual.
+
+    Args:
+        embed_dim, num_heads: of both attentions.
+        num_levels, num_points: of the deformable one; ``num_points`` may differ between levels.
+        hidden_dim: of the feed-forward part.
+        dropout: of attention weights, after each part, and inside the last.
+        activation: of the feed-forward part.
+        sampling, authors_clamp: of the deformable attention, where the first is called ``method``.
+        cross_first: attend to the memory before the other queries (MS-DETR).
+        tap_hidden_dim: width of a feed-forward part of its own that taps the queries between the attentions, for
+            one-to-many supervision of the same queries (MS-DETR; needs ``cross_first``); None for no tap.
+        routes: what other routes have of their own.
+    """
+
+    self_attn: MultiheadAttention
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int | Sequence[int] = 4,
+        hidden_dim: int = 2048,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        sampling: str = "bilinear",
+        authors_clamp: bool = False,
+        cross_first: bool = False,
+        tap_hidden_dim: int | None = None,
+        routes: Sequence[DecoderRoute] = (),
+    ) -> None:
+        if tap_hidden_dim is not None and not cross_first:
+            raise ValueError("DeformableDecoderLayer: a tap between the attentions needs cross_first=True (MS-DETR)")
+        self_attn = MultiheadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
+        cross_attn = MultiScaleDeformableAttention(
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            num_levels=num_levels,
+            num_points=num_points,
+            method=sampling,
+            authors_clamp=authors_clamp,
+        )
+        super().__init__(
+            attentions={"self_attn": self_attn, "cross_attn": cross_attn},
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            activation=activation,
+        )
+        self.cross_first = cross_first
+        self.tap = None
+        if tap_hidden_dim is not None:
+            self.tap = FeedForward(
+                embed_dim=embed_dim, hidden_dim=tap_hidden_dim, dropout=dropout, activation=activation
+            )
+            self.tap_norm = nn.LayerNorm(embed_dim)
+        self.routes = nn.ModuleDict({part.name: part for part in routes})
+        nn.init.xavier_uniform_(self_attn.out_proj.weight)
+
+    def set_index(self, index: int) -> None:
+        """Tell the routes which layer this is, 0 the first."""
+        for route in self.routes.values():
+            route.set_index(index)  # type: ignore[operator]
+
+    def forward(
+        self,
+        content: Tensor,
+        query: PositionalQuery,
+        reference: Tensor,
+        memory: Memory,
+        views: Sequence[GroupView],
+        route: str = "",
+    ) -> LayerOutput:
+        """Run the layer.
+
+        Args:
+            content: (B, N, C).
+            query: positional queries.
+            reference: (B, N, L, 2 or 4) of the padded levels.
+            memory: encoded tokens.
+            views: the groups of the sequence.
+            route: the name of the queries' route; "" is the plain one.
+        """
+        if route and route not in self.routes:
+            raise ValueError(f"DeformableDecoderLayer: there is no route {route!r} among {list(self.routes)}")
+        own: DecoderRoute | None = self.routes[route] if route else None  # type: ignore[assignment]
+        tapped = None
+        if self.cross_first:
+            content = self._cross(content, query, reference, memory)
+            if self.tap is not None and self.training:
+                tapped = self.tap_norm(content + self.dropout(self.tap(content)))
+            content = self._self(content, query, views, own)
+        else:
+            content = self._self(content, query, views, own)
+            content = self._cross(content, query, reference, memory)
+        return LayerOutput(self.feed_forward(content, None if own is None else own.ffn), tapped)
+
+    def _self(
+        self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView], own: DecoderRoute | None
+    ) -> Tensor:
+        if own is not None and not own.attends:
+            return content
+        if own is not None and own.num_instructions:
+            update = own.instructed(content, query.position, self.self_attn, views)
+        else:
+            update = self.self_attn(content, query.position, views)
+        norm = self.self_attn_norm if own is None or own.self_attn_norm is None else own.self_attn_norm
+        return norm(content + self.dropout(update))
+
+    def _cross(self, content: Tensor, query: PositionalQuery, reference: Tensor, memory: Memory) -> Tensor:
+        update = self.cross_attn(
+            content + query.position, reference, memory.tokens, memory.spatial_shapes, memory.padding
+        )
+        return self.cross_attn_norm(content + self.dropout(update))
