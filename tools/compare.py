@@ -12,7 +12,8 @@ The file lists the rows of the table, each a config with overrides, and what all
 Every run is ``train_net.py`` in a process of its own with ``--resume``, in the folder OUTPUT/<row>/seed<seed>. Seeds
 take turns, so that a table cut short compares all rows. Runs that are finished are not repeated and one that was
 stopped goes on where it was; a folder with a run of another config or other overrides is refused. Cells are the mean
-of the last evaluation over the seeds and its sample standard deviation.
+of the last evaluation over the seeds and its sample standard deviation; "ms a step" is the median of a run, evaluations
+left out, "minutes" is all of it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from omegaconf import OmegaConf
 from hdetr_d2.engine.hooks import flatten_results, read_evaluations
 
 ROOT = Path(__file__).resolve().parents[1]
+STEP = "ms a step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Run:
         return ["--config-file", self.row.config, "--resume", *self.row.overrides, *place]
 
     def results(self) -> dict[str, float] | None:
-        """Metrics of the last evaluation and "minutes"; None before the run is finished.
+        """Metrics of the last evaluation, "minutes" and "ms a step"; None before the run is finished.
 
         Raises:
             ValueError: the folder holds a run with other arguments.
@@ -89,7 +91,13 @@ class Run:
         if not content["finished"]:
             return None
         last = read_evaluations(str(self.folder / "evaluations.json"))[-1]
-        return flatten_results(last["results"]) | {"minutes": content["minutes"]}
+        return flatten_results(last["results"]) | {STEP: self.step_time(), "minutes": content["minutes"]}
+
+    def step_time(self) -> float:
+        """Median milliseconds of a training step, of what the trainer wrote every few steps."""
+        with open(self.folder / "metrics.json", encoding="utf-8") as lines:
+            times = [written["time"] for line in lines if "time" in (written := json.loads(line))]
+        return 1000 * statistics.median(times)
 
     def train(self) -> None:
         """Train to the end, or go on.
@@ -145,7 +153,7 @@ def plan(comparison: Comparison, output: Path) -> list[Run]:
 
 def table(metrics: Sequence[str], results: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Markdown: a line for each row of ``results``, which has the metrics of its finished runs."""
-    columns = (*metrics, "minutes")
+    columns = (*metrics, STEP, "minutes")
     lines = [
         "| run | seeds | " + " | ".join(name.removeprefix("bbox/") for name in columns) + " |",
         "| --- " * (len(columns) + 2) + "|",

@@ -25,6 +25,8 @@ class SetCriterion(nn.Module):
         classification: the class loss; None is focal loss.
         class_weight, l1_weight, giou_weight: weights of the three losses; 2, 5, 2 in Deformable DETR.
         encoder_weight: what the losses of the encoder's proposals are multiplied by besides.
+        encoder_classification: the proposals' class loss (DAC-DETR); None is that of the decoder's queries.
+        encoder_class_weight: its weight, before ``encoder_weight``; None is ``class_weight``.
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
     """
@@ -37,6 +39,8 @@ class SetCriterion(nn.Module):
         l1_weight: float = 5.0,
         giou_weight: float = 2.0,
         encoder_weight: float = 1.0,
+        encoder_classification: ClassificationLoss | None = None,
+        encoder_class_weight: float | None = None,
         binary_encoder: bool = True,
         counter: PositiveCounter | None = None,
     ) -> None:
@@ -44,6 +48,10 @@ class SetCriterion(nn.Module):
         self.classification = classification if classification is not None else SigmoidFocalLoss()
         self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
         self.encoder_weight = encoder_weight
+        self.encoder_classification = encoder_classification
+        if encoder_class_weight is not None and not class_weight:
+            raise ValueError("SetCriterion: encoder_class_weight needs a class_weight that is not 0")
+        self.encoder_class_factor = 1.0 if encoder_class_weight is None else encoder_class_weight / class_weight
         self.binary_encoder = binary_encoder
         self.counter = counter
 
@@ -114,7 +122,7 @@ class SetCriterion(nn.Module):
     ) -> "_Job":
         """The encoder's proposals as one more layer under a rule of its own."""
         rule = supervision.encoder_rule(progress)
-        loss = self.classification
+        loss = self.encoder_classification or self.classification
         if self.binary_encoder:
             loss, columns = loss.of_proposals(), None
             targets = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
@@ -122,7 +130,11 @@ class SetCriterion(nn.Module):
             # All classes rank proposals, so that all were computed.
             proposals = replace(proposals, logits=proposals.logits[..., columns])
         candidates = proposals.anchor_predictions() if rule.on_anchors else None
-        rule = replace(rule, weight=rule.weight * self.encoder_weight)
+        rule = replace(
+            rule,
+            weight=rule.weight * self.encoder_weight,
+            class_factor=rule.class_factor * self.encoder_class_factor,
+        )
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
         return _Job([suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates), loss, columns)
 

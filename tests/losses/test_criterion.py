@@ -134,6 +134,23 @@ def test_weights_multiply_their_loss() -> None:
     assert ratios == pytest.approx({"loss_ce": 0.5, "loss_bbox": 2.0, "loss_giou": 3.0})
 
 
+def test_proposals_may_have_a_class_loss_of_their_own() -> None:
+    proposals = {"one2one": draw_predictions(1, 2, 30)}
+    predictions, targets = {"one2one": draw_predictions(1, 2, 8)}, draw_targets(3, 1)
+    focal = SigmoidFocalLoss(alpha=0.5, gamma=1.0)
+    criterion = SetCriterion(
+        class_weight=4.0, encoder_weight=0.7, encoder_classification=focal, encoder_class_weight=3.0
+    )
+    losses = criterion(predictions, proposals, targets, supervision=OneToOne())
+    plain = SetCriterion(class_weight=4.0)(predictions, proposals, targets, supervision=OneToOne())
+    of_focal = SetCriterion(class_weight=3.0, encoder_weight=0.7, classification=focal)(
+        predictions, proposals, targets, supervision=OneToOne()
+    )
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx((of_focal if name.endswith("_enc") else plain)[name].item(), rel=1e-6)
+    assert losses["loss_ce_enc"].item() != pytest.approx(0.7 * plain["loss_ce_enc"].item(), rel=1e-2)
+
+
 @pytest.mark.parametrize("supervision", [OneToOne(), HybridBranch(num_queries=15, k=3), HybridEpoch(k=3)])
 def test_keys_are_the_same_in_every_step(supervision: Supervision) -> None:
     keys = []

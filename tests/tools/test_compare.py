@@ -20,6 +20,8 @@ if settings.get("fail") == "yes":
 seed, bonus = int(settings["train.seed"]), float(settings.get("bonus", 0))
 results = {"bbox": {"AP": 10.0 * seed + bonus, "APr": None if seed == 2 else 3.0}}
 lines = [{"iteration": 1, "results": {"bbox": {"AP": 0.0}}}, {"iteration": 2, "results": results}]
+steps = [{"time": 0.25}, {"time": 0.25}, {"time": 9.0}, {"bbox/AP": 0.0}]
+(folder / "metrics.json").write_text("".join(json.dumps(line) + "\\n" for line in steps))
 (folder / "evaluations.json").write_text("".join(json.dumps(line) + "\\n" for line in lines))
 """
 FILE = """
@@ -59,9 +61,9 @@ def calls(folder: str) -> int:
 def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program, capsys) -> None:
     assert program() == 0
     header, _, plain, bonus = capsys.readouterr().out.splitlines()
-    assert header == "| run | seeds | AP | APr | minutes |"
-    assert plain.startswith("| plain | 2 | 15.0 ± 7.1 | 3.0 | ")
-    assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | ")
+    assert header == "| run | seeds | AP | APr | ms a step | minutes |"
+    assert plain.startswith("| plain | 2 | 15.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
+    assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
 
 
 def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program) -> None:

@@ -1,12 +1,11 @@
 """DAC-DETR on Deformable DETR++ with denoising: a second pass without self-attention learns one-to-many.
 
-The class loss is Align-DETR's. The authors train the encoder's proposals with focal loss at twice the weight instead;
-that is not done here.
+The class loss is Align-DETR's, that of the encoder's proposals focal loss at twice the weight.
 """
 
 from detectron2.config import LazyCall as L
 
-from hdetr_d2.losses import IoUAwareBCE
+from hdetr_d2.losses import IoUAwareBCE, SigmoidFocalLoss
 from hdetr_d2.matching import TopKMatcher
 from hdetr_d2.modeling import DecoderRoute
 from hdetr_d2.supervision import AuxiliaryOneToMany
@@ -27,6 +26,9 @@ model.supervision = L(AuxiliaryOneToMany)(
     normaliser=3.0,
 )
 model.criterion.update(
-    classification=L(IoUAwareBCE)(alpha=0.25, gamma=2.0, decay=1.5, decay_boxes="all"), class_weight=1.0
+    classification=L(IoUAwareBCE)(alpha=0.25, gamma=2.0, decay=1.5, decay_boxes="all"),
+    class_weight=1.0,
+    encoder_classification=L(SigmoidFocalLoss)(alpha=0.25, gamma=2.0),
+    encoder_class_weight=2.0,
 )
 model.num_detections = 300
