@@ -4,11 +4,13 @@
 # make lint         style and type checks
 # make sanitize     address and undefined-behaviour sanitizer over the compiled CPU kernels
 #
+# PARALLEL= runs the tests in one process; the default is one a core, at most four.
 # VENV=folder puts the environment elsewhere, PYTHON=program chooses the Python (3.10 to 3.13) that it is made with.
 # The other targets do the set-up by themselves; it runs once, and again when one of its inputs has changed.
 
 VENV ?= .venv
 PYTHON ?= python3
+PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -24,7 +26,7 @@ quickstart: $(STAMP)
 	$(RUN) tools/quickstart.py
 
 test: $(STAMP)
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PARALLEL)
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

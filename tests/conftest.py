@@ -1,5 +1,6 @@
 """What tests of several folders share: seeds, tiny models of every variant, drawn batches."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,13 @@ def draw_batch() -> Callable[..., list[dict[str, Any]]]:
 def shared_folder() -> Path:
     """Material beside the repository; tests that need it are skipped where it is absent."""
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums in one order, so that runs compare bit by bit; tests run beside each other, and forks miss no thread."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # the processes that tests start count threads anew
 
 
 @pytest.fixture(autouse=True)

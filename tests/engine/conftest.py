@@ -1,16 +1,6 @@
-import os
-
 import pytest
-import torch
 
 from tests.engine.toy import write_dataset
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    """Sums in one order, so that runs can be compared bit by bit; and a forked child has no threads to miss."""
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes that tests start count threads anew
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,8 @@ def shrink(model: Any) -> None:
     transformer.query_source.num_queries = 10
     if transformer.get("denoising") is not None and transformer.denoising.budget is not None:
         transformer.denoising.budget = 8
+    if "num_groups" in model.supervision:
+        model.supervision.num_groups = 3
     if "matcher" in model.supervision:
         model.supervision.matcher.update(threshold=0.2, k=3)
     model.num_detections = 10

@@ -39,7 +39,7 @@ def test_a_model_is_one_graph(name: str) -> None:
             torch.testing.assert_close(result, expected)
 
 
-@pytest.mark.parametrize("name", ["dab_detr", "dino"])
+@pytest.mark.parametrize("name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr"])
 def test_onnxruntime_detects_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
