@@ -14,6 +14,8 @@ take turns, so that a table cut short compares all rows. Runs that are finished 
 stopped goes on where it was; a folder with a run of another config or other overrides is refused. Cells are the mean
 of the last evaluation over the seeds and its sample standard deviation; "ms a step" is the median of a run, evaluations
 left out, "minutes" is all of it.
+
+--picture draws the first metric over the iterations: rows "X" and "X, with something" share a panel.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from hdetr_d2.engine.hooks import flatten_results, read_evaluations
+from hdetr_d2.visualization import plot_panels, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 STEP = "ms a step"
@@ -95,9 +98,7 @@ class Run:
 
     def step_time(self) -> float:
         """Median milliseconds of a training step, of what the trainer wrote every few steps."""
-        with open(self.folder / "metrics.json", encoding="utf-8") as lines:
-            times = [written["time"] for line in lines if "time" in (written := json.loads(line))]
-        return 1000 * statistics.median(times)
+        return 1000 * statistics.median(seconds for _, seconds in read_metrics(self.folder)["time"])
 
     def train(self) -> None:
         """Train to the end, or go on.
@@ -168,6 +169,16 @@ def table(metrics: Sequence[str], results: Mapping[str, Sequence[Mapping[str, fl
     return "\n".join(lines)
 
 
+def draw(metric: str, results: Mapping[str, Sequence[Run]], output: Path) -> None:
+    """Curves of the finished runs of each row."""
+    panels: dict[str, dict[str, list[Path]]] = {}
+    for name, runs in results.items():
+        if runs:
+            title, _, line = name.partition(", ")
+            panels.setdefault(title, {})[line or "as published"] = [run.folder for run in runs]
+    plot_panels(panels, output, metric=metric)
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -175,6 +186,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("overrides", nargs="*", help="key=value for the config of every run")
     parser.add_argument("--output", type=Path, help="folder of all runs (default: output/<name of the file>)")
     parser.add_argument("--seeds", help="such as 1,2,3, instead of those of the file")
+    parser.add_argument("--picture", type=Path, help="draw curves of what is finished into this file")
     parser.add_argument("--only-table", action="store_true", help="train nothing, show what is finished")
     return parser.parse_intermixed_args()
 
@@ -199,10 +211,13 @@ def main() -> int:
         print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
         return 1
     by_row = {
-        row.name: [done for run in runs if run.row == row and (done := finished[run.folder]) is not None]
+        row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
         for row in comparison.rows
     }
-    print(table(comparison.metrics, by_row))
+    if args.picture is not None:
+        draw(comparison.metrics[0], by_row, args.picture)
+    numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}
+    print(table(comparison.metrics, numbers))
     return 0
 
 

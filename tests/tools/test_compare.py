@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 TRAINING = """
 import json, sys
@@ -20,7 +21,7 @@ if settings.get("fail") == "yes":
 seed, bonus = int(settings["train.seed"]), float(settings.get("bonus", 0))
 results = {"bbox": {"AP": 10.0 * seed + bonus, "APr": None if seed == 2 else 3.0}}
 lines = [{"iteration": 1, "results": {"bbox": {"AP": 0.0}}}, {"iteration": 2, "results": results}]
-steps = [{"time": 0.25}, {"time": 0.25}, {"time": 9.0}, {"bbox/AP": 0.0}]
+steps = [{"iteration": i, "time": t, "bbox/AP": 9.0 * i} for i, t in enumerate((0.25, 0.25, 9.0))]
 (folder / "metrics.json").write_text("".join(json.dumps(line) + "\\n" for line in steps))
 (folder / "evaluations.json").write_text("".join(json.dumps(line) + "\\n" for line in lines))
 """
@@ -117,3 +118,22 @@ def test_a_file_that_lacks_something_is_refused(program, capsys, content: str, m
     Path("two.yaml").write_text(content)
     assert program() == 2
     assert message in capsys.readouterr().err
+
+
+def test_curves_of_rows_that_belong_together_share_a_panel(program, monkeypatch, tmp_path) -> None:
+    asked = {}
+    plot_panels = sys.modules["compare"].plot_panels
+
+    def spy(panels, output, *, metric):
+        asked.update(panels=panels, metric=metric)
+        plot_panels(panels, output, metric=metric)
+
+    monkeypatch.setattr(sys.modules["compare"], "plot_panels", spy)
+    (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain, with bonus:"))
+    assert program("--picture", "curves.png") == 0
+    assert asked["metric"] == "bbox/AP"
+    (lines,) = asked["panels"].values()
+    assert [run.name for run in lines["with bonus"]] == ["seed1", "seed2"]
+    assert list(asked["panels"]) == ["plain"] and list(lines) == ["as published", "with bonus"]
+    with Image.open("curves.png") as picture:
+        assert picture.width > 500
