@@ -144,11 +144,21 @@ def read_comparison(path: Path, *, overrides: Sequence[str], seeds: Sequence[int
 
 
 def plan(comparison: Comparison, output: Path) -> list[Run]:
-    """All runs, in the order in which they are trained."""
+    """All runs, in the order in which they are trained.
+
+    Raises:
+        ValueError: two rows would have one folder.
+    """
+    folders: dict[str, Row] = {}
+    for row in comparison.rows:
+        folder = re.sub(r"\W+", "_", row.name.lower().replace("+", " plus ")).strip("_")
+        if folder in folders:
+            raise ValueError(f'rows "{folders[folder].name}" and "{row.name}" would both be in {output / folder}')
+        folders[folder] = row
     return [
-        Run(row=row, seed=seed, folder=output / re.sub(r"\W+", "_", row.name.lower()).strip("_") / f"seed{seed}")
+        Run(row=row, seed=seed, folder=output / folder / f"seed{seed}")
         for seed in comparison.seeds
-        for row in comparison.rows
+        for folder, row in folders.items()
     ]
 
 

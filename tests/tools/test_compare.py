@@ -120,6 +120,14 @@ def test_a_file_that_lacks_something_is_refused(program, capsys, content: str, m
     assert message in capsys.readouterr().err
 
 
+def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program, tmp_path, capsys) -> None:
+    (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
+    assert program() == 0 and calls("output/two/plain_plus_plus/seed1") == 1
+    (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain!:"))
+    assert program() == 2
+    assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
+
+
 def test_curves_of_rows_that_belong_together_share_a_panel(program, monkeypatch, tmp_path) -> None:
     asked = {}
     plot_panels = sys.modules["compare"].plot_panels
