@@ -129,10 +129,11 @@ def plot_panels(
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(2.3 * columns, 2.0 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     legend: dict[str, Any] = {}
     for axes, (title, lines) in zip(grid, panels.items()):
         axes.set_title(title, fontsize=9)
+        axes.tick_params(labelbottom=axes in grid[max(0, len(panels) - columns) : len(panels)])
         axes.grid(alpha=0.3)
         for name, runs in lines.items():
             colour = f"C{list(legend).index(name) if name in legend else len(legend)}"
@@ -144,7 +145,7 @@ def plot_panels(
                     values[iteration].append(value)
             means = [(iteration, sum(several) / len(several)) for iteration, several in sorted(values.items())]
             (legend[name],) = axes.plot(*zip(*means), color=colour, marker="o", markersize=2.5, linewidth=1.5)
-    for axes in list(grid):  # what the last row has no panel for
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("iteration", fontsize=9)
     figure.supylabel(f"{metric.partition('/')[2] or metric} (%)", fontsize=9)
