@@ -40,27 +40,30 @@ def peak_mebibytes(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def random_targets(num_targets: int) -> tuple[Tensor, Tensor]:
+def random_targets(num_targets: int, num_classes: int = NUM_CLASSES) -> tuple[Tensor, Tensor]:
     """Classes (M,) and cxcywh boxes (M, 4) in [0, 1] of an image."""
     generator = torch.Generator().manual_seed(0)
     size = torch.rand(num_targets, 2, generator=generator) * 0.3 + 0.02
     centre = size / 2 + torch.rand(num_targets, 2, generator=generator) * (1 - size)
-    return torch.randint(0, NUM_CLASSES, (num_targets,), generator=generator), torch.cat([centre, size], 1)
+    return torch.randint(0, num_classes, (num_targets,), generator=generator), torch.cat([centre, size], 1)
 
 
-def random_batch(size: tuple[int, int], num_targets: int, *, images: int = 1) -> list[dict[str, Any]]:
+def random_batch(
+    size: tuple[int, int], num_targets: int, *, images: int = 1, num_classes: int = NUM_CLASSES
+) -> list[dict[str, Any]]:
     """Images of noise with objects, as a model of Detectron2 takes them.
 
     Args:
         size: (h, w).
         num_targets: objects of each image.
         images: how many.
+        num_classes: of the objects.
     """
     from detectron2.structures import Boxes, Instances
 
     from hdetr_d2.layers import cxcywh_to_xyxy
 
-    labels, boxes = random_targets(num_targets)
+    labels, boxes = random_targets(num_targets, num_classes)
     height, width = size
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(cxcywh_to_xyxy(boxes) * torch.tensor([width, height, width, height]))
