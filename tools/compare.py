@@ -214,18 +214,18 @@ def main() -> int:
                 print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)
                 run.train()
                 finished[run.folder] = run.results()
+        by_row = {
+            row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
+            for row in comparison.rows
+        }
+        if args.picture is not None:
+            draw(comparison.metrics[0], by_row, args.picture)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError:
         print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
         return 1
-    by_row = {
-        row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
-        for row in comparison.rows
-    }
-    if args.picture is not None:
-        draw(comparison.metrics[0], by_row, args.picture)
     numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}
     print(table(comparison.metrics, numbers))
     return 0

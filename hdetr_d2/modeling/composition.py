@@ -88,6 +88,12 @@ def _check_groups(model: "DETR") -> None:
             'proposals are matched by their anchors where all of them are supervised; with supervise="selected" '
             "give the supervision no anchor_cost"
         )
+    criterion = model.criterion
+    if not two_stage and (criterion.encoder_classification is not None or criterion.encoder_class_factor != 1.0):
+        raise ValueError(
+            f"the criterion has a class loss or weight for proposals, but {type(source).__name__} has no proposals; "
+            "drop encoder_classification and encoder_class_weight"
+        )
 
 
 def _check_scores(model: "DETR") -> None:
@@ -97,6 +103,9 @@ def _check_scores(model: "DETR") -> None:
         kinds["criterion.classification"] = "softmax"
     elif model.transformer.heads.score == "softmax":
         kinds["criterion.classification"] = "sigmoid"
+    of_proposals = model.criterion.encoder_classification
+    if of_proposals is not None and of_proposals.normalised:
+        kinds["criterion.encoder_classification"] = "softmax"
     depth = len(model.transformer.decoder.layers)
     for group in (PRIMARY, *(spec.name for spec in model.supervision.extra_groups())):
         for layer in range(depth):

@@ -118,7 +118,7 @@ def plot_panels(
         columns: panels beside each other.
 
     Raises:
-        DatasetError: a run has no metrics.json.
+        DatasetError: a run has no metrics.json, or no values of the metric.
         ValueError: there is nothing to draw.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -140,6 +140,8 @@ def plot_panels(
             values: dict[int, list[float]] = defaultdict(list)
             for run in runs:
                 points = read_metrics(run).get(metric, [])
+                if not points:
+                    raise DatasetError(f"{run} has no values of {metric}")
                 axes.plot(*zip(*points), color=colour, alpha=0.3, linewidth=0.8)
                 for iteration, value in points:
                     values[iteration].append(value)

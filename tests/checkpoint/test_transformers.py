@@ -88,14 +88,15 @@ def outputs(model: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return predictions[PRIMARY].logits[-1], predictions[PRIMARY].boxes[-1]
 
 
-def assert_the_same_outputs(theirs: Any, ours: torch.nn.Module) -> None:
+def assert_the_same_outputs(theirs: Any, ours: torch.nn.Module, *, atol: float = 5e-5) -> None:
+    """On a batch of two sizes."""
     pixels, mask = draw()
     with torch.no_grad():
         expected = theirs(pixel_values=pixels, pixel_mask=mask)
     logits, boxes = outputs(ours, pixels)
     assert expected.logits.std() > 0.1 and expected.pred_boxes.std() > 0.01
-    torch.testing.assert_close(logits, expected.logits, atol=5e-5, rtol=0)
-    torch.testing.assert_close(boxes, expected.pred_boxes, atol=5e-5, rtol=0)
+    torch.testing.assert_close(logits, expected.logits, atol=atol, rtol=0)
+    torch.testing.assert_close(boxes, expected.pred_boxes, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

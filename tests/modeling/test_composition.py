@@ -58,6 +58,18 @@ def softmax_over_sigmoid(model: Any) -> None:
     model.criterion.classification = L(SoftmaxCrossEntropy)()
 
 
+def softmax_of_proposals(model: Any) -> None:
+    model.criterion.encoder_classification = L(SoftmaxCrossEntropy)()
+
+
+def focal_of_proposals(model: Any) -> None:
+    model.criterion.encoder_classification = L(SigmoidFocalLoss)()
+
+
+def weigh_proposals(model: Any) -> None:
+    model.criterion.encoder_class_weight = 7.0
+
+
 def focal_costs_for_softmax(model: Any) -> None:
     model.supervision = L(HybridBranch)(num_queries=20, k=3)
 
@@ -80,6 +92,9 @@ CASES = [
     ("mr_detr", supervise_the_selected, "matched by their anchors"),
     ("detr", focal_over_softmax, "do not mix"),
     ("dino", softmax_over_sigmoid, "do not mix"),
+    ("dino", softmax_of_proposals, "do not mix"),
+    ("deformable_detr", focal_of_proposals, "class loss or weight for proposals, but LearnedQueries has no proposals"),
+    ("dab_detr", weigh_proposals, "class loss or weight for proposals, but AnchorQueries has no proposals"),
     ("detr", focal_costs_for_softmax, "do not mix"),
 ]
 

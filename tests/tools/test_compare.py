@@ -145,3 +145,12 @@ def test_curves_of_rows_that_belong_together_share_a_panel(program, monkeypatch,
     assert list(asked["panels"]) == ["plain"] and list(lines) == ["as published", "with bonus"]
     with Image.open("curves.png") as picture:
         assert picture.width > 500
+
+
+def test_a_picture_of_nothing_is_refused(program, capsys) -> None:
+    assert program("--only-table", "--picture", "curves.png") == 2
+    assert "there are no panels to draw" in capsys.readouterr().err
+    assert program() == 0
+    Path("output/two/plain/seed1/metrics.json").write_text('{"iteration": 1, "time": 1.0}\n')
+    assert program("--picture", "curves.png") == 2
+    assert "output/two/plain/seed1 has no values of bbox/AP" in capsys.readouterr().err

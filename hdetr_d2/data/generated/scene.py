@@ -60,6 +60,7 @@ class SpriteBank:
         self._sprites: dict[tuple[int, int], Image.Image] = {}
 
     def get(self, class_index: int, phase: int) -> Image.Image:
+        """The picture of a class, RGBA, ``size`` pixels a side, turned by ``phase`` of ``PHASES`` parts of a circle."""
         key = (class_index, phase)
         if key not in self._sprites:
             kind = self._classes[class_index]
@@ -147,6 +148,7 @@ class _Canvas:
         return True
 
     def paint(self, rgb: np.ndarray, alpha: np.ndarray, x: int, y: int) -> None:
+        """Blend (h, w, 3) colours, weighted by (h, w) ``alpha`` in [0, 1], with their upper left corner at (x, y)."""
         window = self.window(x, y, alpha.shape[1], alpha.shape[0])
         if window is None:
             return
