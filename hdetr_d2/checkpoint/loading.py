@@ -25,11 +25,17 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from tabulate import tabulate
 
+from hdetr_d2.errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint that cannot be read; the message names the file, the reason, and what to do."""
+
+
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """There is no such checkpoint."""
 
 
 def _numpy_names() -> dict[str, Any]:
@@ -72,12 +78,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         The dictionary in the file, as it is.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        MissingCheckpointError: there is no such file.
         CheckpointError: the file is damaged, refers to something outside `ALLOWED`, or holds no dictionary.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"checkpoint {path} does not exist")
+        raise MissingCheckpointError(f"checkpoint {path} does not exist")
     if path.endswith(".safetensors"):
         loaded = _load_safetensors(path)
     elif path.endswith(".pkl"):
@@ -253,11 +259,11 @@ class SafeCheckpointer(DetectionCheckpointer):
         """As `fvcore`'s; a path, a URL, or "" for nothing.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            MissingCheckpointError: there is no such file.
             CheckpointError: it cannot be read safely (`load_checkpoint`).
         """
         if path and "://" not in path and not os.path.isfile(path):
-            raise FileNotFoundError(f"checkpoint {path} does not exist")
+            raise MissingCheckpointError(f"checkpoint {path} does not exist")
         return super().load(path, *args, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -1,7 +1,9 @@
 """The errors of this package that a user can act on."""
 
+from hdetr_d2.errors import UserError
 
-class DatasetError(ValueError):
+
+class DatasetError(UserError, ValueError):
     """The data set is not what the program can use; the message names file, item, fault and remedy."""
 
 

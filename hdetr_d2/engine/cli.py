@@ -13,12 +13,11 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint.loading import CheckpointError
+from hdetr_d2.errors import exit_on_user_error
+
 from ..compat import detectron2_info
-from ..data import DatasetError
 from .config import load, train_settings
 from .distributed import check_device, launch
-from .errors import ConfigError, ResumeError
 from .hooks import Results
 from .run import resolve, run_evaluation, run_training
 
@@ -70,7 +69,7 @@ def main(args: argparse.Namespace) -> Results:
 def run(argv: Sequence[str] | None = None) -> None:
     """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2."""
     args = parse_arguments(argv)
-    try:
+    with exit_on_user_error("train_net.py"):
         cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
         device = train_settings(cfg).device
         check_device(device)
@@ -83,9 +82,6 @@ def run(argv: Sequence[str] | None = None) -> None:
             device=device,
             args=(args,),
         )
-    except (ConfigError, DatasetError, CheckpointError, ResumeError, FileNotFoundError) as error:
-        sys.stderr.write(f"train_net.py: error: {error}\n")
-        sys.exit(2)
 
 
 def _set_up_logging(output_dir: str) -> None:

@@ -1,9 +1,11 @@
-"""Errors that are the user's to solve: shown as one message, without a traceback, by ``train_net.py``."""
+"""Errors of configs and runs that the user can mend."""
+
+from hdetr_d2.errors import UserError
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A config or an override that cannot be used; the message names the key and what to do."""
 
 
-class ResumeError(RuntimeError):
+class ResumeError(UserError, RuntimeError):
     """A checkpoint that this run cannot continue; the message names what differs and what to do."""

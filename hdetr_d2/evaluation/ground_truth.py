@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hdetr_d2.errors import UserError
+
 from ..data.annotation_file import without_cycle_collection
 from .json_files import read_json
 
 FREQUENCIES = ("r", "c", "f")  # rare, common, frequent: seen in at most 10, at most 100, or more training images
 
 
-class GroundTruthError(ValueError):
+class GroundTruthError(UserError, ValueError):
     """An annotation file cannot be evaluated against; the message names the file and the item."""
 
 

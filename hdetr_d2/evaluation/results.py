@@ -11,6 +11,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from hdetr_d2.errors import UserError
+
 from ..data.annotation_file import without_cycle_collection
 from .detections import Detections, Result
 from .ground_truth import GroundTruth
@@ -22,7 +24,7 @@ _INTEGERS = (int, np.integer)
 _NUMBERS = (int, float, np.integer, np.floating)
 
 
-class ResultsError(ValueError):
+class ResultsError(UserError, ValueError):
     """Detections cannot be evaluated; the message names the file, the detection and what is wrong with it."""
 
 

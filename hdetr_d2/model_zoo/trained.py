@@ -7,6 +7,8 @@ from pathlib import Path
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
+from hdetr_d2.errors import UserError
+
 from ..checkpoint import CheckpointError
 from ..checkpoint.backbones import is_derived
 from ..checkpoint.coco_classes import COCO_CATEGORY_IDS
@@ -19,7 +21,7 @@ BY_CATEGORY_ID = ("hdetr", "detr")
 """Projects whose class heads have a row for each of COCO's category ids, and not for each class."""
 
 
-class MissingWeightsError(FileNotFoundError):
+class MissingWeightsError(UserError, FileNotFoundError):
     """The weights of an entry are not on this machine; the message says which file, from where, and where it goes."""
 
 

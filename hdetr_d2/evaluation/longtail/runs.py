@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from hdetr_d2.errors import UserError
+
 from ...data import read_annotation_file, read_dataset_info, resolve_path
 from ...data.validation import locate_images
 from ..ground_truth import GroundTruth, load_ground_truth
@@ -21,7 +23,7 @@ POSITIVES_FILE = "positives.json"
 KINDS = ("one_to_one", "one_to_many")
 
 
-class ReportError(ValueError):
+class ReportError(UserError, ValueError):
     """The report cannot be written; the message says which file is missing or does not fit."""
 
 
