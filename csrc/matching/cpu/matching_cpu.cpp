@@ -25,8 +25,8 @@ struct Result {
   std::vector<double> source_prices, sink_prices;
 };
 
-// Candidates that were selected elsewhere, and after them for each source as many sinks of its own as it asks for. Those
-// cost more than any way around them, so they are used only where the candidates do not suffice.
+// Candidates that were selected elsewhere, and after them for each source as many sinks of its own as it asks for.
+// Those cost more than any way around them, so they are used only where the candidates do not suffice.
 template <typename index>
 class GivenLists final : public CandidateLists<float> {
  public:
@@ -77,8 +77,8 @@ std::vector<Result> solve_all(int64_t problems, const function& solve) {
 // Candidates a list begins with: sorting them must cost no more than the pass over the matrix that finds them.
 int64_t first_batch(int64_t demand, int64_t sinks) { return 2 * demand + 6 + sinks / 256; }
 
-// Where sinks are not many more than sources, sources want the same ones and paths are long; where there are few of both,
-// selecting candidates costs more than it saves.
+// Where sinks are not many more than sources, sources want the same ones and paths are long; where there are few of
+// both, selecting candidates costs more than it saves.
 bool worth_a_dense_search(int64_t targets, int64_t queries) {
   return std::max(targets, queries) < 4 * std::min(targets, queries) || targets * queries <= 8192;
 }
@@ -87,8 +87,9 @@ bool worth_a_dense_search(int64_t targets, int64_t queries) {
 template <typename scalar>
 bool solve_whole(const Matrix<scalar>& by_target, Result& result) {
   const bool swap = by_target.sources > by_target.sinks;
-  const Matrix<scalar> matrix =
-      swap ? Matrix<scalar>{by_target.data, by_target.sinks, by_target.sources, by_target.sink_stride, by_target.source_stride} : by_target;
+  const Matrix<scalar> matrix = swap ? Matrix<scalar>{by_target.data, by_target.sinks, by_target.sources,
+                                                      by_target.sink_stride, by_target.source_stride}
+                                     : by_target;
   std::vector<scalar> copy;
   const scalar* costs = matrix.data;
   if (matrix.sink_stride != 1 || matrix.source_stride != matrix.sinks) {
@@ -103,7 +104,9 @@ bool solve_whole(const Matrix<scalar>& by_target, Result& result) {
     const auto from = static_cast<int32_t>(source);
     result.pairs.push_back(swap ? Pair{from, sink_of[source]} : Pair{sink_of[source], from});
   }
-  if (!swap) std::sort(result.pairs.begin(), result.pairs.end(), [](const Pair& a, const Pair& b) { return a.source < b.source; });
+  if (!swap)
+    std::sort(result.pairs.begin(), result.pairs.end(),
+              [](const Pair& a, const Pair& b) { return a.source < b.source; });
   return true;
 }
 
@@ -115,15 +118,19 @@ Result solve_matrix(const Tensor& cost, int64_t copies) {
   if (queries == 0 || targets == 0) return result;
   result.unmatchable = count_unmatchable(by_target);
   copies = std::min(copies, queries);  // more than one each cannot be used
-  if (copies == 1 && worth_a_dense_search(targets, queries) && result.unmatchable == 0 && solve_whole(by_target, result)) return result;
+  if (copies == 1 && worth_a_dense_search(targets, queries) && result.unmatchable == 0 &&
+      solve_whole(by_target, result))
+    return result;
   if (copies * targets <= queries) {
     MatrixLists<scalar> lists(by_target, first_batch(copies, queries));
     Assignment<scalar> assignment(lists, targets, queries, copies, 1);
     assignment.solve();
     for (const Pair& pair : assignment.pairs()) result.pairs.push_back({pair.sink, pair.source});
-    std::sort(result.pairs.begin(), result.pairs.end(), [](const Pair& a, const Pair& b) { return a.source < b.source; });
+    std::sort(result.pairs.begin(), result.pairs.end(),
+              [](const Pair& a, const Pair& b) { return a.source < b.source; });
   } else {
-    MatrixLists<scalar> lists({by_target.data, queries, targets, by_target.sink_stride, by_target.source_stride}, first_batch(1, targets));
+    MatrixLists<scalar> lists({by_target.data, queries, targets, by_target.sink_stride, by_target.source_stride},
+                              first_batch(1, targets));
     Assignment<scalar> assignment(lists, queries, targets, 1, copies);
     assignment.solve();
     result.pairs = assignment.pairs();
@@ -170,26 +177,33 @@ Tensor joined(const std::vector<Result>& results, std::vector<double> Result::* 
 void check_cost(const Tensor& cost) {
   TORCH_CHECK(cost.dim() == 2, "solve_one_to_many: cost must be (queries, targets), got shape ", cost.sizes());
   TORCH_CHECK(cost.device().is_cpu(), "solve_one_to_many: cost must be on the CPU, got ", cost.device());
-  TORCH_CHECK(cost.scalar_type() == at::kFloat || cost.scalar_type() == at::kDouble, "solve_one_to_many: cost must be float32 or float64, got ",
-              cost.scalar_type());
-  TORCH_CHECK(std::max(cost.size(0), cost.size(1)) < std::numeric_limits<int32_t>::max(), "solve_one_to_many: too large: ", cost.sizes());
+  TORCH_CHECK(cost.scalar_type() == at::kFloat || cost.scalar_type() == at::kDouble,
+              "solve_one_to_many: cost must be float32 or float64, got ", cost.scalar_type());
+  TORCH_CHECK(std::max(cost.size(0), cost.size(1)) < std::numeric_limits<int32_t>::max(),
+              "solve_one_to_many: too large: ", cost.sizes());
 }
 
-std::tuple<Tensor, Tensor, std::vector<int64_t>, std::vector<int64_t>> solve_one_to_many(at::TensorList costs, at::IntArrayRef copies) {
-  TORCH_CHECK(costs.size() == copies.size(), "solve_one_to_many: ", costs.size(), " costs but ", copies.size(), " numbers of copies");
+std::tuple<Tensor, Tensor, std::vector<int64_t>, std::vector<int64_t>> solve_one_to_many(at::TensorList costs,
+                                                                                         at::IntArrayRef copies) {
+  TORCH_CHECK(costs.size() == copies.size(), "solve_one_to_many: ", costs.size(), " costs but ", copies.size(),
+              " numbers of copies");
   for (const Tensor& cost : costs) check_cost(cost);
-  for (const int64_t number : copies) TORCH_CHECK(number >= 1, "solve_one_to_many: copies must be at least 1, got ", number);
+  for (const int64_t number : copies)
+    TORCH_CHECK(number >= 1, "solve_one_to_many: copies must be at least 1, got ", number);
   const auto results = solve_all(costs.size(), [&](int64_t i) {
-    return costs[i].scalar_type() == at::kFloat ? solve_matrix<float>(costs[i], copies[i]) : solve_matrix<double>(costs[i], copies[i]);
+    return costs[i].scalar_type() == at::kFloat ? solve_matrix<float>(costs[i], copies[i])
+                                                : solve_matrix<double>(costs[i], copies[i]);
   });
   const Packed pairs = packed(results);
   return {pairs.first, pairs.second, pairs.counts, of_each(results, &Result::unmatchable)};
 }
 
 template <typename index>
-Result solve_given(const Tensor& cost, const Tensor& indices, const Tensor& bounds, int64_t sinks, int64_t demand, int64_t capacity) {
+Result solve_given(const Tensor& cost, const Tensor& indices, const Tensor& bounds, int64_t sinks, int64_t demand,
+                   int64_t capacity) {
   const int64_t sources = cost.size(0);
-  GivenLists<index> lists(cost.const_data_ptr<float>(), indices.const_data_ptr<index>(), sources, cost.size(1), sinks, demand);
+  GivenLists<index> lists(cost.const_data_ptr<float>(), indices.const_data_ptr<index>(), sources, cost.size(1), sinks,
+                          demand);
   Assignment<float> assignment(lists, sources, sinks + sources * demand, demand, capacity);
   assignment.solve();
   Result result;
@@ -207,34 +221,43 @@ Result solve_given(const Tensor& cost, const Tensor& indices, const Tensor& boun
   return result;
 }
 
-std::tuple<Tensor, Tensor, std::vector<int64_t>, std::vector<int64_t>, Tensor, Tensor> solve_candidates(at::TensorList costs, at::TensorList indices, at::TensorList bounds,
-                                                                            at::IntArrayRef sinks, at::IntArrayRef demands,
-                                                                            at::IntArrayRef capacities) {
+std::tuple<Tensor, Tensor, std::vector<int64_t>, std::vector<int64_t>, Tensor, Tensor> solve_candidates(
+    at::TensorList costs, at::TensorList indices, at::TensorList bounds, at::IntArrayRef sinks, at::IntArrayRef demands,
+    at::IntArrayRef capacities) {
   const std::size_t problems = costs.size();
-  TORCH_CHECK(indices.size() == problems && bounds.size() == problems && sinks.size() == problems && demands.size() == problems &&
-                  capacities.size() == problems,
+  TORCH_CHECK(indices.size() == problems && bounds.size() == problems && sinks.size() == problems &&
+                  demands.size() == problems && capacities.size() == problems,
               "solve_candidates: arguments of different length");
   std::vector<Tensor> values, places, limits;
   for (std::size_t i = 0; i < problems; ++i) {
     check_cost(costs[i]);
-    TORCH_CHECK(indices[i].sizes() == costs[i].sizes() && indices[i].device().is_cpu(), "solve_candidates: indices must be like costs");
-    TORCH_CHECK(costs[i].scalar_type() == at::kFloat && (indices[i].scalar_type() == at::kShort || indices[i].scalar_type() == at::kInt),
+    TORCH_CHECK(indices[i].sizes() == costs[i].sizes() && indices[i].device().is_cpu(),
+                "solve_candidates: indices must be like costs");
+    TORCH_CHECK(costs[i].scalar_type() == at::kFloat &&
+                    (indices[i].scalar_type() == at::kShort || indices[i].scalar_type() == at::kInt),
                 "solve_candidates: costs must be float32 and indices int16 or int32");
-    TORCH_CHECK(bounds[i].device().is_cpu() && bounds[i].scalar_type() == at::kFloat && bounds[i].dim() == 1 && bounds[i].size(0) == costs[i].size(0),
+    TORCH_CHECK(bounds[i].device().is_cpu() && bounds[i].scalar_type() == at::kFloat && bounds[i].dim() == 1 &&
+                    bounds[i].size(0) == costs[i].size(0),
                 "solve_candidates: bounds must be one float32 a source");
     TORCH_CHECK(demands[i] >= 1 && capacities[i] >= 1 && std::min(demands[i], capacities[i]) == 1,
                 "solve_candidates: of demand ", demands[i], " and capacity ", capacities[i], " one must be 1");
-    TORCH_CHECK(sinks[i] + costs[i].size(0) * demands[i] < std::numeric_limits<int32_t>::max(), "solve_candidates: too large");
+    TORCH_CHECK(sinks[i] + costs[i].size(0) * demands[i] < std::numeric_limits<int32_t>::max(),
+                "solve_candidates: too large");
     values.push_back(costs[i].contiguous());
     places.push_back(indices[i].contiguous());
     limits.push_back(bounds[i].contiguous());
   }
   const auto results = solve_all(problems, [&](int64_t i) {
-    return places[i].scalar_type() == at::kShort ? solve_given<int16_t>(values[i], places[i], limits[i], sinks[i], demands[i], capacities[i])
-                                                 : solve_given<int32_t>(values[i], places[i], limits[i], sinks[i], demands[i], capacities[i]);
+    return places[i].scalar_type() == at::kShort
+               ? solve_given<int16_t>(values[i], places[i], limits[i], sinks[i], demands[i], capacities[i])
+               : solve_given<int32_t>(values[i], places[i], limits[i], sinks[i], demands[i], capacities[i]);
   });
   const Packed pairs = packed(results);
-  return {pairs.first, pairs.second, pairs.counts, of_each(results, &Result::state), joined(results, &Result::source_prices),
+  return {pairs.first,
+          pairs.second,
+          pairs.counts,
+          of_each(results, &Result::state),
+          joined(results, &Result::source_prices),
           joined(results, &Result::sink_prices)};
 }
 
