@@ -8,6 +8,7 @@
 #include <cmath>
 #include <vector>
 
+#include "../check.h"
 #include "vectorised.h"
 
 namespace hdetr_d2::matching {
@@ -68,17 +69,7 @@ HDETR_D2_VECTORISED void costs_of_target(const float* __restrict class_cost, con
 
 Tensor pair_costs(const Tensor& class_cost, const Tensor& class_of, const Tensor& boxes, const Tensor& target_boxes,
                   double l1_weight, double giou_weight) {
-  for (const Tensor& tensor : {class_cost, boxes, target_boxes}) {
-    TORCH_CHECK(tensor.scalar_type() == at::kFloat, "pair_costs: expected float32, got ", tensor.scalar_type());
-  }
-  TORCH_CHECK(class_cost.dim() == 3 && boxes.dim() == 3 && boxes.size(2) == 4 && class_cost.size(0) == boxes.size(0) &&
-                  class_cost.size(2) == boxes.size(1),
-              "pair_costs: class_cost must be (layers, classes, queries) and boxes (layers, queries, 4), got ",
-              class_cost.sizes(), " and ", boxes.sizes());
-  TORCH_CHECK(target_boxes.dim() == 2 && target_boxes.size(1) == 4 && class_of.dim() == 1 &&
-                  class_of.size(0) == target_boxes.size(0) && class_of.scalar_type() == at::kLong,
-              "pair_costs: target_boxes must be (targets, 4) and class_of (targets) int64, got ", target_boxes.sizes(),
-              " and ", class_of.sizes());
+  check_pairs(class_cost, class_of, boxes, target_boxes);
   const int64_t layers = boxes.size(0), queries = boxes.size(1), targets = target_boxes.size(0),
                 classes = class_cost.size(1);
   const Tensor costs = class_cost.contiguous(), predicted = boxes.contiguous(), wanted = target_boxes.contiguous(),
@@ -86,10 +77,6 @@ Tensor pair_costs(const Tensor& class_cost, const Tensor& class_of, const Tensor
   const float *cost_data = costs.const_data_ptr<float>(), *box_data = predicted.const_data_ptr<float>(),
               *target_data = wanted.const_data_ptr<float>();
   const int64_t* row_data = rows.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < targets; ++i) {
-    TORCH_CHECK(row_data[i] >= 0 && row_data[i] < classes, "pair_costs: class ", row_data[i], " is not in [0, ",
-                classes, ")");
-  }
   Tensor output = at::empty({layers, targets, queries}, boxes.options());
   float* to = output.mutable_data_ptr<float>();
   for (int64_t layer = 0; layer < layers; ++layer) {
