@@ -32,6 +32,7 @@ lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc -type f ! -name '.*')
 
 sanitize:
 	tools/sanitize.sh

@@ -3,6 +3,7 @@
 #include <c10/util/accumulate.h>
 #include <c10/util/irange.h>
 
+#include <algorithm>
 #include <limits>
 
 namespace hdetr_d2 {
@@ -14,6 +15,14 @@ void check_type(const at::Tensor& tensor, const char* name, const at::Tensor& va
               value.scalar_type(), ", got ", tensor.scalar_type());
   TORCH_CHECK(tensor.device() == value.device(), "ms_deform_attn: ", name, " is on ", tensor.device(),
               " but value is on ", value.device());
+}
+
+// So that products of two sizes, which are asked for before the numbers of elements are known to be small, fit 64 bits.
+void check_sizes(const at::Tensor& tensor, const char* name) {
+  for (const int64_t size : tensor.sizes()) {
+    TORCH_CHECK(size <= std::numeric_limits<int32_t>::max(), "ms_deform_attn: ", name,
+                " is too large: ", tensor.sizes());
+  }
 }
 
 Sizes check_common(const at::Tensor& value, const at::Tensor& spatial_shapes, const at::Tensor& positions,
@@ -29,6 +38,8 @@ Sizes check_common(const at::Tensor& value, const at::Tensor& spatial_shapes, co
   TORCH_CHECK(spatial_shapes.scalar_type() == at::kLong, "ms_deform_attn: spatial_shapes must be int64, got ",
               spatial_shapes.scalar_type());
   check_type(positions, positions_name, value);
+  check_sizes(value, "value");
+  check_sizes(positions, positions_name);
   const Sizes sizes{value.size(0),
                     value.size(1),
                     value.size(2),
@@ -42,7 +53,8 @@ Sizes check_common(const at::Tensor& value, const at::Tensor& spatial_shapes, co
               sizes.batch, " and heads ", sizes.heads, " of value ", value.sizes(), " and levels ", sizes.levels,
               " of spatial_shapes ", spatial_shapes.sizes(), ", got shape ", positions.sizes());
   // The kernels address a pixel of one image with 32 bits, in a packed copy of twice the width too.
-  TORCH_CHECK(sizes.tokens * std::max<int64_t>(sizes.heads, 2) * sizes.width <= std::numeric_limits<int32_t>::max(),
+  const int64_t row = std::max<int64_t>(sizes.heads, 2) * sizes.width;
+  TORCH_CHECK(sizes.tokens == 0 || row <= std::numeric_limits<int32_t>::max() / sizes.tokens,
               "ms_deform_attn: one image of value ", value.sizes(), " has 2^31 elements or more");
   return sizes;
 }

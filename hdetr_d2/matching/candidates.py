@@ -220,11 +220,12 @@ def _solve(problems: Sequence[_Problem]) -> None:
         [problem.candidates.demand for problem in problems],
         [problem.candidates.capacity for problem in problems],
     )
+    sizes = counts.tolist()
     found = zip(
         problems,
-        sources.split(counts),
-        sinks.split(counts),
-        states,
+        sources.split(sizes),
+        sinks.split(sizes),
+        states.tolist(),
         source_prices.split([len(problem.costs) for problem in problems]),
         sink_prices.split([problem.candidates.sinks for problem in problems]),
     )

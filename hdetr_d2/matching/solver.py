@@ -62,8 +62,9 @@ def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignmen
         return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, copies)]
     rows, columns, counts, unmatchable = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
     if len(matrices) == 1:
-        return [Assignment(rows, columns, unmatchable[0])]
-    return [Assignment(*parts) for parts in zip(rows.split(counts), columns.split(counts), unmatchable)]
+        return [Assignment(rows, columns, int(unmatchable))]
+    sizes = counts.tolist()
+    return [Assignment(*parts) for parts in zip(rows.split(sizes), columns.split(sizes), unmatchable.tolist())]
 
 
 def _checked(cost: Tensor, k: int) -> Tensor:

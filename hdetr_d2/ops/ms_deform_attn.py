@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.library import Library
 
 from . import _extension
+from ._fake_kernels import accumulation_dtype, fake_backward, fake_forward, fake_fused_backward, fake_fused_forward
 from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 __all__ = ["ms_deform_attn", "ms_deform_attn_fused"]
@@ -49,7 +50,7 @@ def ms_deform_attn(
         RuntimeError: naming the argument, if a shape or dtype does not fit.
     """
     value = _autocast(value)
-    dtype = _accumulation_dtype(value)
+    dtype = accumulation_dtype(value)
     if value.device.type not in _extension.KERNELS:
         _extension.warn_about_reference(value.device.type)
         return ms_deform_attn_reference(
@@ -86,7 +87,7 @@ def ms_deform_attn_fused(
         RuntimeError: naming the argument, if a shape or dtype does not fit.
     """
     value = _autocast(value)
-    dtype = _accumulation_dtype(value)
+    dtype = accumulation_dtype(value)
     if value.device.type not in _extension.KERNELS:
         _extension.warn_about_reference(value.device.type)
         return ms_deform_attn_fused_reference(
@@ -97,49 +98,11 @@ def ms_deform_attn_fused(
     )
 
 
-def _accumulation_dtype(value: Tensor) -> torch.dtype:
-    return torch.float64 if value.dtype == torch.float64 else torch.float32
-
-
 def _autocast(value: Tensor) -> Tensor:
     device_type = value.device.type
     if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
         return value.to(torch.get_autocast_dtype(device_type))
     return value
-
-
-# ---------------------------------------------------------------- fake kernels
-
-
-def _fake_forward(value: Tensor, spatial_shapes: Tensor, positions: Tensor, *_: Tensor) -> Tensor:
-    return value.new_empty(value.shape[0], positions.shape[1], value.shape[2] * value.shape[3])
-
-
-def _fake_backward(
-    grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        value.new_empty(value.shape),
-        sampling_locations.new_empty(sampling_locations.shape),
-        attention_weights.new_empty(attention_weights.shape),
-    )
-
-
-def _fake_fused_backward(
-    grad_output: Tensor,
-    value: Tensor,
-    spatial_shapes: Tensor,
-    sampling_offsets: Tensor,
-    attention_logits: Tensor,
-    reference_points: Tensor,
-    reference_needs_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return (
-        value.new_empty(value.shape),
-        sampling_offsets.new_empty(sampling_offsets.shape),
-        attention_logits.new_empty(attention_logits.shape),
-        reference_points.new_empty(reference_points.shape if reference_needs_grad else (0,)),
-    )
 
 
 # ---------------------------------------------------------------- autograd
@@ -190,10 +153,10 @@ def _register() -> Library:
         library.impl("ms_deform_attn", ms_deform_attn_reference, "CompositeImplicitAutograd")
         library.impl("ms_deform_attn_fused", ms_deform_attn_fused_reference, "CompositeImplicitAutograd")
         return library
-    torch.library.register_fake(forward, _fake_forward, lib=library)
-    torch.library.register_fake(fused, _fake_forward, lib=library)
-    torch.library.register_fake(backward, _fake_backward, lib=library)
-    torch.library.register_fake(fused_backward, _fake_fused_backward, lib=library)
+    torch.library.register_fake(forward, fake_forward, lib=library)
+    torch.library.register_fake(fused, fake_fused_forward, lib=library)
+    torch.library.register_fake(backward, fake_backward, lib=library)
+    torch.library.register_fake(fused_backward, fake_fused_backward, lib=library)
     torch.library.register_autograd(forward, _differentiate, setup_context=_keep_inputs, lib=library)
     torch.library.register_autograd(fused, _differentiate_fused, setup_context=_keep_inputs, lib=library)
     for name in (backward, fused_backward):

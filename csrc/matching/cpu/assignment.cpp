@@ -12,7 +12,8 @@ constexpr int32_t kNobody = -1;
 }  // namespace
 
 template <typename scalar>
-Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand, int32_t capacity)
+Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand,
+                               int32_t capacity)
     : supply_(lists),
       sources_(sources),
       sinks_(sinks),
@@ -91,10 +92,10 @@ void Assignment<scalar>::start() {
   }
 }
 
-// Lets the sources that are left outbid others, as Jonker and Volgenant (Computing 38, 1987) do before they search: a bid
-// lowers the price of the best sink to where the second best is as good, and the one that loses it bids next. It needs a
-// look at the head of one list, and leaves far fewer searches. Where bids are equal it would go round in circles, so a
-// loser to an equal bid waits for the next round, there are two, and their length is bounded.
+// Lets the sources that are left outbid others, as Jonker and Volgenant (Computing 38, 1987) do before they search: a
+// bid lowers the price of the best sink to where the second best is as good, and the one that loses it bids next. It
+// needs a look at the head of one list, and leaves far fewer searches. Where bids are equal it would go round in
+// circles, so a loser to an equal bid waits for the next round, there are two, and their length is bounded.
 template <typename scalar>
 void Assignment<scalar>::compete() {
   std::vector<int32_t> waiting, losers;
@@ -195,9 +196,9 @@ void Assignment<scalar>::visit(int32_t source) {
   }
 }
 
-// No room can be reached: somebody among the settled sources, or in the closed region beyond them, stays one unit short,
-// and the settled sources join the region. Distances are beyond any finite one from here on, of which the finite part is
-// kept. Lists are complete here and are read to their ends, as v may be positive within the region.
+// No room can be reached: somebody among the settled sources, or in the closed region beyond them, stays one unit
+// short, and the settled sources join the region. Distances are beyond any finite one from here on, of which the finite
+// part is kept. Lists are complete here and are read to their ends, as v may be positive within the region.
 template <typename scalar>
 void Assignment<scalar>::search_closed(int32_t source) {
   const std::vector<int32_t> joining = order_;

@@ -13,7 +13,9 @@ struct Candidate {
   int32_t sink;
 
   // A strict order also among equal costs: ties are broken the same way every time.
-  bool operator<(const Candidate& other) const { return cost < other.cost || (cost == other.cost && sink < other.sink); }
+  bool operator<(const Candidate& other) const {
+    return cost < other.cost || (cost == other.cost && sink < other.sink);
+  }
 };
 
 enum class Supply { kMore, kEnd };
@@ -32,8 +34,8 @@ struct Pair {
   int32_t source, sink;
 };
 
-// Sources ask for `demand` different sinks each, a sink serves at most `capacity` sources: as many pairs as possible, and
-// of those the cheapest. One of demand and capacity is 1, so that no pair can be wanted twice.
+// Sources ask for `demand` different sinks each, a sink serves at most `capacity` sources: as many pairs as possible,
+// and of those the cheapest. One of demand and capacity is 1, so that no pair can be wanted twice.
 //
 // It keeps prices u of sources and v of sinks with cost - u - v >= 0 everywhere and = 0 on matched pairs, v <= 0, and
 // v = 0 where a sink has room. The start is the demand-th smallest cost as u; then each unmet unit of demand takes a
@@ -94,9 +96,9 @@ class Assignment {
 
   std::vector<std::vector<Link>> list_, matched_;
   std::vector<uint8_t> complete_, closed_;
-  std::vector<int32_t> short_;    // units of demand that are given up
+  std::vector<int32_t> short_;  // units of demand that are given up
   std::vector<double> u_, v_;
-  std::vector<int32_t> owners_;   // capacity_ places a sink, filled from the first
+  std::vector<int32_t> owners_;  // capacity_ places a sink, filled from the first
 
   // of one search
   std::vector<Node> heap_;

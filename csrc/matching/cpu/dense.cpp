@@ -15,8 +15,8 @@ constexpr int64_t kLanes = 16;  // minima that are kept side by side
 
 // Lowers the distances of sinks to what a path over `source` takes, base + cost - v, and returns the least of all.
 template <typename scalar>
-HDETR_D2_INLINE double relax_all(const scalar* __restrict costs, double base, const double* __restrict v, double* __restrict distance,
-                                 int32_t* __restrict from, int32_t source, int64_t sinks) {
+HDETR_D2_INLINE double relax_all(const scalar* __restrict costs, double base, const double* __restrict v,
+                                 double* __restrict distance, int32_t* __restrict from, int32_t source, int64_t sinks) {
   std::array<double, kLanes> least;
   least.fill(kInfinity);
   int64_t first = 0;
@@ -74,17 +74,23 @@ HDETR_D2_INLINE TwoLeast two_least(const scalar* __restrict costs, const double*
 }
 
 // One function an element type, as only functions that are no templates are compiled for several instruction sets.
-HDETR_D2_VECTORISED double relax(const float* costs, double base, const double* v, double* distance, int32_t* from, int32_t source, int64_t sinks) {
+HDETR_D2_VECTORISED double relax(const float* costs, double base, const double* v, double* distance, int32_t* from,
+                                 int32_t source, int64_t sinks) {
   return relax_all(costs, base, v, distance, from, source, sinks);
 }
-HDETR_D2_VECTORISED double relax(const double* costs, double base, const double* v, double* distance, int32_t* from, int32_t source, int64_t sinks) {
+HDETR_D2_VECTORISED double relax(const double* costs, double base, const double* v, double* distance, int32_t* from,
+                                 int32_t source, int64_t sinks) {
   return relax_all(costs, base, v, distance, from, source, sinks);
 }
-HDETR_D2_VECTORISED TwoLeast least_of(const float* costs, const double* v, int64_t sinks) { return two_least(costs, v, sinks); }
-HDETR_D2_VECTORISED TwoLeast least_of(const double* costs, const double* v, int64_t sinks) { return two_least(costs, v, sinks); }
+HDETR_D2_VECTORISED TwoLeast least_of(const float* costs, const double* v, int64_t sinks) {
+  return two_least(costs, v, sinks);
+}
+HDETR_D2_VECTORISED TwoLeast least_of(const double* costs, const double* v, int64_t sinks) {
+  return two_least(costs, v, sinks);
+}
 
-// As Assignment, on arrays of all sinks: prices u and v with cost - u - v >= 0, = 0 on matched pairs, v <= 0, and v = 0 where a
-// sink is free.
+// As Assignment, on arrays of all sinks: prices u and v with cost - u - v >= 0, = 0 on matched pairs, v <= 0, and v = 0
+// where a sink is free.
 template <typename scalar>
 class Dense {
  public:
@@ -147,8 +153,8 @@ class Dense {
     }
   }
 
-  // Shortest path to a free sink (Dijkstra). A sink that is settled gets the price minus infinity, so that the pass over
-  // all sinks leaves it alone without asking.
+  // Shortest path to a free sink (Dijkstra). A sink that is settled gets the price minus infinity, so that the pass
+  // over all sinks leaves it alone without asking.
   void search(int32_t start) {
     open_v_ = v_;
     std::fill(distance_.begin(), distance_.end(), kInfinity);

@@ -18,22 +18,24 @@ std::vector<scalar> transposed(const Matrix<scalar>& matrix) {
   for (int64_t first_sink = 0; first_sink < matrix.sinks; first_sink += kTile) {
     const int64_t last_sink = std::min(first_sink + kTile, matrix.sinks);
     for (int64_t source = 0; source < matrix.sources; ++source) {
-      for (int64_t sink = first_sink; sink < last_sink; ++sink) copy[source * matrix.sinks + sink] = matrix.at(source, sink);
+      for (int64_t sink = first_sink; sink < last_sink; ++sink)
+        copy[source * matrix.sinks + sink] = matrix.at(source, sink);
     }
   }
   return copy;
 }
 
 template <typename scalar>
-MatrixLists<scalar>::MatrixLists(const Matrix<scalar>& matrix, int64_t batch) : matrix_(matrix), batch_(std::max<int64_t>(batch, 1)) {
+MatrixLists<scalar>::MatrixLists(const Matrix<scalar>& matrix, int64_t batch)
+    : matrix_(matrix), batch_(std::max<int64_t>(batch, 1)) {
   if (matrix.sink_stride != 1) {
     copy_ = transposed(matrix);
     matrix_ = {copy_.data(), matrix.sources, matrix.sinks, matrix.sinks, 1};
   }
 }
 
-// A cost that at least `wanted` costs greater than `above` do not exceed: the matrix row is dealt out to some groups, and
-// the wanted-th least of their minima is such a bound. Little more than what is wanted is below it.
+// A cost that at least `wanted` costs greater than `above` do not exceed: the matrix row is dealt out to some groups,
+// and the wanted-th least of their minima is such a bound. Little more than what is wanted is below it.
 template <typename scalar>
 scalar MatrixLists<scalar>::bound(const scalar* costs, scalar above, int64_t wanted) {
   constexpr scalar kInfinity = std::numeric_limits<scalar>::infinity();
@@ -63,7 +65,8 @@ Supply MatrixLists<scalar>::extend(int32_t source, std::vector<Candidate<scalar>
   if (2 * wanted > matrix_.sinks - size) wanted = matrix_.sinks;  // another pass would cost more than sorting the rest
   // Nothing comes before the first list: minus infinity is no cost, so no candidate equals it.
   const Candidate<scalar> after =
-      list.empty() ? Candidate<scalar>{-std::numeric_limits<scalar>::infinity(), std::numeric_limits<int32_t>::max()} : list.back();
+      list.empty() ? Candidate<scalar>{-std::numeric_limits<scalar>::infinity(), std::numeric_limits<int32_t>::max()}
+                   : list.back();
   const scalar highest = std::min(bound(costs, after.cost, wanted), std::numeric_limits<scalar>::max());
   found_.clear();
   for (int64_t first = 0; first < matrix_.sinks; first += kBlock) {

@@ -17,8 +17,8 @@ struct Matrix {
 template <typename scalar>
 class MatrixLists final : public CandidateLists<scalar> {
  public:
-  // `batch` candidates are loaded at first, then four times as many as there are. The costs of a source are copied together
-  // first where they are not side by side.
+  // `batch` candidates are loaded at first, then four times as many as there are. The costs of a source are copied
+  // together first where they are not side by side.
   MatrixLists(const Matrix<scalar>& matrix, int64_t batch);
 
   Supply extend(int32_t source, std::vector<Candidate<scalar>>& list) override;
