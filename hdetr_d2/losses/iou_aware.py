@@ -1,12 +1,19 @@
 """Classification losses whose target is how well the box fits."""
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.arguments import check_choice, check_positive, check_within
 from hdetr_d2.registry import LOSS_REGISTRY
 
 from .classification import ClassificationLoss, Positives, background_loss
+
+DecayBoxes = Literal["none", "giou", "all"]
+"""Which box losses fall with the rank of a match; see ``IoUAwareBCE``."""
 
 
 class _IoUAwareLoss(ClassificationLoss):
@@ -41,6 +48,7 @@ class VarifocalLoss(_IoUAwareLoss):
 
     def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__()
+        check_within(self, 0.0, math.inf, alpha=alpha, gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -67,6 +75,9 @@ class MatchabilityAwareLoss(_IoUAwareLoss):
 
     def __init__(self, *, gamma: float = 1.5, alpha: float | None = None) -> None:
         super().__init__()
+        check_within(self, 0.0, math.inf, gamma=gamma)
+        if alpha is not None:
+            check_within(self, 0.0, math.inf, alpha=alpha)
         self.gamma = gamma
         self.alpha = alpha
 
@@ -103,14 +114,15 @@ class IoUAwareBCE(_IoUAwareLoss):
         alpha: float = 0.25,
         gamma: float = 2.0,
         decay: float | None = None,
-        decay_boxes: str = "none",
+        decay_boxes: DecayBoxes = "none",
         floor: float = 0.01,
     ) -> None:
         super().__init__()
-        if decay_boxes not in ("none", "giou", "all"):
-            raise ValueError(f'IoUAwareBCE: decay_boxes must be "none", "giou" or "all", got {decay_boxes!r}')
-        if decay is not None and decay <= 0:
-            raise ValueError(f"IoUAwareBCE: decay must be positive, or None for no ranking, got {decay}")
+        check_within(self, 0.0, 1.0, alpha=alpha, floor=floor)
+        check_within(self, 0.0, math.inf, gamma=gamma)
+        check_choice(self, DecayBoxes, decay_boxes=decay_boxes)
+        if decay is not None:
+            check_positive(self, decay=decay)
         self.alpha = alpha
         self.gamma = gamma
         self.decay = decay
