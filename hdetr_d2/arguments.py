@@ -31,13 +31,14 @@ def check_choice(owner: object, choices: Any, /, **values: object) -> None:
             raise ArgumentError(f"{_name(owner)}: {name} must be one of {', '.join(allowed)}, got {value!r}")
 
 
-def check_whole(owner: object, least: int, /, **values: object) -> None:
-    """Refuse what is no whole number of at least ``least``."""
+def check_whole(owner: object, least: int, hint: str = "", /, **values: object) -> None:
+    """Refuse what is no whole number of at least ``least``; the hint says what to do about one that is less."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise ArgumentError(f"{_name(owner)}: {name} must be a whole number of at least {least}, got {value!r}")
         if value < least:
-            raise ArgumentError(f"{_name(owner)}: {name} must be at least {least}, got {value}")
+            message = f"{_name(owner)}: {name} must be at least {least}, got {value}"
+            raise ArgumentError(f"{message}; {hint}" if hint else message)
 
 
 def check_within(owner: object, least: float, most: float, /, **values: object) -> None:

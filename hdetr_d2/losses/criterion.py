@@ -205,12 +205,12 @@ def _layer_sums(job: _Job, matches: Matches, *, training: bool) -> dict[str, Ten
     request = job.request
     logits = request.predictions.logits.flatten(1, 2)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    target_boxes = request.targets.boxes[matches.target].to(logits.dtype)
+    target_boxes = request.batch.boxes[matches.target].to(logits.dtype)
     boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
     iou = None
     if job.loss.needs_iou:
         iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-    label = request.targets.labels[matches.target]
+    label = request.batch.labels[matches.target]
     rivals = None if request.predictions.known is not None else matches.target
     positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
     learned = _trained(job, logits, positives, matches.last)
@@ -237,8 +237,8 @@ def _trained(job: _Job, logits: Tensor, positives: Positives, last: Tensor | Non
         positives = positives.at(last)
     verified = None
     if job.loss.needs_verified:
-        queries = logits.shape[1] // len(request.targets)
-        verified = _verified(request.targets, logits.shape[2], job.columns).repeat_interleave(queries, 0)
+        queries = logits.shape[1] // len(request.batch)
+        verified = _verified(request.batch, logits.shape[2], job.columns).repeat_interleave(queries, 0)
     if known is not None and known.trained is not None:
         trained = known.trained.flatten()
         logits, positives = logits[:, trained], replace(positives, row=(trained.cumsum(0) - 1)[positives.row])

@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 
-from hdetr_d2.structures import BatchedTargets, Predictions
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 
 from .base import CostMatcher, Matcher, StagedMatcher
 from .candidates import solve_stacks, to_host
@@ -44,14 +45,19 @@ class MatchRequest:
     Args:
         predictions: of one group.
         matchers: of each of its layers.
-        targets: that it learns from.
+        targets: that it learns from, one an image.
         candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
     """
 
     predictions: Predictions
     matchers: Sequence[Matcher]
-    targets: BatchedTargets
+    targets: Sequence[Targets]
     candidates: Predictions | None = None
+
+    @cached_property
+    def batch(self) -> BatchedTargets:
+        """The targets with their offsets."""
+        return BatchedTargets.of(self.targets)
 
     @property
     def matched(self) -> Predictions:
@@ -169,7 +175,7 @@ def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int
     layers, rows, columns, per_layer, unmatchable = [], [], [], [], 0
     for layer, matcher in enumerate(request.matchers):
         matched = 0
-        for image, (targets, offset) in enumerate(zip(request.targets, request.targets.offsets)):
+        for image, (targets, offset) in enumerate(zip(request.batch, request.batch.offsets)):
             if len(targets.labels):
                 if isinstance(matcher, (CostMatcher, StagedMatcher)):
                     solution = solved[index, layer, image]

@@ -38,7 +38,7 @@ class GroupwiseOneToOne(Supervision):
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(cost=cost)
-        check_whole(self, 2, num_groups=num_groups)
+        check_whole(self, 2, "OneToOne is one group", num_groups=num_groups)
         check_whole(self, 1, num_queries=num_queries)
         check_choice(self, FurtherQueries, queries=queries)
         self.num_groups = num_groups

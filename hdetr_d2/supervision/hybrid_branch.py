@@ -36,7 +36,7 @@ class HybridBranch(HybridSupervision):
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(k=k, weight=weight, normaliser=normaliser, encoder=encoder, cost=cost)
-        check_whole(self, 1, num_queries=num_queries)
+        check_whole(self, 1, "OneToOne has no branch", num_queries=num_queries)
         if k > num_queries:
             raise ArgumentError(f"HybridBranch: k={k} queries of one target are more than num_queries={num_queries}")
         self.num_queries = num_queries

@@ -145,7 +145,8 @@ def test_without_targets_nothing_is_matched_and_more_targets_than_queries_are_se
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"iou_weight": 1.2}, "iou_weight"), ({"k": 0}, "k and"), ({"max_positives": 0}, "k and")]
+    ("options", "message"),
+    [({"iou_weight": 1.2}, "iou_weight"), ({"k": 0}, "k must"), ({"max_positives": 0}, "max_positives must")],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
