@@ -81,6 +81,7 @@ class CostMatcher(Matcher):
         former = cls.__dict__.get("copies", cls)
         if former is None or isinstance(former, int):
             cls.k, cls.is_optimal = former, former is not None
+            delattr(cls, "copies")
         elif "solve" in cls.__dict__ and "is_optimal" not in cls.__dict__:
             cls.is_optimal = False
 

@@ -1,5 +1,6 @@
 """Denoising: queries made from targets with noise, whose matches are known (DN-DETR, DINO, RT-DETR)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from hdetr_d2.arguments import ArgumentError, check_whole, check_within
 from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from hdetr_d2.losses.criterion import mean_over_ranks
 from hdetr_d2.structures import BatchedTargets, KnownMatches, QueryGroup, Targets
@@ -115,17 +117,16 @@ class DenoisingQueries(nn.Module):
     ) -> None:
         super().__init__()
         if (num_groups is None) == (budget is None):
-            raise ValueError(
+            raise ArgumentError(
                 f"DenoisingQueries: give num_groups or budget, got {num_groups} and {budget}; None is none"
             )
-        if (num_groups or budget or 0) < 1:
-            raise ValueError(f"DenoisingQueries: num_groups and budget are at least 1, got {num_groups} and {budget}")
-        if not 0.0 <= label_noise <= 1.0:
-            raise ValueError(f"DenoisingQueries: label_noise is a probability, got {label_noise}")
-        if box_noise < 0:
-            raise ValueError(f"DenoisingQueries: box_noise must not be negative, got {box_noise}")
+        check_whole(self, 1, num_classes=num_classes, embed_dim=embed_dim)
+        check_whole(self, 1, **({"num_groups": num_groups} if budget is None else {"budget": budget}))
+        check_within(self, 0.0, 1.0, label_noise=label_noise, padding_box=padding_box)
+        check_within(self, 0.0, math.inf, box_noise=box_noise)
+        check_within(self, 0.0, 0.5, eps=eps)
         if unknown_content and not unknown_row:
-            raise ValueError("DenoisingQueries: unknown_content=True needs unknown_row=True, the row that is added")
+            raise ArgumentError("DenoisingQueries: unknown_content=True needs unknown_row=True, the row that is added")
         self.num_classes = num_classes
         self.num_groups = num_groups
         self.budget = budget

@@ -9,7 +9,7 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from hdetr_d2.arguments import Score, check_choice, check_whole, check_within
+from hdetr_d2.arguments import ArgumentError, Score, check_choice, check_whole, check_within
 from hdetr_d2.layers import xyxy_to_cxcywh
 from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
@@ -183,7 +183,7 @@ class DETR(nn.Module):
         """Classes and normalised cxcywh boxes of each image.
 
         Raises:
-            ValueError: for a class outside [0, num_classes), naming the image.
+            ArgumentError: for a class outside [0, num_classes), naming the image.
         """
         targets: list[Targets] = []
         for x in batched_inputs:
@@ -191,7 +191,7 @@ class DETR(nn.Module):
             labels = instances.gt_classes
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(outside):
-                raise ValueError(
+                raise ArgumentError(
                     f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(outside[0])} is outside the "
                     f"{self.num_classes} classes of the model; set dataset.num_classes"
                 )
