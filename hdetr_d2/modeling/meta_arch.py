@@ -78,9 +78,9 @@ class DETR(nn.Module):
         self.fuse_layers = fuse_layers
         num_layers = len(transformer.decoder.layers)
         supervision.check(num_layers=num_layers)
+        check_composition(self)
         supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)
         criterion.check(num_classes=num_classes)
-        check_composition(self)
         transformer.add_groups(supervision.extra_groups())
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)

@@ -102,7 +102,7 @@ class Description:
                 _numbers(share.layers),
                 "varies" if share.positives is None else f"{share.positives:g}",
                 "varies" if share.positives is None else f"{share.positives * self.num_targets:g}",
-                f"{share.rule.weight:g}",
+                _weight(share.rule),
                 f"{share.rule.normaliser:g} x targets",
             )
             for share in self.shares
@@ -155,6 +155,12 @@ def _positives(rule: Rule, queries: int | None, num_targets: int) -> float | Non
     if k is None or queries is None:
         return k
     return min(float(k), queries / num_targets)
+
+
+def _weight(rule: Rule) -> str:
+    """Of the losses, and of the class loss where that is another."""
+    of_class = rule.weight * rule.class_factor
+    return f"{rule.weight:g}" if of_class == rule.weight else f"{rule.weight:g} (class {of_class:g})"
 
 
 def _runs(rules: Sequence[Rule]) -> list[tuple[int, ...]]:
