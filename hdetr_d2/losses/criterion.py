@@ -67,13 +67,22 @@ class SetCriterion(nn.Module):
         Raises:
             ArgumentError: naming both numbers.
         """
-        self.classification.check(num_classes=num_classes)
-        if self.encoder_classification is not None and not self.binary_encoder:
-            self.encoder_classification.check(num_classes=num_classes)
+        for loss in self._class_losses():
+            loss.check(num_classes=num_classes)
 
     def begin_step(self, targets: BatchedTargets) -> Tensor | None:
-        """As the class loss says: bring statistics up to date, and choose the classes that this step learns."""
-        return self.classification.begin_step(targets)
+        """Bring the statistics of class losses up to date, and choose the classes that this step learns: the decoder's
+        loss says which; arguments and result as ``ClassificationLoss.begin_step`` has them.
+        """
+        columns, *_ = [loss.begin_step(targets) for loss in self._class_losses()]
+        return columns
+
+    def _class_losses(self) -> list[ClassificationLoss]:
+        """Those that learn classes, each once: the decoder's, then that of proposals, if it is another."""
+        of_proposals = self.encoder_classification
+        if of_proposals is None or self.binary_encoder or of_proposals is self.classification:
+            return [self.classification]
+        return [self.classification, of_proposals]
 
     def forward(
         self,
@@ -114,7 +123,7 @@ class SetCriterion(nn.Module):
         num_targets = mean_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
-            for name, per_layer in _layer_sums(job, matches, training=self.training).items():
+            for name, per_layer in _layer_sums(job, matches).items():
                 factor = self._factors(job, name, num_targets)
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
@@ -200,7 +209,7 @@ def _rules_of(group: str, prediction: Predictions, step: _Step) -> tuple[list[st
     return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], step.targets)
 
 
-def _layer_sums(job: _Job, matches: Matches, *, training: bool) -> dict[str, Tensor]:
+def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     """Each loss summed over the queries of each layer, (L,)."""
     request = job.request
     logits = request.predictions.logits.flatten(1, 2)
@@ -214,7 +223,7 @@ def _layer_sums(job: _Job, matches: Matches, *, training: bool) -> dict[str, Ten
     rivals = None if request.predictions.known is not None else matches.target
     positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
     learned = _trained(job, logits, positives, matches.last)
-    if training and job.loss.observes:
+    if job.loss.training and job.loss.observes:
         job.loss.observe(*learned)
     classes = job.loss(*learned)
     l1, giou = box_losses(boxes, target_boxes)

@@ -11,10 +11,18 @@ from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
-from hdetr_d2.losses import ClassificationLoss, IoUAwareBCE, Positives, SetCriterion, SigmoidFocalLoss, box_losses
+from hdetr_d2.losses import (
+    ClassificationLoss,
+    IoUAwareBCE,
+    Positives,
+    SeesawLoss,
+    SetCriterion,
+    SigmoidFocalLoss,
+    box_losses,
+)
 from hdetr_d2.losses.iou_aware import DecayBoxes, rank_in_target
 from hdetr_d2.matching import HungarianMatcher, Matcher
-from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer, OneToOne, Rule, Supervision
 
 CLASSES = 4
@@ -303,3 +311,14 @@ def test_box_losses_have_the_weights_that_the_class_loss_gives_their_match(decay
         l1 = l1 * decay if decay_boxes == "all" else l1
         assert losses["loss_bbox" + suffix] == pytest.approx(l1.sum().item() / 6, rel=1e-5)
         assert losses["loss_giou" + suffix] == pytest.approx((giou * decay).sum().item() / 6, rel=1e-5)
+
+
+def test_a_class_loss_of_proposals_begins_its_steps_too_and_none_begins_one_twice() -> None:
+    targets = BatchedTargets.of([Targets(torch.tensor([3, 1, 1]), draw_boxes(3))])
+    first, second = SeesawLoss(num_classes=CLASSES), SeesawLoss(num_classes=CLASSES)
+    SetCriterion(classification=first, encoder_classification=second, binary_encoder=False).begin_step(targets)
+    SetCriterion(classification=first, encoder_classification=first, binary_encoder=False).begin_step(targets)
+    assert second.counts.tolist() == [0, 2, 0, 1] and first.counts.tolist() == [0, 4, 0, 2]
+    with pytest.raises(ValueError, match="is of 4 classes, the model has 5"):
+        SetCriterion(encoder_classification=second, binary_encoder=False).check(num_classes=5)
+    SetCriterion(encoder_classification=second).check(num_classes=5)  # of one channel, whatever the classes
