@@ -1,6 +1,9 @@
 """What the parts of a model hand to one another."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -22,6 +25,67 @@ class Targets:
     boxes: Tensor
     negatives: Tensor | None = None
     not_exhaustive: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchedTargets(Sequence[Targets]):
+    """The objects of a batch: a sequence of the images' own, and all of them together, image after image.
+
+    Made once a step, by ``BatchedTargets.of``; whatever is an index into the targets of the batch counts as this does.
+
+    Args:
+        images: the objects of each of the B images.
+        labels: (M,) int64, of all images.
+        boxes: (M, 4) cxcywh in [0, 1] of their images.
+        counts: how many each image has.
+        offsets: where each image's begin.
+    """
+
+    images: tuple[Targets, ...]
+    labels: Tensor
+    boxes: Tensor
+    counts: tuple[int, ...]
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets]) -> "BatchedTargets":
+        """The targets of one image each; themselves where they are batched already."""
+        if isinstance(targets, cls):
+            return targets
+        images = tuple(targets)
+        counts = tuple(len(image.labels) for image in images)
+        return cls(
+            images=images,
+            labels=torch.cat([image.labels for image in images]) if images else torch.zeros(0, dtype=torch.int64),
+            boxes=torch.cat([image.boxes for image in images]) if images else torch.zeros(0, 4),
+            counts=counts,
+            offsets=tuple(accumulate(counts[:-1], initial=0)) if counts else (),
+        )
+
+    def with_labels(self, labels: Tensor) -> "BatchedTargets":
+        """The same objects under other labels (M,); what is known of each image stays."""
+        parts = labels.split(self.counts)
+        images = tuple(replace(image, labels=part) for image, part in zip(self.images, parts, strict=True))
+        return replace(self, images=images, labels=labels)
+
+    def as_objects(self) -> "BatchedTargets":
+        """The same objects, all of class 0, of which every image was searched."""
+        labels = torch.zeros_like(self.labels)
+        parts = labels.split(self.counts)
+        images = tuple(Targets(part, image.boxes) for image, part in zip(self.images, parts, strict=True))
+        return replace(self, images=images, labels=labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> Targets: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Targets, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Targets | tuple[Targets, ...]:
+        return self.images[index]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hdetr_d2.supervision import set_progress
+
 from ..checkpoint.loading import write_atomically
 from .distributed import all_reduce_mean, unwrap
 from .precision import Precision
@@ -34,7 +36,7 @@ class Trainer(TrainerBase):
 
     Args:
         model: returns a dict of weighted scalar losses, with the same keys at every step; wrapped in
-            DistributedDataParallel where there are several processes. Its attribute ``progress`` is set to
+            DistributedDataParallel where there are several processes. ``hdetr_d2.supervision.set_progress`` tells it
             iteration / max_iter before each step.
         optimizer: over the model's parameters.
         precision: of the forward pass.
@@ -89,7 +91,7 @@ class Trainer(TrainerBase):
         batches = [next(self._batches) for _ in range(self.accumulate)]
         data_time = time.perf_counter() - start
 
-        module.progress = self.iter / self.max_iter  # type: ignore[assignment]
+        set_progress(module, self.iter / self.max_iter)
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._forward_backward(batches)
         self.precision.scaler.unscale_(self.optimizer)

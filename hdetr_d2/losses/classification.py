@@ -1,7 +1,7 @@
 """Classification losses over queries, of which some are matched."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdetr_d2.structures import Targets
+from hdetr_d2.arguments import ArgumentError, check_within
+from hdetr_d2.registry import LOSS_REGISTRY
+from hdetr_d2.structures import BatchedTargets
 
 
 @dataclass(frozen=True)
@@ -55,25 +57,52 @@ class ClassificationLoss(nn.Module, ABC):
         needs_iou: whether it wants to know how well the boxes fit.
         normalised: whether its values are divided already, and not to be divided by the number of targets.
         needs_verified: whether it wants to know which classes annotators looked for.
+        observes: whether ``observe`` is to be called.
+
+    ``forward`` changes nothing. What a loss counts over training changes in ``begin_step`` and ``observe``, which
+    training calls; both are sums over processes where they count, so that every process must call them equally often.
     """
 
     needs_iou = False
     normalised = False
     needs_verified = False
+    observes = False
 
-    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
-        """The classes that this step learns; asked once a step, before anything is predicted.
+    def __init_subclass__(cls) -> None:
+        """Refuse a loss written for the former ``choose_classes(targets, num_classes)``, which nobody would call."""
+        super().__init_subclass__()
+        if "choose_classes" in cls.__dict__:
+            raise TypeError(f"{cls.__name__}: choose_classes(targets, num_classes) is now begin_step(targets)")
+
+    def check(self, *, num_classes: int) -> None:
+        """Refuse a model of another number of classes; models call it when built.
+
+        Raises:
+            ArgumentError: naming both numbers.
+        """
+
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
+        """Bring statistics up to date and choose classes; called once a training step, before anything is predicted.
 
         Args:
-            targets: of all images of this process.
-            num_classes: K.
+            targets: of this process.
 
         Returns:
-            (C',) int64 in ascending order, with all classes of ``targets`` among them: decoder layers compute only
-            those, and labels are then positions in them. None for all classes.
+            (C',) int64 in ascending order, the classes that this step learns, all those of ``targets`` among them:
+            decoder layers compute only these, and labels are then positions in them. None for all classes.
         """
-        del targets, num_classes
+        del targets
         return None
+
+    def observe(self, logits: Tensor, positives: Positives) -> None:
+        """Take into the statistics what ``forward`` is given; called once for each of its calls in training.
+
+        Only where the loss ``observes``, or one that it wraps does.
+
+        Args:
+            logits, positives: as of ``forward``.
+        """
+        del logits, positives
 
     def of_proposals(self) -> "ClassificationLoss":
         """The loss of the encoder's proposals where these learn "object or not" in one channel."""
@@ -103,6 +132,12 @@ class ClassificationLoss(nn.Module, ABC):
         Returns:
             (L,), not yet divided by the number of targets unless ``normalised``.
         """
+
+
+def check_same_classes(loss: ClassificationLoss, of_loss: int, of_model: int) -> None:
+    """Refuse a loss that was made for another number of classes than its model has."""
+    if of_loss != of_model:
+        raise ArgumentError(f"{type(loss).__name__}: is of {of_loss} classes, the model has {of_model}")
 
 
 class _Background(torch.autograd.Function):
@@ -142,6 +177,7 @@ def background_loss(logits: Tensor, *, weight: float | Tensor, gamma: float | Te
     return _Background.apply(logits, weight, gamma, detach)
 
 
+@LOSS_REGISTRY.register()
 class SigmoidFocalLoss(ClassificationLoss):
     """Focal loss over independent sigmoids (Lin et al., ICCV 2017), as in Deformable DETR.
 
@@ -152,6 +188,8 @@ class SigmoidFocalLoss(ClassificationLoss):
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
+        check_within(self, 0.0, 1.0, alpha=alpha)
+        check_within(self, 0.0, math.inf, gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
 

@@ -1,5 +1,6 @@
 """The one criterion of all models."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,10 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
-from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Rule, Supervision
 
 from .boxes import box_losses
@@ -45,15 +47,42 @@ class SetCriterion(nn.Module):
         counter: PositiveCounter | None = None,
     ) -> None:
         super().__init__()
+        weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
+        check_within(self, 0.0, math.inf, **weights, encoder_weight=encoder_weight)
+        if encoder_class_weight is not None:
+            check_within(self, 0.0, math.inf, encoder_class_weight=encoder_class_weight)
+            if not class_weight:
+                raise ArgumentError("SetCriterion: encoder_class_weight needs a class_weight that is not 0")
         self.classification = classification if classification is not None else SigmoidFocalLoss()
         self.weights = {"loss_ce": class_weight, "loss_bbox": l1_weight, "loss_giou": giou_weight}
         self.encoder_weight = encoder_weight
         self.encoder_classification = encoder_classification
-        if encoder_class_weight is not None and not class_weight:
-            raise ValueError("SetCriterion: encoder_class_weight needs a class_weight that is not 0")
         self.encoder_class_factor = 1.0 if encoder_class_weight is None else encoder_class_weight / class_weight
         self.binary_encoder = binary_encoder
         self.counter = counter
+
+    def check(self, *, num_classes: int) -> None:
+        """Refuse a model of another number of classes than its losses are of; models call it when built.
+
+        Raises:
+            ArgumentError: naming both numbers.
+        """
+        for loss in self._class_losses():
+            loss.check(num_classes=num_classes)
+
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
+        """Bring the statistics of class losses up to date, and choose the classes that this step learns: the decoder's
+        loss says which; arguments and result as ``ClassificationLoss.begin_step`` has them.
+        """
+        columns, *_ = [loss.begin_step(targets) for loss in self._class_losses()]
+        return columns
+
+    def _class_losses(self) -> list[ClassificationLoss]:
+        """Those that learn classes, each once: the decoder's, then that of proposals, if it is another."""
+        of_proposals = self.encoder_classification
+        if of_proposals is None or self.binary_encoder or of_proposals is self.classification:
+            return [self.classification]
+        return [self.classification, of_proposals]
 
     def forward(
         self,
@@ -81,24 +110,17 @@ class SetCriterion(nn.Module):
             every step. How many queries were matched in each group's last layer, and how many predictions were not
             finite, go to the trainer's EventStorage.
         """
-        like = next(iter(predictions.values())).logits
-        classes = torch.cat([t.labels for t in targets])
-        if columns is not None:
-            targets = _relabelled(targets, columns)
-        jobs = [
-            _Job(*_rules_of(group, p, targets, supervision, progress), self.classification, columns)
-            for group, p in predictions.items()
-        ]
-        jobs += [
-            self._proposal_job(group, p, targets, supervision, progress, columns) for group, p in proposals.items()
-        ]
-        asked = [job for job in jobs if job.rules]
-        solved = iter(match_step([job.request for job in asked]))
+        batch = BatchedTargets.of(targets)
+        learned = batch if columns is None else batch.with_labels(torch.searchsorted(columns, batch.labels))
+        step = _Step(learned, supervision, progress, columns)
+        jobs = [_Job(*_rules_of(group, p, step), self.classification, columns) for group, p in predictions.items()]
+        if proposals:
+            objects = step.targets.as_objects() if self.binary_encoder else step.targets
+            jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
+        solved = iter(match_step([job.request for job in jobs if job.rules]))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
-        for job, matches in zip(jobs[: len(predictions)], all_matches):
-            if self.counter is not None and job.rules:
-                self.counter.add(job.request.matchers, matches.layer, classes[matches.target])
-        num_targets = mean_over_ranks(len(classes), like)
+        self._count(jobs[: len(predictions)], all_matches, batch.labels)
+        num_targets = mean_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
             for name, per_layer in _layer_sums(job, matches).items():
@@ -111,21 +133,20 @@ class SetCriterion(nn.Module):
         )
         return losses
 
-    def _proposal_job(
-        self,
-        group: str,
-        proposals: Predictions,
-        targets: Sequence[Targets],
-        supervision: Supervision,
-        progress: float,
-        columns: Tensor | None,
-    ) -> "_Job":
+    def _count(self, jobs: "Sequence[_Job]", matches: Sequence[Matches], classes: Tensor) -> None:
+        """Tell the counter which classes the matched queries of the decoder learn."""
+        if self.counter is None:
+            return
+        for job, found in zip(jobs, matches):
+            if job.rules:
+                self.counter.add(job.request.matchers, found.layer, classes[found.target])
+
+    def _proposal_job(self, group: str, proposals: Predictions, targets: BatchedTargets, step: "_Step") -> "_Job":
         """The encoder's proposals as one more layer under a rule of its own."""
-        rule = supervision.encoder_rule(progress)
-        loss = self.encoder_classification or self.classification
+        rule = step.supervision.encoder_rule(step.progress)
+        loss, columns = self.encoder_classification or self.classification, step.columns
         if self.binary_encoder:
             loss, columns = loss.of_proposals(), None
-            targets = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
         elif columns is not None:
             # All classes rank proposals, so that all were computed.
             proposals = replace(proposals, logits=proposals.logits[..., columns])
@@ -148,9 +169,19 @@ class SetCriterion(nn.Module):
         weights = num_targets.new_tensor(
             [rule.weight * (rule.class_factor if name == "loss_ce" else 1.0) for rule in job.rules]
         )
-        copies = num_targets.new_tensor([rule.normaliser for rule in job.rules])
-        # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the copies.
-        return weights if divided else weights / (copies * num_targets).clamp(min=1.0)
+        normalisers = num_targets.new_tensor([rule.normaliser for rule in job.rules])
+        # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the normaliser.
+        return weights if divided else weights / (normalisers * num_targets).clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What all groups of a step have in common; the labels of ``targets`` are positions in ``columns``."""
+
+    targets: BatchedTargets
+    supervision: Supervision
+    progress: float
+    columns: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -167,17 +198,15 @@ class _Job:
     columns: Tensor | None
 
 
-def _rules_of(
-    group: str, prediction: Predictions, targets: Sequence[Targets], supervision: Supervision, progress: float
-) -> tuple[list[str], list[Rule], MatchRequest]:
+def _rules_of(group: str, prediction: Predictions, step: _Step) -> tuple[list[str], list[Rule], MatchRequest]:
     """The first three fields of a decoder group's ``_Job``."""
     depth = prediction.logits.shape[0]
     ending = "" if group == PRIMARY else f"_{group}"
     suffixes = [f"_{layer}{ending}" for layer in range(depth - 1)] + [ending]
-    rules = []
+    rules: list[Rule] = []
     if prediction.known is None:
-        rules = [supervision.rule(group, layer, depth, progress) for layer in range(depth)]
-    return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets)
+        rules = [step.supervision.rule(group, layer, depth, step.progress) for layer in range(depth)]
+    return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], step.targets)
 
 
 def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
@@ -185,15 +214,18 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     request = job.request
     logits = request.predictions.logits.flatten(1, 2)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    target_boxes = torch.cat([t.boxes for t in request.targets])[matches.target].to(logits.dtype)
+    target_boxes = request.batch.boxes[matches.target].to(logits.dtype)
     boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
     iou = None
     if job.loss.needs_iou:
         iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-    label = torch.cat([t.labels for t in request.targets])[matches.target]
+    label = request.batch.labels[matches.target]
     rivals = None if request.predictions.known is not None else matches.target
     positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
-    classes = _class_sums(job, logits, positives, matches.last)
+    learned = _trained(job, logits, positives, matches.last)
+    if job.loss.training and job.loss.observes:
+        job.loss.observe(*learned)
+    classes = job.loss(*learned)
     l1, giou = box_losses(boxes, target_boxes)
     weights = job.loss.box_weights(logits, positives)
     if weights is not None:
@@ -206,26 +238,26 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     }
 
 
-def _class_sums(job: _Job, logits: Tensor, positives: Positives, last: Tensor | None) -> Tensor:
-    """The class loss of each layer, (L,); ``last`` are the matches that it counts, None for all."""
+def _trained(job: _Job, logits: Tensor, positives: Positives, last: Tensor | None) -> tuple[Tensor, Positives]:
+    """What the class loss is given: queries that take part in it, and of the matches the ``last``, None for all."""
     request = job.request
     known = request.predictions.known
     if last is not None:
         positives = positives.at(last)
     verified = None
     if job.loss.needs_verified:
-        queries = logits.shape[1] // len(request.targets)
-        verified = _verified(request.targets, logits.shape[2], job.columns).repeat_interleave(queries, 0)
+        queries = logits.shape[1] // len(request.batch)
+        verified = _verified(request.batch, logits.shape[2], job.columns).repeat_interleave(queries, 0)
     if known is not None and known.trained is not None:
         trained = known.trained.flatten()
         logits, positives = logits[:, trained], replace(positives, row=(trained.cumsum(0) - 1)[positives.row])
         verified = None if verified is None else verified[trained]
-    return job.loss(logits, replace(positives, verified=verified))
+    return logits, replace(positives, verified=verified)
 
 
-def _verified(targets: Sequence[Targets], num_columns: int, columns: Tensor | None) -> Tensor:
+def _verified(targets: BatchedTargets, num_columns: int, columns: Tensor | None) -> Tensor:
     """Of which classes each image is known to show no more than its targets: (B, C') bool."""
-    device = targets[0].labels.device
+    device = targets.labels.device
     classes = torch.arange(num_columns, device=device) if columns is None else columns
     rows = []
     for t in targets:
@@ -245,11 +277,6 @@ def _known_matches(predictions: Predictions) -> Matches:
     count = len(known.row)
     layer = torch.arange(depth, device=known.row.device).repeat_interleave(count)
     return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
-
-
-def _relabelled(targets: Sequence[Targets], columns: Tensor) -> list[Targets]:
-    """Labels as positions in ``columns``, which hold all of them."""
-    return [replace(t, labels=torch.searchsorted(columns, t.labels)) for t in targets]
 
 
 def mean_over_ranks(count: int, like: Tensor) -> Tensor:

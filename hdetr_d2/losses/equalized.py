@@ -1,17 +1,20 @@
 """Equalized focal loss."""
 
-from collections.abc import Sequence
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdetr_d2.structures import Targets
+from hdetr_d2.arguments import check_positive, check_whole, check_within
+from hdetr_d2.registry import LOSS_REGISTRY
+from hdetr_d2.structures import BatchedTargets
 
-from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, background_loss
+from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, background_loss, check_same_classes
 from .ranks import sum_over_ranks
 
 
+@LOSS_REGISTRY.register()
 class EqualizedFocalLoss(ClassificationLoss):
     """Focal loss that focuses the more, the less gradient a class gets from its objects (EFL, Li et al., CVPR 2022).
 
@@ -34,23 +37,29 @@ class EqualizedFocalLoss(ClassificationLoss):
         balance: (K,) float64, g of this step. All three are saved in checkpoints.
     """
 
+    observes = True
     positive_gradient: Tensor
     negative_gradient: Tensor
     balance: Tensor
 
     def __init__(self, *, num_classes: int, scale: float = 8.0, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
-        if gamma <= 0:
-            raise ValueError(f"EqualizedFocalLoss: gamma must be positive, got {gamma}")
+        check_whole(self, 1, num_classes=num_classes)
+        check_within(self, 0.0, math.inf, scale=scale)
+        check_positive(self, gamma=gamma)
         self.scale = scale
         self.focal = SigmoidFocalLoss(alpha=alpha, gamma=gamma)
         self.register_buffer("positive_gradient", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("negative_gradient", torch.zeros(num_classes, dtype=torch.float64))
         self.register_buffer("balance", torch.ones(num_classes, dtype=torch.float64))
 
-    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
+    def check(self, *, num_classes: int) -> None:
+        """As the base class says."""
+        check_same_classes(self, len(self.balance), num_classes)
+
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
         """All classes; takes the gradients of earlier steps into account."""
-        del targets, num_classes
+        del targets
         ratio = self.positive_gradient / self.negative_gradient.clamp(min=1e-10)
         self.balance.copy_(torch.where(self.negative_gradient > 0, ratio.clamp(max=1.0), 1.0))
         return None
@@ -60,31 +69,35 @@ class EqualizedFocalLoss(ClassificationLoss):
         return self.focal
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
-        """As the base class says; in training the gradients are added to the sums."""
-        alpha, gamma = self.focal.alpha, self.focal.gamma
-        balance = self.balance if positives.classes is None else self.balance[positives.classes]
-        exponent = (gamma + self.scale * (1.0 - balance)).to(logits.dtype)
-        weight = exponent / gamma
+        """As the base class says."""
+        alpha = self.focal.alpha
+        exponent, weight = self._factors(logits, positives)
         picked = logits[positives.layer, positives.row, positives.label]
         own_exponent, own_weight = exponent[positives.label], weight[positives.label]
-        if self.training:
-            self._add_gradients(logits.detach(), picked.detach(), positives, exponent, weight)
         total = background_loss(logits, weight=(1 - alpha) * weight, gamma=exponent)
         p = picked.sigmoid()
         as_positive = alpha * own_weight * (1 - p) ** own_exponent * F.softplus(-picked)
         as_negative = (1 - alpha) * own_weight * p**own_exponent * F.softplus(picked)
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
+    def _factors(self, logits: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+        """Exponent and weight (C') of each column."""
+        gamma = self.focal.gamma
+        balance = self.balance if positives.classes is None else self.balance[positives.classes]
+        exponent = (gamma + self.scale * (1.0 - balance)).to(logits.dtype)
+        return exponent, exponent / gamma
+
     @torch.no_grad()
-    def _add_gradients(
-        self, logits: Tensor, picked: Tensor, positives: Positives, exponent: Tensor, weight: Tensor
-    ) -> None:
+    def observe(self, logits: Tensor, positives: Positives) -> None:
+        """As the base class says: adds the gradients to the sums."""
         label, columns, alpha = positives.label, positives.classes, self.focal.alpha
+        exponent, weight = self._factors(logits, positives)
+        picked = logits[positives.layer, positives.row, label]
         # One layer after another: temporaries of the size of all logits would be most of the memory of the loss.
         background = sum(background_slope(layer, exponent).sum(0).double() for layer in logits)
-        zeros = exponent.new_zeros(len(exponent), dtype=torch.float64)
-        own = zeros.index_add(0, label, background_slope(picked, exponent[label]).double())
-        objects = zeros.index_add(0, label, background_slope(-picked, exponent[label]).double())
+        zeros, own_exponent = exponent.new_zeros(len(exponent), dtype=torch.float64), exponent[label]
+        own = zeros.index_add(0, label, background_slope(picked, own_exponent).double())
+        objects = zeros.index_add(0, label, background_slope(-picked, own_exponent).double())
         sums = torch.stack([alpha * weight * objects, (1 - alpha) * weight * (background - own).clamp(min=0.0)])
         if columns is not None:  # each process has its own
             sums = sums.new_zeros(2, len(self.balance)).index_copy(1, columns, sums)

@@ -1,15 +1,19 @@
 """Federated loss: a step learns some of the classes only."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from hdetr_d2.structures import Targets
+from hdetr_d2.arguments import ArgumentError, check_whole, check_within
+from hdetr_d2.registry import LOSS_REGISTRY
+from hdetr_d2.structures import BatchedTargets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 
 
+@LOSS_REGISTRY.register()
 class FederatedLoss(ClassificationLoss):
     """Another loss over the classes of the batch and some more (federated loss, Zhou et al., arXiv 2103.07461).
 
@@ -40,37 +44,44 @@ class FederatedLoss(ClassificationLoss):
         verified_only: bool = False,
     ) -> None:
         super().__init__()
-        if num_chosen < 1:
-            raise ValueError(f"FederatedLoss: num_chosen must be at least 1, got {num_chosen}")
+        check_whole(self, 1, num_chosen=num_chosen)
+        check_within(self, 0.0, math.inf, power=power)
+        if image_counts is not None:
+            check_whole(self, 0, **{f"image_counts[{place}]": count for place, count in enumerate(image_counts)})
         self.loss = loss if loss is not None else SigmoidFocalLoss()
         self.num_chosen = num_chosen
         self.needs_iou = self.loss.needs_iou
         self.normalised = self.loss.normalised
+        self.observes = self.loss.observes
         self.needs_verified = verified_only
         # On the CPU whatever the device of the model, and not in checkpoints: it belongs to the data set.
         self._weights = None if image_counts is None else torch.tensor(list(image_counts)).double() ** power
         if self._weights is not None:
             self._weights[torch.tensor(list(image_counts or ())) == 0] = 0.0  # also with power 0
 
-    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
+    def check(self, *, num_classes: int) -> None:
+        """As the base class says, of ``image_counts`` and the inner loss."""
+        self.loss.check(num_classes=num_classes)
+        if self._weights is not None and len(self._weights) != num_classes:
+            raise ArgumentError(
+                f"FederatedLoss: image_counts are of {len(self._weights)} classes, the model has {num_classes}"
+            )
+
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
         """As the base class says.
 
         Raises:
-            ValueError: ``image_counts`` are not known or are those of another number of classes.
+            ArgumentError: ``image_counts`` are not known.
         """
-        self.loss.choose_classes(targets, num_classes)
+        self.loss.begin_step(targets)
         if self._weights is None:
-            raise ValueError(
+            raise ArgumentError(
                 "FederatedLoss: how many training images show each class is not known; set dataset.image_counts=null "
                 "in the config, so that it is read from the training json, or give image_counts"
             )
-        if len(self._weights) != num_classes:
-            raise ValueError(
-                f"FederatedLoss: image_counts are of {len(self._weights)} classes, the model has {num_classes}"
-            )
-        if num_classes <= self.num_chosen:
+        if len(self._weights) <= self.num_chosen:
             return None
-        labels = torch.cat([t.labels for t in targets])
+        labels = targets.labels
         present = labels.cpu().unique()
         weights = self._weights.index_fill(0, present, 0.0)
         count = min(self.num_chosen - len(present), int((weights > 0).sum()))
@@ -84,9 +95,17 @@ class FederatedLoss(ClassificationLoss):
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
         """As the base class says; ``logits`` are those of the chosen classes."""
-        if positives.verified is not None:
-            unknown = (~positives.verified).expand(logits.shape[0], -1, -1).clone()
-            unknown[positives.layer, positives.row, positives.label] = False
-            # So sure to be background that neither loss nor gradient is left.
-            logits = logits.masked_fill(unknown, -1e4)
-        return self.loss(logits, positives)
+        return self.loss(_without_unknown(logits, positives), positives)
+
+    def observe(self, logits: Tensor, positives: Positives) -> None:
+        """As the base class says, by the inner loss."""
+        self.loss.observe(_without_unknown(logits, positives), positives)
+
+
+def _without_unknown(logits: Tensor, positives: Positives) -> Tensor:
+    """The same, but so sure to be background that neither loss nor gradient is left where nobody verified it."""
+    if positives.verified is None:
+        return logits
+    unknown = (~positives.verified).expand(logits.shape[0], -1, -1).clone()
+    unknown[positives.layer, positives.row, positives.label] = False
+    return logits.masked_fill(unknown, -1e4)

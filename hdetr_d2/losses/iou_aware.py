@@ -1,10 +1,19 @@
 """Classification losses whose target is how well the box fits."""
 
+import math
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.arguments import check_choice, check_positive, check_within
+from hdetr_d2.registry import LOSS_REGISTRY
+
 from .classification import ClassificationLoss, Positives, background_loss
+
+DecayBoxes = Literal["none", "giou", "all"]
+"""Which box losses fall with the rank of a match; see ``IoUAwareBCE``."""
 
 
 class _IoUAwareLoss(ClassificationLoss):
@@ -25,6 +34,7 @@ def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.softplus(logits) - target * logits
 
 
+@LOSS_REGISTRY.register()
 class VarifocalLoss(_IoUAwareLoss):
     """Cross entropy towards the IoU, weighted by the IoU (Zhang et al., CVPR 2021), as in RT-DETR.
 
@@ -38,6 +48,7 @@ class VarifocalLoss(_IoUAwareLoss):
 
     def __init__(self, *, alpha: float = 0.75, gamma: float = 2.0) -> None:
         super().__init__()
+        check_within(self, 0.0, math.inf, alpha=alpha, gamma=gamma)
         self.alpha = alpha
         self.gamma = gamma
 
@@ -50,6 +61,7 @@ class VarifocalLoss(_IoUAwareLoss):
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
 
+@LOSS_REGISTRY.register()
 class MatchabilityAwareLoss(_IoUAwareLoss):
     """Cross entropy towards a power of the IoU, unweighted, so that poor matches count too (DEIM, section 3.2).
 
@@ -63,6 +75,9 @@ class MatchabilityAwareLoss(_IoUAwareLoss):
 
     def __init__(self, *, gamma: float = 1.5, alpha: float | None = None) -> None:
         super().__init__()
+        check_within(self, 0.0, math.inf, gamma=gamma)
+        if alpha is not None:
+            check_within(self, 0.0, math.inf, alpha=alpha)
         self.gamma = gamma
         self.alpha = alpha
 
@@ -76,6 +91,7 @@ class MatchabilityAwareLoss(_IoUAwareLoss):
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
 
+@LOSS_REGISTRY.register()
 class IoUAwareBCE(_IoUAwareLoss):
     """Cross entropy towards a mean of score and IoU (Align-DETR, section 3.1), as in DAC-DETR and Mr. DETR-Align.
 
@@ -98,14 +114,15 @@ class IoUAwareBCE(_IoUAwareLoss):
         alpha: float = 0.25,
         gamma: float = 2.0,
         decay: float | None = None,
-        decay_boxes: str = "none",
+        decay_boxes: DecayBoxes = "none",
         floor: float = 0.01,
     ) -> None:
         super().__init__()
-        if decay_boxes not in ("none", "giou", "all"):
-            raise ValueError(f'IoUAwareBCE: decay_boxes must be "none", "giou" or "all", got {decay_boxes!r}')
-        if decay is not None and decay <= 0:
-            raise ValueError(f"IoUAwareBCE: decay must be positive, or None for no ranking, got {decay}")
+        check_within(self, 0.0, 1.0, alpha=alpha, floor=floor)
+        check_within(self, 0.0, math.inf, gamma=gamma)
+        check_choice(self, DecayBoxes, decay_boxes=decay_boxes)
+        if decay is not None:
+            check_positive(self, decay=decay)
         self.alpha = alpha
         self.gamma = gamma
         self.decay = decay

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import check_whole
 from hdetr_d2.matching import CostMatcher, Matcher
 
 KINDS = ("one_to_one", "one_to_many")
@@ -22,6 +23,7 @@ class PositiveCounter(nn.Module):
 
     def __init__(self, *, num_classes: int) -> None:
         super().__init__()
+        check_whole(self, 1, num_classes=num_classes)
         # No buffer: these are numbers of this process, not a state of the model.
         self._counts = torch.zeros(len(KINDS) * num_classes, dtype=torch.int64)
         self.num_classes = num_classes

@@ -1,17 +1,20 @@
 """Seesaw loss over sigmoids."""
 
-from collections.abc import Sequence
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hdetr_d2.structures import Targets
+from hdetr_d2.arguments import check_positive, check_whole, check_within
+from hdetr_d2.registry import LOSS_REGISTRY
+from hdetr_d2.structures import BatchedTargets
 
-from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
+from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, check_same_classes
 from .ranks import sum_over_ranks
 
 
+@LOSS_REGISTRY.register()
 class SeesawLoss(ClassificationLoss):
     """Objects of frequent classes punish rare classes less (Wang et al., CVPR 2021, section 3), over sigmoids.
 
@@ -47,16 +50,22 @@ class SeesawLoss(ClassificationLoss):
         min_score: float = 0.01,
     ) -> None:
         super().__init__()
+        check_whole(self, 1, num_classes=num_classes)
+        check_within(self, 0.0, math.inf, p=p, q=q)
+        check_positive(self, min_score=min_score)
         self.p = p
         self.q = q
         self.focal = SigmoidFocalLoss(alpha=alpha, gamma=gamma)
         self.min_score = min_score
         self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
 
-    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
+    def check(self, *, num_classes: int) -> None:
+        """As the base class says."""
+        check_same_classes(self, len(self.counts), num_classes)
+
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
         """All classes; counts the objects of the step."""
-        labels = torch.cat([t.labels for t in targets])
-        self.counts += sum_over_ranks(torch.bincount(labels, minlength=num_classes))
+        self.counts += sum_over_ranks(torch.bincount(targets.labels, minlength=len(self.counts)))
         return None
 
     def of_proposals(self) -> ClassificationLoss:

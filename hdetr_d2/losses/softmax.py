@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor
 
+from hdetr_d2.arguments import check_positive
+from hdetr_d2.registry import LOSS_REGISTRY
+
 from .classification import ClassificationLoss, Positives
 
 
+@LOSS_REGISTRY.register()
 class SoftmaxCrossEntropy(ClassificationLoss):
     """Cross entropy in which "no object" counts less (DETR, section 3.1 and its code).
 
@@ -21,8 +25,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
 
     def __init__(self, *, no_object_weight: float = 0.1) -> None:
         super().__init__()
-        if no_object_weight <= 0:
-            raise ValueError(f"SoftmaxCrossEntropy: no_object_weight must be positive, got {no_object_weight}")
+        check_positive(self, no_object_weight=no_object_weight)
         self.no_object_weight = no_object_weight
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:

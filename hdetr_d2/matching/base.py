@@ -69,12 +69,33 @@ class CostMatcher(Matcher):
         cost: how pairs are costed; None is Deformable DETR's.
     """
 
-    copies: int | None = None
-    """How many queries each target gets, for matchers whose ``solve`` is the optimum of that assignment: a step solves
-    all of those at once and from candidates. None for any other, whose ``solve`` is called with whole matrices."""
+    k: int | None = None
+    """How many queries each target gets, where that is a number."""
+    is_optimal = False
+    """Whether ``solve`` is the optimum of the assignment in which every target gets ``k`` queries: a step solves all of
+    those at once and from candidates. ``solve`` of any other is called with whole matrices."""
+
+    def __init_subclass__(cls) -> None:
+        """A ``solve`` of one's own is optimal only if its class says so, be it by the former name ``copies``."""
+        super().__init_subclass__()
+        former = cls.__dict__.get("copies", cls)
+        if former is None or isinstance(former, int):
+            cls.k, cls.is_optimal = former, former is not None
+            delattr(cls, "copies")
+        elif "solve" in cls.__dict__ and "is_optimal" not in cls.__dict__:
+            cls.is_optimal = False
 
     def __init__(self, *, cost: PairCost | None = None) -> None:
         self.cost: PairCost = cost if cost is not None else MatchingCost()
+
+    @property
+    def copies(self) -> int | None:
+        """``k`` of a matcher that ``is_optimal``, None of any other: the two by their former name."""
+        return self.k if self.is_optimal else None
+
+    @copies.setter
+    def copies(self, value: int | None) -> None:
+        self.k, self.is_optimal = value, value is not None
 
     @abstractmethod
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:

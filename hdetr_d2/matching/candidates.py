@@ -19,15 +19,15 @@ _LACK = 0.05  # part of the demand without candidates beyond which that is not w
 class Candidates:
     """The cheapest candidates of one stack of equally large problems.
 
-    The side that must be served asks: each target for k queries, or, where the copies of all targets are more than the
-    queries, each query for a target, of which each serves k.
+    The side that must be served asks: each target for k queries, or, where that is more than there are, each query for
+    a target, of which each serves k.
 
     Args:
         costs: (L, S, T) float32, ascending along T, infinite where no pair is possible.
         indices: (L, S, T) int16 or int32, into the other side.
         unmatchable: (L,) int32, how many queries have no finite cost.
         sinks: how many nodes the other side has.
-        copies: k.
+        k: how many queries a target gets.
         by_target: whether targets ask.
     """
 
@@ -35,7 +35,7 @@ class Candidates:
     indices: Tensor
     unmatchable: Tensor
     sinks: int
-    copies: int
+    k: int
     by_target: bool
 
     @property
@@ -46,23 +46,23 @@ class Candidates:
     @property
     def demand(self) -> int:
         """How many each asks for."""
-        return self.copies if self.by_target else 1
+        return self.k if self.by_target else 1
 
     @property
     def capacity(self) -> int:
         """How many each of the other side serves."""
-        return 1 if self.by_target else self.copies
+        return 1 if self.by_target else self.k
 
 
 def select_candidates(costs: Tensor, k: int) -> Candidates:
     """Select what the optimum most likely consists of.
 
-    A target with k copies gets 4 k + 32 candidates: in simulated training, early and late, that is enough to prove the
+    A target that asks gets 4 k + 32 candidates: in simulated training, early and late, that is enough to prove the
     optimum nearly always up to 100 targets. Queries that ask have most of the choice to themselves and get 16.
 
     Args:
         costs: (L, N, M) float32 on any device.
-        k: copies of each target.
+        k: queries of each target.
     """
     _, queries, targets = costs.shape
     unmatchable = (~costs.isfinite()).all(-1).sum(-1, dtype=torch.int32)
@@ -101,7 +101,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [x for _, x in sorted(zip(order, copied), key=lambda pair: pair[0])]
 
 
-def solve_stacks(stacks: Sequence[Tensor], copies: Sequence[int]) -> list[list[Assignment]]:
+def solve_stacks(stacks: Sequence[Tensor], ks: Sequence[int]) -> list[list[Assignment]]:
     """Solve stacks of problems, wherever their costs are.
 
     On the CPU the solver selects candidates itself, as it needs them, which is faster than selecting before. From
@@ -109,7 +109,7 @@ def solve_stacks(stacks: Sequence[Tensor], copies: Sequence[int]) -> list[list[A
 
     Args:
         stacks: (L, N, M) costs each.
-        copies: k of each stack.
+        ks: k of each stack.
 
     Returns:
         The solutions of each stack, on the CPU.
@@ -117,8 +117,8 @@ def solve_stacks(stacks: Sequence[Tensor], copies: Sequence[int]) -> list[list[A
     on_host = all(x.device.type == "cpu" for x in stacks)
     if on_host or not is_compiled() or any(x.dtype != torch.float32 for x in stacks):
         whole = to_host(stacks)
-        return _grouped(solve_many(*_problems(whole, copies)), stacks)
-    return solve_by_candidates(stacks, copies)
+        return _grouped(solve_many(*_problems(whole, ks)), stacks)
+    return solve_by_candidates(stacks, ks)
 
 
 class _Problem:
@@ -174,14 +174,14 @@ class _Problem:
         return Assignment(sinks, sources[order], self.unmatchable)
 
 
-def solve_by_candidates(stacks: Sequence[Tensor], copies: Sequence[int]) -> list[list[Assignment]]:
+def solve_by_candidates(stacks: Sequence[Tensor], ks: Sequence[int]) -> list[list[Assignment]]:
     """As :func:`solve_stacks`, by candidates wherever the costs are; float32 only.
 
     Where candidates do not prove their optimum, its prices go to the device and pairs that could improve on it come
     back, all problems in one copy, until there are none. A problem that has too few candidates, or asks for long, is
     copied whole.
     """
-    selected = [select_candidates(costs, k) for costs, k in zip(stacks, copies)]
+    selected = [select_candidates(costs, k) for costs, k in zip(stacks, ks)]
     host = to_host([x for candidates in selected for x in candidates.tensors])
     problems = [
         _Problem(stack, layer, candidates, costs, indices, count)
@@ -204,7 +204,7 @@ def solve_by_candidates(stacks: Sequence[Tensor], copies: Sequence[int]) -> list
         _solve(again)
     unproven = [problem for problem in problems if problem.state != _PROVEN]
     whole = to_host([stacks[problem.stack][problem.layer] for problem in unproven])
-    solutions = iter(solve_many(whole, [problem.candidates.copies for problem in unproven]) if unproven else ())
+    solutions = iter(solve_many(whole, [problem.candidates.k for problem in unproven]) if unproven else ())
     return _grouped([p.solution if p.state == _PROVEN else next(solutions) for p in problems], stacks)
 
 
@@ -261,9 +261,9 @@ def further_candidates(stacks: Sequence[Tensor], problems: Sequence[_Problem]) -
     return list(zip(host[0::2], host[1::2]))
 
 
-def _problems(stacks: Sequence[Tensor], copies: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+def _problems(stacks: Sequence[Tensor], ks: Sequence[int]) -> tuple[list[Tensor], list[int]]:
     matrices = [matrix for costs in stacks for matrix in costs.unbind(0)]
-    return matrices, [k for costs, k in zip(stacks, copies) for _ in range(len(costs))]
+    return matrices, [k for costs, k in zip(stacks, ks) for _ in range(len(costs))]
 
 
 def _grouped(solutions: Sequence[Assignment], stacks: Sequence[Tensor]) -> list[list[Assignment]]:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hdetr_d2.arguments import Score, check_choice, check_within
 from hdetr_d2.layers import cxcywh_to_xyxy, generalized_box_iou
 
 from .compiled import is_compiled
@@ -80,13 +81,15 @@ class MatchingCost:
     class_weight: float = 2.0
     l1_weight: float = 5.0
     giou_weight: float = 2.0
-    score: str = "sigmoid"
+    score: Score = "sigmoid"
     alpha: float = 0.25
     gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.score not in ("sigmoid", "softmax"):
-            raise ValueError(f'MatchingCost: score must be "sigmoid" or "softmax", got {self.score!r}')
+        check_choice(self, Score, score=self.score)
+        weights = {"class_weight": self.class_weight, "l1_weight": self.l1_weight, "giou_weight": self.giou_weight}
+        check_within(self, 0.0, math.inf, **weights, gamma=self.gamma)
+        check_within(self, 0.0, 1.0, alpha=self.alpha)
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from .solver import solve_one_to_many
 class HungarianMatcher(CostMatcher):
     """Each target gets the one query that makes the total cost least (DETR, section 3.1)."""
 
-    copies = 1
+    k = 1
+    is_optimal = True
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, M) pairs."""

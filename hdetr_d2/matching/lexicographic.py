@@ -1,13 +1,18 @@
 """Matching of predictions that come in an order, by what matters first (Stewart et al., CVPR 2016)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hdetr_d2.arguments import check_choice, check_positive
 from hdetr_d2.registry import MATCHER_REGISTRY
 
 from .hungarian import HungarianMatcher
+
+Order = Literal["free", "first_k", "fixed"]
+"""Which predictions of a sequence a target may get; see ``LexicographicCost``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +26,12 @@ class LexicographicCost:
         largest: L1 distance that no pair exceeds, in the unit of the boxes; farther is no worse.
     """
 
-    order: str = "free"
+    order: Order = "free"
     largest: float = 1e4
 
     def __post_init__(self) -> None:
-        if self.order not in ("free", "first_k", "fixed"):
-            raise ValueError(f'LexicographicCost: order must be "free", "first_k" or "fixed", got {self.order!r}')
-        if not self.largest > 0:
-            raise ValueError(f"LexicographicCost: largest must be positive, got {self.largest}")
+        check_choice(self, Order, order=self.order)
+        check_positive(self, largest=self.largest)
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
@@ -73,5 +76,5 @@ class LexicographicMatcher(HungarianMatcher):
             about ``1e-16 * N**2 * M**2 * largest``.
     """
 
-    def __init__(self, *, order: str = "free", largest: float = 1e4) -> None:
+    def __init__(self, *, order: Order = "free", largest: float = 1e4) -> None:
         super().__init__(cost=LexicographicCost(order=order, largest=largest))

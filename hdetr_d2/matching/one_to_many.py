@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from hdetr_d2.arguments import check_whole
 from hdetr_d2.registry import MATCHER_REGISTRY
 
 from .base import CostMatcher
@@ -18,11 +19,12 @@ class OneToManyMatcher(CostMatcher):
         cost: how pairs are costed; None is Deformable DETR's.
     """
 
+    is_optimal = True
+
     def __init__(self, *, k: int, cost: MatchingCost | None = None) -> None:
         super().__init__(cost=cost)
-        if k < 1:
-            raise ValueError(f"OneToManyMatcher: k must be at least 1, got {k}")
-        self.k = self.copies = k
+        check_whole(self, 1, k=k)
+        self.k: int = k
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, k * M) pairs."""

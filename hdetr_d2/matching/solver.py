@@ -35,7 +35,7 @@ def solve_one_to_many(cost: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
     Args:
         cost: (N, M), any float type and strides. A pair whose cost is NaN or infinite is never matched.
-        k: copies of each target, at least 1.
+        k: queries of each target, at least 1.
 
     Returns:
         ``rows`` (P,) ascending and ``columns`` (P,), int64 on the CPU; P = min(N, k * M) where all costs are finite.
@@ -47,20 +47,20 @@ def solve_one_to_many(cost: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return solution.rows, solution.columns
 
 
-def solve_many(costs: Sequence[Tensor], copies: Sequence[int]) -> list[Assignment]:
+def solve_many(costs: Sequence[Tensor], ks: Sequence[int]) -> list[Assignment]:
     """Solve many problems, in parallel threads (``torch.set_num_threads``) without Python's lock where compiled.
 
     Args:
         costs: matrices as of :func:`solve_one_to_many`. Those with adjacent costs of one target are read in place.
-        copies: k of each.
+        ks: k of each.
 
     Raises:
         ValueError: as :func:`solve_one_to_many`.
     """
-    matrices = [_checked(cost, k) for cost, k in zip(costs, copies, strict=True)]
+    matrices = [_checked(cost, k) for cost, k in zip(costs, ks, strict=True)]
     if not is_compiled():
-        return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, copies)]
-    rows, columns, counts, unmatchable = torch.ops.hdetr_d2.solve_one_to_many(matrices, copies)
+        return [_solve_by_scipy(matrix, k) for matrix, k in zip(matrices, ks)]
+    rows, columns, counts, unmatchable = torch.ops.hdetr_d2.solve_one_to_many(matrices, ks)
     if len(matrices) == 1:
         return [Assignment(rows, columns, int(unmatchable))]
     sizes = counts.tolist()

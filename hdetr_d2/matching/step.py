@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 
-from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 
 from .base import CostMatcher, Matcher, StagedMatcher
 from .candidates import solve_stacks, to_host
@@ -53,6 +54,11 @@ class MatchRequest:
     targets: Sequence[Targets]
     candidates: Predictions | None = None
 
+    @cached_property
+    def batch(self) -> BatchedTargets:
+        """The targets with their offsets."""
+        return BatchedTargets.of(self.targets)
+
     @property
     def matched(self) -> Predictions:
         """The predictions that matchers see."""
@@ -61,7 +67,7 @@ class MatchRequest:
 
 @dataclass(frozen=True)
 class _Stack:
-    """The costs of one image in some layers of a group, whose matchers have one cost and one number of copies."""
+    """The costs of one image in some layers of a group, whose matchers have one cost and one k."""
 
     request: int
     image: int
@@ -95,10 +101,10 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
         The matches of each request, on the device of its predictions.
     """
     stacks = [stack for i, request in enumerate(requests) for stack in _stacks(i, request)]
-    regular = [stack for stack in stacks if stack.matcher.copies is not None]
-    others = [stack for stack in stacks if stack.matcher.copies is None]
+    regular = [stack for stack in stacks if stack.matcher.is_optimal]
+    others = [stack for stack in stacks if not stack.matcher.is_optimal]
     solved: dict[tuple[int, int, int], Assignment] = {}
-    solutions = solve_stacks([s.costs for s in regular], [s.matcher.copies or 0 for s in regular])
+    solutions = solve_stacks([s.costs for s in regular], [s.matcher.k or 0 for s in regular])
     for stack, of_layers in zip(regular, solutions):
         solved.update({(stack.request, layer, stack.image): one for layer, one in zip(stack.layers, of_layers)})
     proposed = [one for i, request in enumerate(requests) for one in _proposed(i, request)]
@@ -123,7 +129,7 @@ def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
     alike: dict[tuple, list[int]] = {}
     for layer, matcher in enumerate(request.matchers):
         if isinstance(matcher, CostMatcher):
-            key = matcher.cost, matcher.copies, id(matcher) if matcher.copies is None else None
+            key = matcher.cost, matcher.k, None if matcher.is_optimal else id(matcher)
             alike.setdefault(key, []).append(layer)
     stacks = []
     for layers in alike.values():
@@ -168,8 +174,8 @@ def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int
     num_queries, device = request.predictions.logits.shape[2], request.predictions.logits.device
     layers, rows, columns, per_layer, unmatchable = [], [], [], [], 0
     for layer, matcher in enumerate(request.matchers):
-        matched, offset = 0, 0
-        for image, targets in enumerate(request.targets):
+        matched = 0
+        for image, (targets, offset) in enumerate(zip(request.batch, request.batch.offsets)):
             if len(targets.labels):
                 if isinstance(matcher, (CostMatcher, StagedMatcher)):
                     solution = solved[index, layer, image]
@@ -182,7 +188,6 @@ def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int
                 rows.append(queries + image * num_queries)
                 columns.append(chosen + offset)
                 matched += len(queries)
-            offset += len(targets.labels)
         per_layer.append(matched)
     packed = torch.zeros(3, 0, dtype=torch.int64)
     if layers:

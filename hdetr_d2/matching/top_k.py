@@ -1,8 +1,11 @@
 """Matching by quality: every target is given as many queries as find it best, the best ones."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from hdetr_d2.arguments import check_whole, check_within
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.registry import MATCHER_REGISTRY
 
@@ -40,10 +43,11 @@ class TopKMatcher(StagedMatcher):
         max_positives: int | None = 225,
         best_last: bool = False,
     ) -> None:
-        if not 0.0 <= iou_weight <= 1.0:
-            raise ValueError(f"TopKMatcher: iou_weight must be in [0, 1], got {iou_weight}")
-        if k < 1 or (max_positives is not None and max_positives < 1):
-            raise ValueError(f"TopKMatcher: k and max_positives must be at least 1, got {k} and {max_positives}")
+        check_within(self, 0.0, 1.0, iou_weight=iou_weight)
+        check_within(self, 0.0, math.inf, threshold=threshold)
+        check_whole(self, 1, k=k)
+        if max_positives is not None:
+            check_whole(self, 1, max_positives=max_positives)
         self.iou_weight = iou_weight
         self.threshold = threshold
         self.k = k

@@ -1,5 +1,6 @@
 """Denoising: queries made from targets with noise, whose matches are known (DN-DETR, DINO, RT-DETR)."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from hdetr_d2.arguments import ArgumentError, check_whole, check_within
 from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from hdetr_d2.losses.criterion import mean_over_ranks
-from hdetr_d2.structures import KnownMatches, QueryGroup, Targets
+from hdetr_d2.structures import BatchedTargets, KnownMatches, QueryGroup, Targets
 from hdetr_d2.supervision import PRIMARY
 
 
@@ -115,17 +117,16 @@ class DenoisingQueries(nn.Module):
     ) -> None:
         super().__init__()
         if (num_groups is None) == (budget is None):
-            raise ValueError(
+            raise ArgumentError(
                 f"DenoisingQueries: give num_groups or budget, got {num_groups} and {budget}; None is none"
             )
-        if (num_groups or budget or 0) < 1:
-            raise ValueError(f"DenoisingQueries: num_groups and budget are at least 1, got {num_groups} and {budget}")
-        if not 0.0 <= label_noise <= 1.0:
-            raise ValueError(f"DenoisingQueries: label_noise is a probability, got {label_noise}")
-        if box_noise < 0:
-            raise ValueError(f"DenoisingQueries: box_noise must not be negative, got {box_noise}")
+        check_whole(self, 1, num_classes=num_classes, embed_dim=embed_dim)
+        check_whole(self, 1, **({"num_groups": num_groups} if budget is None else {"budget": budget}))
+        check_within(self, 0.0, 1.0, label_noise=label_noise, padding_box=padding_box)
+        check_within(self, 0.0, math.inf, box_noise=box_noise)
+        check_within(self, 0.0, 0.5, eps=eps)
         if unknown_content and not unknown_row:
-            raise ValueError("DenoisingQueries: unknown_content=True needs unknown_row=True, the row that is added")
+            raise ArgumentError("DenoisingQueries: unknown_content=True needs unknown_row=True, the row that is added")
         self.num_classes = num_classes
         self.num_groups = num_groups
         self.budget = budget
@@ -205,25 +206,26 @@ class DenoisingQueries(nn.Module):
             targets: one an image. Without any, there are no slots.
             draws: the random numbers; None draws them.
         """
-        counts = [len(t.labels) for t in targets]
+        batch = BatchedTargets.of(targets)
         device = self.label_embed.weight.device
-        most = max(counts, default=0)
+        most = max(batch.counts, default=0)
         groups = self.groups_for(most)
         dummies = self.authors_dummies and most == 0
+        images: Sequence[Targets] = batch
         if dummies:
             most, groups = 1, 1
             place = torch.tensor([[0.5, 0.5, 0.1, 0.1]], device=device)
             unknown = torch.full((1,), self.num_classes, device=device)
-            targets = [Targets(labels=unknown, boxes=place)] * len(counts)
+            images = [Targets(labels=unknown, boxes=place)] * len(batch)
         group_size = most * (2 if self.contrastive else 1)
         slots = torch.arange(groups * group_size, device=device)
         column = slots % max(1, most)
-        valid = column < torch.tensor(counts, device=device)[:, None]
+        valid = column < torch.tensor(batch.counts, device=device)[:, None]
         negative = (slots // max(1, most) % 2 == 1) if self.contrastive else torch.zeros_like(valid[0])
-        draws = self.draw(len(counts), len(slots)) if draws is None else draws
+        draws = self.draw(len(batch), len(slots)) if draws is None else draws
 
-        labels = pad_sequence([t.labels for t in targets], batch_first=True, padding_value=self.num_classes)[:, column]
-        boxes = pad_sequence([t.boxes.float() for t in targets], batch_first=True)[:, column]
+        labels = pad_sequence([t.labels for t in images], batch_first=True, padding_value=self.num_classes)[:, column]
+        boxes = pad_sequence([t.boxes.float() for t in images], batch_first=True)[:, column]
         labels = torch.where(valid & (draws.flip < self.label_noise), draws.label, labels)
         boxes = self._move_corners(boxes, draws.shift, negative) if self.contrastive else self._move(boxes, draws.shift)
         positive = valid & ~negative
@@ -235,7 +237,7 @@ class DenoisingQueries(nn.Module):
             positive=positive,
             num_groups=groups,
             group_size=group_size,
-            known=self._matches(counts, groups, group_size, None if self.train_background else positive),
+            known=self._matches(batch, groups, group_size, None if self.train_background else positive),
         )
 
     def _move(self, boxes: Tensor, shift: Tensor) -> Tensor:
@@ -249,20 +251,20 @@ class DenoisingQueries(nn.Module):
         moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + shift * half * self.box_noise).clamp(0.0, 1.0))
         return moved.abs() if self.absolute else moved
 
-    def _matches(self, counts: Sequence[int], groups: int, group_size: int, trained: Tensor | None) -> KnownMatches:
+    def _matches(self, targets: BatchedTargets, groups: int, group_size: int, trained: Tensor | None) -> KnownMatches:
         device = self.label_embed.weight.device
         starts = torch.arange(groups)[:, None] * group_size
-        rows, columns, offset = [], [], 0
-        for image, count in enumerate(counts):
+        rows, columns = [], []
+        for image, (count, offset) in enumerate(zip(targets.counts, targets.offsets)):
             own = torch.arange(count)
             rows.append((image * groups * group_size + starts + own).flatten())
             columns.append((offset + own).repeat(groups))
-            offset += count
         row, target = torch.stack([torch.cat(rows), torch.cat(columns)]).to(device, non_blocking=True).unbind(0)
-        divisor: Tensor | float = float(max(1, groups * offset))
+        total = len(targets.labels)
+        divisor: Tensor | float = float(max(1, groups * total))
         if not self.local_divisor:
             # Every process takes part in every step, also one without targets.
-            divisor = groups * mean_over_ranks(offset, self.label_embed.weight).clamp(min=1.0)
+            divisor = groups * mean_over_ranks(total, self.label_embed.weight).clamp(min=1.0)
         return KnownMatches(row=row, target=target, divisor=divisor, trained=trained)
 
     def forward(self, noised: NoisedTargets) -> QueryGroup:

@@ -9,10 +9,11 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import ArgumentError, Score, check_choice, check_whole, check_within
 from hdetr_d2.layers import xyxy_to_cxcywh
 from hdetr_d2.losses import SetCriterion
-from hdetr_d2.structures import Predictions, Targets
-from hdetr_d2.supervision import PRIMARY, Supervision
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
+from hdetr_d2.supervision import PRIMARY, Supervision, warn_of_no_progress
 
 from .composition import check_composition
 from .postprocess import fused_logits, to_instances, top_detections
@@ -41,7 +42,7 @@ class DETR(nn.Module):
         ValueError: for parts that cannot work together.
 
     Attributes:
-        progress: part of training done, in [0, 1); set by the trainer before each step, read by the supervision.
+        progress: part of training done, in [0, 1), as of ``set_progress``; 0 until that is called.
     """
 
     pixel_mean: Tensor
@@ -59,10 +60,12 @@ class DETR(nn.Module):
         num_detections: int = 100,
         pixel_mean: Sequence[float] = (123.675, 116.28, 103.53),
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
-        score: str = "sigmoid",
+        score: Score = "sigmoid",
         fuse_layers: bool = False,
     ) -> None:
         super().__init__()
+        check_choice(self, Score, score=score)
+        check_whole(self, 1, num_classes=num_classes, num_detections=num_detections)
         self.backbone = backbone
         self.neck = neck
         self.transformer = transformer
@@ -70,11 +73,14 @@ class DETR(nn.Module):
         self.criterion = criterion
         self.num_classes = num_classes
         self.num_detections = num_detections
-        self.progress = 0.0
+        self._progress: float | None = None
         self.score = score
         self.fuse_layers = fuse_layers
-        supervision.check(num_layers=len(transformer.decoder.layers))
+        num_layers = len(transformer.decoder.layers)
+        supervision.check(num_layers=num_layers)
         check_composition(self)
+        supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)
+        criterion.check(num_classes=num_classes)
         transformer.add_groups(supervision.extra_groups())
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -83,6 +89,24 @@ class DETR(nn.Module):
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.pixel_mean.device
+
+    @property
+    def progress(self) -> float:
+        """Part of training done, in [0, 1); what the supervision goes by."""
+        return self._progress or 0.0
+
+    @progress.setter
+    def progress(self, progress: float) -> None:
+        self.set_progress(progress)
+
+    def set_progress(self, progress: float) -> None:
+        """Say how much of training is done; trainers call it before each step.
+
+        Args:
+            progress: in [0, 1].
+        """
+        check_within(self, 0.0, 1.0, progress=progress)
+        self._progress = progress
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Train or detect.
@@ -102,7 +126,7 @@ class DETR(nn.Module):
         padded_size = tuple(images.tensor.shape[-2:])
         if self.training:
             targets = self.targets(batched_inputs)
-            columns = self.criterion.classification.choose_classes(targets, self.num_classes)
+            columns = self.criterion.begin_step(targets)
             with self.transformer.heads.only(columns):
                 predictions, proposals = self.predict(features, padded_size, images.image_sizes, targets)
             return self.losses(predictions, proposals, targets, columns)
@@ -138,6 +162,8 @@ class DETR(nn.Module):
         columns: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted losses of a step, computed in float32 whatever the precision; arguments as the criterion's."""
+        if self._progress is None:
+            warn_of_no_progress(self, self.supervision)
         with torch.autocast(device_type=self.device.type, enabled=False):
             return self.criterion(
                 predictions,
@@ -153,19 +179,19 @@ class DETR(nn.Module):
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images)
 
-    def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Targets]:
+    def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> BatchedTargets:
         """Classes and normalised cxcywh boxes of each image.
 
         Raises:
-            ValueError: for a class outside [0, num_classes), naming the image.
+            ArgumentError: for a class outside [0, num_classes), naming the image.
         """
-        targets = []
+        targets: list[Targets] = []
         for x in batched_inputs:
             instances = x["instances"]
             labels = instances.gt_classes
             outside = labels[(labels < 0) | (labels >= self.num_classes)]
             if len(outside):
-                raise ValueError(
+                raise ArgumentError(
                     f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(outside[0])} is outside the "
                     f"{self.num_classes} classes of the model; set dataset.num_classes"
                 )
@@ -177,4 +203,4 @@ class DETR(nn.Module):
                 for key in ("neg_category_ids", "not_exhaustive_category_ids")
             )
             targets.append(Targets(labels.to(self.device), xyxy_to_cxcywh(boxes / scale), negatives, not_exhaustive))
-        return targets
+        return BatchedTargets.of(targets)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+from hdetr_d2.arguments import check_choice, check_positive, check_whole, check_within
 from hdetr_d2.matching import HungarianMatcher, Matcher, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import PRIMARY, GroupSpec, Rule, Supervision
+from .base import Supervision
+from .rule import PRIMARY, GroupSpec, QueryKind, Rule
 
 
 @SUPERVISION_REGISTRY.register()
@@ -32,7 +34,7 @@ class AuxiliaryOneToMany(Supervision):
         self,
         *,
         matcher: Matcher,
-        routes: Mapping[str, str] | None = None,
+        routes: Mapping[str, QueryKind] | None = None,
         num_queries: int = 300,
         normaliser: float = 1.0,
         weight: float = 1.0,
@@ -41,7 +43,12 @@ class AuxiliaryOneToMany(Supervision):
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(cost=cost)
+        check_whole(self, 1, num_queries=num_queries)
+        check_within(self, 0.0, float("inf"), weight=weight, primary_class_factor=primary_class_factor)
+        check_positive(self, normaliser=normaliser)
         self.routes = dict(routes or {})
+        for name, queries in self.routes.items():
+            check_choice(self, QueryKind, **{f"routes.{name}": queries})
         self.num_queries = num_queries
         self.auxiliary = Rule(matcher=matcher, weight=weight, normaliser=normaliser)
         self.primary = Rule(matcher=self.one_to_one.matcher, class_factor=primary_class_factor)

@@ -1,57 +1,13 @@
 """What a supervision scheme decides."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from hdetr_d2.matching import CostMatcher, HungarianMatcher, Matcher, MatchingCost
+from hdetr_d2.arguments import ArgumentError, check_whole
+from hdetr_d2.matching import CostMatcher, HungarianMatcher, MatchingCost
 
 from .description import Description, describe
-
-PRIMARY = "one2one"
-"""Name of the group of queries that inference uses."""
-
-
-@dataclass(frozen=True)
-class GroupSpec:
-    """A group of queries that exists in training only.
-
-    Args:
-        name: suffix of its loss keys and of its learned parameters.
-        num_queries: how many.
-        queries: which they are: ``"next"``, queries of their own, in two-stage models the next ranks of the one ranking
-            (H-DETR); ``"same"``, the primary group's over again, which must take another route
-            (``Supervision.check``); ``"own"``, the best of a ranking by encoder heads of their own (Mr. DETR).
-        route: the variant of the decoder's layers that they pass; "" is the plain one.
-    """
-
-    name: str
-    num_queries: int
-    queries: str = "next"
-    route: str = ""
-
-    def __post_init__(self) -> None:
-        if self.queries not in ("next", "same", "own"):
-            raise ValueError(f'GroupSpec {self.name!r}: queries must be "next", "same" or "own", got {self.queries!r}')
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one group is supervised in one decoder layer.
-
-    Args:
-        matcher: which query learns from which target.
-        weight: what its losses are multiplied by.
-        normaliser: its losses are divided by this times the number of targets, and at least by 1.
-        class_factor: what its class loss is multiplied by besides (MS-DETR).
-        on_anchors: match the anchors of proposals and not the boxes predicted from them (Mr. DETR, MS-DETR); of the
-            encoder's rule alone.
-    """
-
-    matcher: Matcher
-    weight: float = 1.0
-    normaliser: float = 1.0
-    class_factor: float = 1.0
-    on_anchors: bool = False
+from .rule import PRIMARY, GroupSpec, Rule
 
 
 class Supervision(ABC):
@@ -93,25 +49,46 @@ class Supervision(ABC):
         """Refuse a scheme that a model of so many decoder layers should not be trained with; models call it when built.
 
         Raises:
-            ValueError: two groups have one name, or are the same queries on the same route of a decoder layer. Where
+            ArgumentError: two groups have one name, or are the same queries on the same route of a decoder layer. Where
                 one of them is matched one-to-one and the other one-to-many, they teach the same prediction opposite
                 things: Mr. DETR measured 41.6 AP so, against 47.6 without the one-to-many part (its ablation).
         """
-        specs = (GroupSpec(name=PRIMARY, num_queries=0, queries="same"), *self.extra_groups())
-        names = [spec.name for spec in specs]
+        specs = self.extra_groups()
+        names = [PRIMARY, *(spec.name for spec in specs)]
         if len(set(names)) < len(names):
-            raise ValueError(f"{type(self).__name__}: groups must have different names, got {names}")
-        routes: dict[str, str] = {}
+            raise ArgumentError(f"{type(self).__name__}: groups must have different names, got {names}")
+        taken = {"": PRIMARY}
         for spec in specs:
-            if spec.queries != "same":
-                continue
-            other = routes.setdefault(spec.route, spec.name)
-            if other != spec.name:
-                self._refuse(other, spec.name, num_layers)
+            if spec.queries == "same" and taken.setdefault(spec.route, spec.name) != spec.name:
+                self._refuse(taken[spec.route], spec.name, num_layers)
+        for group in names:
+            list(self._rules(group, num_layers))
+
+    def check_queries(self, *, num_queries: int, num_layers: int) -> None:
+        """Refuse a scheme that gives one target more queries than a group has; models call it when built.
+
+        Args:
+            num_queries: of the primary group.
+            num_layers: decoder layers.
+
+        Raises:
+            ArgumentError: naming group, k and queries.
+        """
+        sizes = {PRIMARY: num_queries} | {spec.name: spec.num_queries for spec in self.extra_groups()}
+        for group, size in sizes.items():
+            for rule in self._rules(group, num_layers):
+                k = rule.matcher.copies if isinstance(rule.matcher, CostMatcher) else None
+                if k is not None and k > size:
+                    raise ArgumentError(
+                        f"{type(self).__name__}: k={k} queries of one target are more than the num_queries={size} of "
+                        f"group {group!r}"
+                    )
+
+    def _rules(self, group: str, num_layers: int) -> Iterator[Rule]:
+        """Every rule of a group, whatever the part of training."""
         for progress in (0.0, *self.changes_at):
-            for name in names:
-                for layer in range(num_layers):
-                    self.rule(name, layer, num_layers, progress)
+            for layer in range(num_layers):
+                yield self.rule(group, layer, num_layers, progress)
 
     def _refuse(self, first: str, second: str, num_layers: int) -> None:
         """Say why two groups must not be the same queries on the same route."""
@@ -125,21 +102,27 @@ class Supervision(ABC):
                     "predictions by the same heads, which costs 6 AP (Mr. DETR, 41.6 against 47.6)"
                 )
                 break
-        raise ValueError(
+        raise ArgumentError(
             f"{type(self).__name__}: group {second!r} is the queries of {first!r} on the same route, {reason}; give it "
             "queries of its own, as HybridBranch does, or a route of its own"
         )
 
-    def describe(self, *, num_queries: int, num_layers: int, num_targets: int = 7) -> Description:
+    def describe(
+        self, *, num_queries: int, num_layers: int, num_targets: int = 7, taps: Sequence[str] = ()
+    ) -> Description:
         """How many queries learn from a target, by group, layer and part of training, and how their losses count.
 
         Args:
             num_queries: of the primary group.
             num_layers: decoder layers.
             num_targets: objects of an image; 7 is COCO's mean.
+            taps: names of the predictions that layers make between their attentions from the primary group's queries
+                (``Decoder.tap_group``, MS-DETR): a scheme rules on them but does not add them.
 
         Returns:
             What ``print`` shows as a table.
         """
+        check_whole(self, 1, num_queries=num_queries, num_layers=num_layers, num_targets=num_targets)
         groups = [(PRIMARY, num_queries), *((spec.name, spec.num_queries) for spec in self.extra_groups())]
+        groups += [(name, num_queries) for name in taps]
         return describe(self, groups, num_layers=num_layers, num_targets=num_targets)

@@ -1,21 +1,32 @@
 """What a supervision scheme amounts to, in numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from tabulate import tabulate
 
 from hdetr_d2.matching import CostMatcher
 
-if TYPE_CHECKING:
-    from .base import Rule, Supervision
+from .rule import Rule
 
 ENCODER = "encoder"
 """What stands for a group's name where the encoder's proposals are described."""
+
+
+class Scheme(Protocol):
+    """What is described: a ``Supervision``, or anything that gives rules as one does."""
+
+    @property
+    def changes_at(self) -> tuple[float, ...]:
+        """Where in training the rules change."""
+
+    def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
+        """The rule of a group in a decoder layer."""
+
+    def encoder_rule(self, progress: float) -> Rule:
+        """The rule of the encoder's proposals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +102,7 @@ class Description:
                 _numbers(share.layers),
                 "varies" if share.positives is None else f"{share.positives:g}",
                 "varies" if share.positives is None else f"{share.positives * self.num_targets:g}",
-                f"{share.rule.weight:g}",
+                _weight(share.rule),
                 f"{share.rule.normaliser:g} x targets",
             )
             for share in self.shares
@@ -102,9 +113,7 @@ class Description:
         return f"{title}positives {budget}\n\n" + tabulate(rows, headers=headers, tablefmt="github")
 
 
-def describe(
-    scheme: Supervision, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int
-) -> Description:
+def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int) -> Description:
     """Ask a scheme for all of its rules.
 
     Args:
@@ -141,11 +150,17 @@ def describe(
 
 
 def _positives(rule: Rule, queries: int | None, num_targets: int) -> float | None:
-    """Copies of a target, fewer where the queries are too few for all targets."""
-    copies = rule.matcher.copies if isinstance(rule.matcher, CostMatcher) else None
-    if copies is None or queries is None:
-        return copies
-    return min(float(copies), queries / num_targets)
+    """k, less where the queries are too few for all targets."""
+    k = rule.matcher.copies if isinstance(rule.matcher, CostMatcher) else None
+    if k is None or queries is None:
+        return k
+    return min(float(k), queries / num_targets)
+
+
+def _weight(rule: Rule) -> str:
+    """Of the losses, and of the class loss where that is another."""
+    of_class = rule.weight * rule.class_factor
+    return f"{rule.weight:g}" if of_class == rule.weight else f"{rule.weight:g} (class {of_class:g})"
 
 
 def _runs(rules: Sequence[Rule]) -> list[tuple[int, ...]]:

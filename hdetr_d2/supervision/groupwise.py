@@ -1,11 +1,17 @@
 """Several groups of queries that all learn one-to-one."""
 
 from dataclasses import replace
+from typing import Literal
 
+from hdetr_d2.arguments import check_choice, check_whole
 from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import GroupSpec, Rule, Supervision
+from .base import Supervision
+from .rule import GroupSpec, Rule
+
+FurtherQueries = Literal["next", "own"]
+"""Which queries the further groups have, as in ``GroupSpec``."""
 
 
 @SUPERVISION_REGISTRY.register()
@@ -24,13 +30,17 @@ class GroupwiseOneToOne(Supervision):
     """
 
     def __init__(
-        self, *, num_groups: int = 11, num_queries: int = 300, queries: str = "next", cost: MatchingCost | None = None
+        self,
+        *,
+        num_groups: int = 11,
+        num_queries: int = 300,
+        queries: FurtherQueries = "next",
+        cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(cost=cost)
-        if num_groups < 2:
-            raise ValueError(
-                f"GroupwiseOneToOne: num_groups must be at least 2, got {num_groups}; OneToOne is one group"
-            )
+        check_whole(self, 2, "OneToOne is one group", num_groups=num_groups)
+        check_whole(self, 1, num_queries=num_queries)
+        check_choice(self, FurtherQueries, queries=queries)
         self.num_groups = num_groups
         self.num_queries = num_queries
         self.queries = queries

@@ -1,10 +1,15 @@
 """What the hybrid matching schemes have in common."""
 
+from typing import Literal
+
+from hdetr_d2.arguments import check_choice, check_positive, check_whole, check_within
 from hdetr_d2.matching import MatchingCost, OneToManyMatcher
 
-from .base import Rule, Supervision
+from .base import Supervision
+from .rule import Rule
 
-_ENCODER = ("one2one", "one2many")
+EncoderMatching = Literal["one2one", "one2many"]
+"""How the encoder's proposals are matched."""
 
 
 class HybridSupervision(Supervision):
@@ -26,14 +31,15 @@ class HybridSupervision(Supervision):
         k: int,
         weight: float = 1.0,
         normaliser: float | None = None,
-        encoder: str = "one2one",
+        encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(cost=cost)
-        if encoder not in _ENCODER:
-            raise ValueError(f"{type(self).__name__}: encoder must be one of {', '.join(_ENCODER)}, got {encoder!r}")
-        if normaliser is not None and normaliser <= 0:
-            raise ValueError(f"{type(self).__name__}: normaliser must be positive, got {normaliser}")
+        check_whole(self, 1, k=k)
+        check_within(self, 0.0, float("inf"), weight=weight)
+        check_choice(self, EncoderMatching, encoder=encoder)
+        if normaliser is not None:
+            check_positive(self, normaliser=normaliser)
         self.encoder = encoder
         self.one_to_many = Rule(
             matcher=OneToManyMatcher(k=k, cost=cost), weight=weight, normaliser=k if normaliser is None else normaliser

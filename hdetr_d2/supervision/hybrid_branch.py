@@ -1,10 +1,11 @@
 """The hybrid branch scheme."""
 
+from hdetr_d2.arguments import ArgumentError, check_whole
 from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import PRIMARY, GroupSpec, Rule
-from .hybrid import HybridSupervision
+from .hybrid import EncoderMatching, HybridSupervision
+from .rule import PRIMARY, GroupSpec, Rule
 
 
 @SUPERVISION_REGISTRY.register()
@@ -31,12 +32,13 @@ class HybridBranch(HybridSupervision):
         k: int = 6,
         weight: float = 1.0,
         normaliser: float | None = None,
-        encoder: str = "one2one",
+        encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(k=k, weight=weight, normaliser=normaliser, encoder=encoder, cost=cost)
-        if num_queries < 1:
-            raise ValueError(f"HybridBranch: num_queries must be at least 1, got {num_queries}; OneToOne has no branch")
+        check_whole(self, 1, "OneToOne has no branch", num_queries=num_queries)
+        if k > num_queries:
+            raise ArgumentError(f"HybridBranch: k={k} queries of one target are more than num_queries={num_queries}")
         self.num_queries = num_queries
 
     def extra_groups(self) -> tuple[GroupSpec, ...]:

@@ -1,10 +1,11 @@
 """The hybrid epoch scheme."""
 
+from hdetr_d2.arguments import check_within
 from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import Rule
-from .hybrid import HybridSupervision
+from .hybrid import EncoderMatching, HybridSupervision
+from .rule import Rule
 
 
 @SUPERVISION_REGISTRY.register()
@@ -26,12 +27,11 @@ class HybridEpoch(HybridSupervision):
         k: int = 10,
         rho: float = 2 / 3,
         normaliser: float | None = None,
-        encoder: str = "one2one",
+        encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost)
-        if not 0.0 <= rho <= 1.0:
-            raise ValueError(f"HybridEpoch: rho is a part of training in [0, 1], got {rho}")
+        check_within(self, 0.0, 1.0, rho=rho)
         self.rho = rho
         self.changes_at = (rho,)
 

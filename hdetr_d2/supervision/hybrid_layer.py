@@ -1,10 +1,11 @@
 """The hybrid layer scheme."""
 
+from hdetr_d2.arguments import ArgumentError, check_whole
 from hdetr_d2.matching import MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import Rule
-from .hybrid import HybridSupervision
+from .hybrid import EncoderMatching, HybridSupervision
+from .rule import Rule
 
 
 @SUPERVISION_REGISTRY.register()
@@ -26,18 +27,17 @@ class HybridLayer(HybridSupervision):
         k: int = 10,
         num_one2many_layers: int = 4,
         normaliser: float | None = None,
-        encoder: str = "one2one",
+        encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
     ) -> None:
         super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost)
-        if num_one2many_layers < 0:
-            raise ValueError(f"HybridLayer: num_one2many_layers must not be negative, got {num_one2many_layers}")
+        check_whole(self, 0, num_one2many_layers=num_one2many_layers)
         self.num_one2many_layers = num_one2many_layers
 
     def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
         """One-to-many in the first ``num_one2many_layers`` layers; the last layer must be left one-to-one."""
         if self.num_one2many_layers >= num_layers:
-            raise ValueError(
+            raise ArgumentError(
                 f"HybridLayer: num_one2many_layers={self.num_one2many_layers} leaves none of the {num_layers} decoder "
                 "layers one-to-one; inference reads the last layer, which would then predict every object k times"
             )

@@ -2,7 +2,8 @@
 
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
-from .base import Rule, Supervision
+from .base import Supervision
+from .rule import Rule
 
 
 @SUPERVISION_REGISTRY.register()

@@ -12,7 +12,7 @@ from torch import Tensor
 from hdetr_d2.losses import ClassificationLoss, EqualizedFocalLoss, FederatedLoss, Positives, SeesawLoss
 from hdetr_d2.losses.criterion import _verified
 from hdetr_d2.modeling import DETR
-from hdetr_d2.structures import Targets
+from hdetr_d2.structures import BatchedTargets, Targets
 
 CLASSES = 40
 BATCH = ((64, 96, 4), (80, 64, 3))
@@ -28,8 +28,7 @@ class Recording(ClassificationLoss):
         self.calls: list[tuple[Tensor, Positives]] = []
         self.proposals = 0
 
-    def choose_classes(self, targets: Sequence[Targets], num_classes: int) -> Tensor | None:
-        assert num_classes == CLASSES
+    def begin_step(self, targets: BatchedTargets) -> Tensor | None:
         self.targets = targets
         return None if self.chosen is None else torch.tensor(self.chosen)
 
@@ -81,7 +80,7 @@ def test_a_step_trains_every_parameter_and_only_rows_of_chosen_classes(
     loss = FederatedLoss(image_counts=[1] * CLASSES, loss=inner, num_chosen=12)
     model = hybrid(loss)
     torch.manual_seed(3)
-    chosen = loss.choose_classes(model.targets(draw_batch(*BATCH)), CLASSES)
+    chosen = loss.begin_step(model.targets(draw_batch(*BATCH)))
     torch.manual_seed(3)
     losses = model(draw_batch(*BATCH))
     sum(losses.values()).backward()
@@ -134,7 +133,7 @@ def test_verified_classes_are_found_among_the_chosen_ones() -> None:
         Targets(torch.tensor([3]), boxes, torch.tensor([2, 8]), torch.tensor([9, 2])),
         Targets(torch.tensor([0]), boxes),
     ]
-    assert _verified(targets, 4, columns).tolist() == [
+    assert _verified(BatchedTargets.of(targets), 4, columns).tolist() == [
         [False, True, False, True],
         [False, False, True, False],
         [True, True, True, True],

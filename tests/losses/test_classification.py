@@ -1,4 +1,4 @@
-"""Focal loss against published numbers, plain autograd and finite differences."""
+"""Focal loss against published numbers, plain autograd and finite differences; what holds for every class loss."""
 
 import math
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdetr_d2.losses import Positives, SigmoidFocalLoss, box_losses
+from hdetr_d2 import registry
+from hdetr_d2.losses import EqualizedFocalLoss, FederatedLoss, Positives, SeesawLoss, SigmoidFocalLoss
+from hdetr_d2.structures import BatchedTargets, Targets
 
 
 def positives_of(*entries: tuple[int, int, int]) -> Positives:
@@ -75,10 +77,32 @@ def test_saturated_logits_have_finite_losses_and_gradients(extreme: float) -> No
     assert loss.isfinite().all() and logits.grad.isfinite().all()
 
 
-def test_box_losses_of_a_pair_are_the_coordinate_differences_and_one_minus_the_generalized_iou() -> None:
-    # Unit squares at (0.5, 0.5) and (1.5, 0.5): no overlap, hull 2 x 1, union 2.
-    boxes = torch.tensor([[0.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.2, 0.4]])
-    targets = torch.tensor([[1.5, 0.5, 1.0, 1.0], [0.5, 0.5, 0.2, 0.4]])
-    l1, giou = box_losses(boxes, targets)
-    assert l1.tolist() == pytest.approx([1.0, 0.0])
-    assert giou.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+LOSSES = {
+    "FederatedLoss": lambda: FederatedLoss(image_counts=[1] * 6, loss=EqualizedFocalLoss(num_classes=6), num_chosen=6),
+    "EqualizedFocalLoss": lambda: EqualizedFocalLoss(num_classes=6),
+    "SeesawLoss": lambda: SeesawLoss(num_classes=6),
+}
+
+
+@pytest.mark.parametrize("name", registry.names("loss"))
+def test_computing_a_loss_changes_nothing_and_gives_the_same_again(name: str) -> None:
+    loss = LOSSES.get(name, registry.find("loss", name))().train()
+    logits = torch.randn(2, 5, 6)
+    places = torch.tensor([0, 0, 1]), torch.tensor([1, 4, 0])
+    positives = Positives(
+        *places, torch.tensor([2, 3, 3]), torch.tensor([0.4, 0.9, 0.7]), target=torch.tensor([0, 1, 0])
+    )
+    loss.begin_step(BatchedTargets.of([Targets(torch.tensor([2, 3]), torch.rand(2, 4))]))
+    before = {key: value.clone() for key, value in loss.state_dict().items()}
+    attributes = {id(module): dict(vars(module)) for module in loss.modules()}
+    first = loss(logits, positives)
+    assert torch.equal(loss(logits, positives), first)
+    assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
+    for module in loss.modules():
+        former, now = attributes[id(module)], vars(module)
+        assert former.keys() == now.keys() and all(former[key] is now[key] for key in now)
+
+
+def test_a_loss_written_for_the_former_way_to_choose_classes_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Chooser: choose_classes.* is now begin_step\(targets\)"):
+        type("Chooser", (SigmoidFocalLoss,), {"choose_classes": lambda self, targets, num_classes: None})

@@ -10,9 +10,19 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import box_convert, generalized_box_iou
 
-from hdetr_d2.losses import ClassificationLoss, Positives, SetCriterion, SigmoidFocalLoss
-from hdetr_d2.matching import HungarianMatcher
-from hdetr_d2.structures import Predictions, Targets
+from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
+from hdetr_d2.losses import (
+    ClassificationLoss,
+    IoUAwareBCE,
+    Positives,
+    SeesawLoss,
+    SetCriterion,
+    SigmoidFocalLoss,
+    box_losses,
+)
+from hdetr_d2.losses.iou_aware import DecayBoxes, rank_in_target
+from hdetr_d2.matching import HungarianMatcher, Matcher
+from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer, OneToOne, Rule, Supervision
 
 CLASSES = 4
@@ -243,3 +253,72 @@ def test_matched_and_unmatchable_queries_are_counted_in_the_trainers_storage() -
         SetCriterion()(predictions, {}, draw_targets(4, 1), supervision=supervision)
     latest = {name: value for name, (value, _) in storage.latest().items()}
     assert latest == {"matching/positives": 5, "matching/positives_one2many": 15, "matching/unmatchable": 1}
+
+
+QUERIES, TARGETS = torch.tensor([0, 3, 0, 2]), torch.tensor([0, 0, 1, 2])
+
+
+class Pairs(Matcher):
+    """Gives every image the pairs above: query 0 serves targets 0 and 1."""
+
+    may_repeat = True
+
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return QUERIES, TARGETS
+
+
+class Everywhere(Supervision):
+    """One rule."""
+
+    def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
+        return Rule(Pairs(), normaliser=2.0)
+
+
+def losses_of_pairs(
+    loss: ClassificationLoss,
+) -> tuple[dict[str, float], Predictions, Sequence[Targets]]:
+    """Losses of two layers and one image with five queries and three targets, all weights 1."""
+    predictions = Predictions(torch.randn(2, 1, 5, 4, dtype=torch.float64), draw_boxes(2, 1, 5))
+    targets = [Targets(torch.tensor([3, 1, 1]), draw_boxes(3))]
+    criterion = SetCriterion(classification=loss, class_weight=1.0, l1_weight=1.0, giou_weight=1.0)
+    losses = criterion({"one2one": predictions}, {}, targets, supervision=Everywhere())
+    return {key: value.item() for key, value in losses.items()}, predictions, targets
+
+
+def test_a_query_of_two_targets_learns_the_class_of_the_last_and_the_boxes_of_both() -> None:
+    losses, predictions, targets = losses_of_pairs(SigmoidFocalLoss())
+    zero = torch.zeros(3, dtype=torch.int64)
+    for layer, suffix in enumerate(("_0", "")):
+        once = Positives(zero, torch.tensor([3, 0, 2]), targets[0].labels[torch.tensor([0, 1, 2])])
+        expected = SigmoidFocalLoss()(predictions.logits[layer], once).item()
+        assert losses["loss_ce" + suffix] == pytest.approx(expected / 6, rel=1e-5)
+        l1, giou = box_losses(predictions.boxes[layer, 0, QUERIES], targets[0].boxes[TARGETS])
+        assert losses["loss_bbox" + suffix] == pytest.approx(l1.sum().item() / 6, rel=1e-5)
+        assert losses["loss_giou" + suffix] == pytest.approx(giou.sum().item() / 6, rel=1e-5)
+
+
+@pytest.mark.parametrize("decay_boxes", ["giou", "all"])
+def test_box_losses_have_the_weights_that_the_class_loss_gives_their_match(decay_boxes: DecayBoxes) -> None:
+    losses, predictions, targets = losses_of_pairs(IoUAwareBCE(decay=1.5, decay_boxes=decay_boxes))
+    for layer, suffix in enumerate(("_0", "")):
+        boxes, target_boxes = predictions.boxes[layer, 0, QUERIES], targets[0].boxes[TARGETS]
+        p = predictions.logits[layer, 0, QUERIES, targets[0].labels[TARGETS]].sigmoid()
+        iou = box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes))
+        quality = (p**0.25 * iou**0.75).clamp(min=0.01)
+        decay = torch.exp(-rank_in_target(quality, torch.zeros_like(TARGETS), TARGETS) / 1.5)
+        assert decay.unique().numel() == 2
+        l1, giou = box_losses(boxes, target_boxes)
+        l1 = l1 * decay if decay_boxes == "all" else l1
+        assert losses["loss_bbox" + suffix] == pytest.approx(l1.sum().item() / 6, rel=1e-5)
+        assert losses["loss_giou" + suffix] == pytest.approx((giou * decay).sum().item() / 6, rel=1e-5)
+
+
+def test_a_class_loss_of_proposals_begins_its_steps_too_and_none_begins_one_twice() -> None:
+    targets = BatchedTargets.of([Targets(torch.tensor([3, 1, 1]), draw_boxes(3))])
+    first, second = SeesawLoss(num_classes=CLASSES), SeesawLoss(num_classes=CLASSES)
+    SetCriterion(classification=first, encoder_classification=second, binary_encoder=False).begin_step(targets)
+    SetCriterion(classification=first, encoder_classification=first, binary_encoder=False).begin_step(targets)
+    assert second.counts.tolist() == [0, 2, 0, 1] and first.counts.tolist() == [0, 4, 0, 2]
+    with pytest.raises(ValueError, match="is of 4 classes, the model has 5"):
+        SetCriterion(encoder_classification=second, binary_encoder=False).check(num_classes=5)
+    SetCriterion(encoder_classification=second).check(num_classes=5)  # of one channel, whatever the classes

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.losses import EqualizedFocalLoss, Positives, SigmoidFocalLoss
+from hdetr_d2.structures import BatchedTargets
 
 ENTRIES = [(0, 1, 2), (0, 7, 4), (2, 0, 0), (2, 1, 0), (2, 3, 1)]
 
@@ -60,15 +61,15 @@ def test_the_sums_are_of_autograds_gradients_for_the_logits() -> None:
         losses, target = entries_of_the_formula(logits, loss.balance, 8.0)
         (gradient,) = torch.autograd.grad(losses.sum() / len(ENTRIES), logits)
         expected += torch.stack([(gradient.abs() * kind).sum((0, 1)) for kind in (target, 1 - target)])
-        loss(logits, positives_of(*ENTRIES))
+        loss.observe(logits, positives_of(*ENTRIES))
     torch.testing.assert_close(torch.stack([loss.positive_gradient, loss.negative_gradient]), expected)
 
 
 def test_the_balance_changes_between_steps_only_and_is_saved() -> None:
     loss = EqualizedFocalLoss(num_classes=5)
-    loss(torch.randn(3, 8, 5), positives_of(*ENTRIES))
+    loss.observe(torch.randn(3, 8, 5), positives_of(*ENTRIES))
     assert torch.equal(loss.balance, torch.ones(5, dtype=torch.float64))
-    loss.choose_classes([], 5)
+    loss.begin_step(BatchedTargets.of([]))
     ratio = (loss.positive_gradient / loss.negative_gradient).clamp(max=1.0)
     torch.testing.assert_close(loss.balance, ratio)
     assert loss.balance[3] == 0  # never an object
@@ -87,15 +88,17 @@ def test_chosen_classes_have_their_own_sums() -> None:
     torch.testing.assert_close(
         whole(logits, positives_of(*entries, classes=columns)), part(logits, positives_of(*entries))
     )
+    whole.observe(logits, positives_of(*entries, classes=columns))
+    part.observe(logits, positives_of(*entries))
     torch.testing.assert_close(whole.negative_gradient[columns], part.negative_gradient)
     assert whole.negative_gradient.sum() == part.negative_gradient.sum() > 0
 
 
-def test_nothing_is_added_in_evaluation_and_no_object_is_no_fault() -> None:
-    loss = EqualizedFocalLoss(num_classes=5).eval()
+def test_the_loss_itself_adds_nothing_and_no_object_is_no_fault() -> None:
+    loss = EqualizedFocalLoss(num_classes=5)
     assert loss(torch.randn(1, 3, 5), positives_of()).isfinite().all()
     assert loss.negative_gradient.sum() == 0
-    loss.train()(torch.randn(1, 3, 5), positives_of())
+    loss.observe(torch.randn(1, 3, 5), positives_of())
     assert loss.negative_gradient.sum() > 0 and loss.positive_gradient.sum() == 0
 
 

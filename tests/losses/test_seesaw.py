@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.losses import Positives, SeesawLoss, SigmoidFocalLoss
-from hdetr_d2.structures import Targets
+from hdetr_d2.structures import BatchedTargets, Targets
 
 
 def positives_of(*entries: tuple[int, int, int], classes: Tensor | None = None) -> Positives:
@@ -87,9 +87,10 @@ def test_chosen_classes_have_their_own_counts() -> None:
 
 def test_objects_of_each_class_are_counted_once_a_step_and_saved() -> None:
     loss = SeesawLoss(num_classes=4)
-    targets = [Targets(torch.tensor(x, dtype=torch.int64), torch.rand(len(x), 4)) for x in ([3, 3, 0], [], [3])]
+    labels = ([3, 3, 0], [], [3])
+    targets = BatchedTargets.of([Targets(torch.tensor(x, dtype=torch.int64), torch.rand(len(x), 4)) for x in labels])
     for _ in range(2):
-        assert loss.choose_classes(targets, 4) is None
+        assert loss.begin_step(targets) is None
         loss(torch.randn(2, 6, 4), positives_of((0, 0, 3), (1, 1, 3)))
     assert loss.counts.tolist() == [2, 0, 0, 6]
     restored = SeesawLoss(num_classes=4)

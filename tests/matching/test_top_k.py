@@ -145,7 +145,12 @@ def test_without_targets_nothing_is_matched_and_more_targets_than_queries_are_se
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"iou_weight": 1.2}, "iou_weight"), ({"k": 0}, "k and"), ({"max_positives": 0}, "k and")]
+    ("options", "message"),
+    [
+        ({"iou_weight": 1.2}, r"iou_weight must be a number in \[0, 1\], got 1.2"),
+        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"max_positives": 0}, "max_positives must be at least 1, got 0"),
+    ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

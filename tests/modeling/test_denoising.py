@@ -296,7 +296,7 @@ def test_targets_of_any_size_stay_inside_the_image() -> None:
         ({"num_groups": 5}, "num_groups or budget"),
         ({"budget": None}, "num_groups or budget"),
         ({"budget": 0}, "at least 1"),
-        ({"label_noise": 1.5}, "probability"),
+        ({"label_noise": 1.5}, "label_noise"),
         ({"box_noise": -0.1}, "box_noise"),
         ({"unknown_content": True, "unknown_row": False}, "unknown_row"),
     ],

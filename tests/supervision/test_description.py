@@ -1,12 +1,18 @@
 """What schemes say of themselves, and what is refused before a model is trained."""
 
-import pytest
+from itertools import pairwise, product
 
+import pytest
+import torch
+
+from hdetr_d2.errors import UserError
 from hdetr_d2.matching import OneToManyMatcher
 from hdetr_d2.supervision import (
     ENCODER,
     PRIMARY,
+    AuxiliaryOneToMany,
     GroupSpec,
+    GroupwiseOneToOne,
     HybridBranch,
     HybridEpoch,
     HybridLayer,
@@ -128,3 +134,76 @@ def test_what_a_rule_refuses_is_refused_before_training() -> None:
 @pytest.mark.parametrize(("scheme", "num_queries"), [(OneToOne(), 300), *PAPER], ids=lambda v: type(v).__name__)
 def test_the_paper_s_schemes_pass_the_check(scheme: Supervision, num_queries: int) -> None:
     scheme.check(num_layers=6)
+
+
+def a_step_by_hand(scheme: Supervision, group: str, queries: int, targets: int, layer: int, progress: float) -> float:
+    """Queries that a target of an image gets from the matcher itself, on average."""
+    boxes = torch.cat([0.3 + 0.4 * torch.rand(targets, 2), 0.1 + 0.2 * torch.rand(targets, 2)], dim=1)
+    predicted = torch.cat([0.3 + 0.4 * torch.rand(queries, 2), 0.1 + 0.2 * torch.rand(queries, 2)], dim=1)
+    matcher = scheme.rule(group, layer, 3, progress).matcher
+    rows, _ = matcher(torch.randn(queries, 4), predicted, torch.arange(targets) % 4, boxes)
+    return len(rows) / targets
+
+
+@pytest.mark.parametrize("num_targets", [1, 4, 13])
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        OneToOne(),
+        HybridBranch(num_queries=12, k=5),
+        HybridEpoch(k=5, rho=0.25),
+        HybridLayer(k=5, num_one2many_layers=2),
+        GroupwiseOneToOne(num_groups=3, num_queries=9),
+        AuxiliaryOneToMany(matcher=OneToManyMatcher(k=4), routes={"other": "same"}, num_queries=9),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_description_is_what_the_matchers_do(scheme: Supervision, num_targets: int) -> None:
+    description = scheme.describe(num_queries=9, num_layers=3, num_targets=num_targets)
+    sizes = {PRIMARY: 9} | {spec.name: spec.num_queries for spec in scheme.extra_groups()}
+    edges = sorted({0.0, *scheme.changes_at, 1.0})
+    for group, queries in sizes.items():
+        for layer in range(3):
+            done = sum(
+                (stop - start) * a_step_by_hand(scheme, group, queries, num_targets, layer, start)
+                for start, stop in pairwise(edges)
+            )
+            assert description.positives(group=group, layer=layer) == pytest.approx(done)
+    for start, stop in pairwise(edges):
+        for share in description.shares:
+            if share.layers and (share.start, share.stop) == (start, stop):
+                assert all(scheme.rule(share.group, layer, 3, start) == share.rule for layer in share.layers)
+    assert {(share.group, layer) for share in description.shares for layer in share.layers} == set(
+        product(sizes, range(3))
+    )
+
+
+def test_the_taps_of_layers_are_described_where_they_are_named() -> None:
+    scheme = AuxiliaryOneToMany(matcher=OneToManyMatcher(k=4), primary_class_factor=0.5)
+    assert scheme.describe(num_queries=90, num_layers=2).budget == 1
+    tapped = scheme.describe(num_queries=90, num_layers=2, taps=["one2many"])
+    assert tapped.budget == 5 and tapped.positives(group="one2many") == 8
+    assert "1 (class 0.5)" in str(tapped)
+
+
+@pytest.mark.parametrize("argument", ["num_queries", "num_layers", "num_targets"])
+@pytest.mark.parametrize("value", [0, -1, 2.5])
+def test_nothing_is_described_of_no_queries_layers_or_targets(argument: str, value: float) -> None:
+    with pytest.raises(UserError, match=f"OneToOne: {argument} must be"):
+        OneToOne().describe(**{"num_queries": 3, "num_layers": 3, argument: value})
+
+
+@pytest.mark.parametrize(
+    ("scheme", "group"),
+    [
+        (HybridEpoch(k=10), PRIMARY),
+        (HybridLayer(k=10, num_one2many_layers=1), PRIMARY),
+        (TwoGroups(GroupSpec(name="more", num_queries=9), k=10), "more"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_more_queries_of_a_target_than_there_are_are_refused(scheme: Supervision, group: str) -> None:
+    if group == PRIMARY:
+        scheme.check_queries(num_queries=10, num_layers=3)
+    with pytest.raises(UserError, match=f"k=10 .* num_queries=9 of group '{group}'"):
+        scheme.check_queries(num_queries=9, num_layers=3)
