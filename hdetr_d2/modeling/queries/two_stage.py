@@ -1,6 +1,7 @@
 """Queries at the places that the encoder proposes."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,8 @@ class TwoStageQueries(QuerySource):
     Args:
         num_queries: of the primary group.
         embed_dim: width C.
-        mixed: mixed query selection (DINO, section 3.4; H-DETR's "tricks"): content is learned for each rank.
+        mixed: mixed query selection (DINO, section 3.4; H-DETR's "tricks"): content is learned for each rank, in place
+            of that of the token (``learn_query_content`` in RT-DETRv2, ``learnt_init_query`` in RT-DETR).
         token_content: content is the chosen token, without gradient (RT-DETR); not together with ``mixed``. Without
             either it comes from the proposal's box, as the position does.
         box_position: make positional queries from the proposals' boxes, once (Deformable DETR); without it the decoder
@@ -83,6 +85,8 @@ class TwoStageQueries(QuerySource):
         rank_by: ``"first"``, the score of channel 0 (Deformable DETR), or ``"best"``, that of the best class (DINO).
         supervise: ``"all"`` tokens (Deformable DETR) or the ``"selected"`` ones of each ranking's first group
             (DINO, RT-DETR).
+        content_init: what learned contents are drawn from: ``"normal"``, of variance 1 (DINO, H-DETR), or ``"xavier"``,
+            uniform (RT-DETR).
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class TwoStageQueries(QuerySource):
         box_position: bool = True,
         rank_by: str = "first",
         supervise: str = "all",
+        content_init: Literal["normal", "xavier"] = "normal",
     ) -> None:
         super().__init__(num_queries=num_queries)
         if mixed and token_content:
@@ -106,11 +111,14 @@ class TwoStageQueries(QuerySource):
                 'TwoStageQueries: rank_by is "first" or "best" and supervise is "all" or "selected", '
                 f"got {rank_by!r} and {supervise!r}"
             )
+        if content_init not in ("normal", "xavier"):
+            raise ValueError(f'TwoStageQueries: content_init is "normal" or "xavier", got {content_init!r}')
         self.embed_dim = embed_dim
         self.mixed = mixed
         self.token_content = token_content
         self.rank_by = rank_by
         self.supervise = supervise
+        self.content_init = content_init
         self.enc_output = nn.Linear(embed_dim, embed_dim)
         self.enc_output_norm = nn.LayerNorm(embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
@@ -124,7 +132,8 @@ class TwoStageQueries(QuerySource):
 
     def _add_parameters(self, spec: GroupSpec) -> None:
         if self.mixed and spec.queries == "next":
-            self.content[spec.name] = nn.Parameter(torch.randn(spec.num_queries, self.embed_dim))
+            draw = nn.init.normal_ if self.content_init == "normal" else nn.init.xavier_uniform_
+            self.content[spec.name] = nn.Parameter(draw(torch.empty(spec.num_queries, self.embed_dim)))
 
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
