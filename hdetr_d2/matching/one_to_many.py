@@ -23,6 +23,7 @@ class OneToManyMatcher(CostMatcher):
         if k < 1:
             raise ValueError(f"OneToManyMatcher: k must be at least 1, got {k}")
         self.k = self.copies = k
+        self.one_to_one = k == 1
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, k * M) pairs."""
