@@ -83,6 +83,7 @@ class CostMatcher(Matcher):
     def __init__(self, *, cost: PairCost | None = None) -> None:
         self.cost: PairCost = cost if cost is not None else MatchingCost()
         self.score = getattr(self.cost, "score", None)
+        self.one_to_one = self.one_to_one or self.copies == 1
 
     @abstractmethod
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:

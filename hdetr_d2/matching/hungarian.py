@@ -13,7 +13,6 @@ class HungarianMatcher(CostMatcher):
     """Each target gets the one query that makes the total cost least (DETR, section 3.1)."""
 
     copies = 1
-    one_to_one = True
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, M) pairs."""

@@ -105,20 +105,21 @@ def _check_proposals(transformer: Transformer, supervision: Supervision, criteri
 
 def _check_scores(transformer: Transformer, supervision: Supervision, criterion: SetCriterion, score: str) -> None:
     """One kind of score from heads to losses, matching costs and detections."""
-    kinds = {"model.score": score, "heads": transformer.heads.score}
+    kinds = {("model.score", score), ("heads", transformer.heads.score)}
     if criterion.classification.normalised:
-        kinds["criterion.classification"] = "softmax"
+        kinds.add(("criterion.classification", "softmax"))
     elif transformer.heads.score == "softmax":
-        kinds["criterion.classification"] = "sigmoid"
+        kinds.add(("criterion.classification", "sigmoid"))
     of_proposals = criterion.encoder_classification
     if of_proposals is not None and of_proposals.normalised:
-        kinds["criterion.encoder_classification"] = "softmax"
+        kinds.add(("criterion.encoder_classification", "softmax"))
     depth = len(transformer.decoder.layers)
     for group in (PRIMARY, *(spec.name for spec in supervision.extra_groups())):
         for progress in (0.0, *supervision.changes_at):
             for layer in range(depth):
-                matched_by = supervision.rule(group, layer, depth, progress).matcher.score
-                if matched_by is not None:
-                    kinds[f"the matcher of {group}"] = matched_by
-    if len(set(kinds.values())) > 1:
-        raise ValueError(f"softmax and sigmoid scores do not mix: {kinds}")
+                matcher = supervision.rule(group, layer, depth, progress).matcher
+                if matcher.score is not None:
+                    kinds.add((f"{type(matcher).__name__} of {group}", matcher.score))
+    if len({kind for _, kind in kinds}) > 1:
+        said = ", ".join(f"{part} is of {kind}" for part, kind in sorted(kinds))
+        raise ValueError(f"softmax and sigmoid scores do not mix: {said}")

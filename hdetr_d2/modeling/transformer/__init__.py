@@ -5,12 +5,13 @@ from .decoder import Decoder
 from .deformable import DeformableDecoderLayer, DeformableEncoderLayer
 from .dense import DenseDecoderLayer, DenseEncoderLayer
 from .encoder import Encoder
-from .layer import DecoderLayer, EncoderLayer
+from .layer import DecoderLayer, EncoderLayer, LayerOutput
 from .model import Transformer
 from .query_position import (
     ConditionalQueryPosition,
     CoordinateQueryPosition,
     PointQueryPosition,
+    PositionalQuery,
     QueryPosition,
     SineQueryPosition,
 )
@@ -29,7 +30,9 @@ __all__ = [
     "DenseEncoderLayer",
     "Encoder",
     "EncoderLayer",
+    "LayerOutput",
     "PointQueryPosition",
+    "PositionalQuery",
     "QueryPosition",
     "SineQueryPosition",
     "Transformer",
