@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 
+from hdetr_d2.losses import FederatedLoss
 from hdetr_d2.modeling import DETR
 
 
@@ -30,3 +32,44 @@ def test_images_are_normalised_and_then_padded_with_zeros(build_tiny: Callable[.
     red = (200 - 123.675) / 58.395
     torch.testing.assert_close(padded.tensor[0, 0, :32], torch.full((32, 64), red))
     assert not padded.tensor[0, :, 32:].any() and not padded.tensor[1, :, :, 32:].any()
+
+
+def choose_few_classes(model: DETR) -> DETR:
+    model.criterion.classification = FederatedLoss(image_counts=[1] * 40, num_chosen=8)
+    return model.train()
+
+
+def test_proposals_by_shared_heads_learn_the_chosen_classes_and_are_ranked_by_all(
+    build_tiny: Callable[..., DETR], draw_batch: Callable[..., Any]
+) -> None:
+    shared = {"transformer.heads.shared": True, "transformer.heads.encoder": "shared"}
+    model = choose_few_classes(build_tiny("plus_plus", **shared, num_classes=40, **{"criterion.binary_encoder": False}))
+    seen: list[Any] = []
+    model.criterion.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
+    )
+    losses = model(draw_batch((64, 96, 3), (64, 64, 1)))
+    assert all(loss.isfinite() for loss in losses.values()) and "loss_ce_enc" in losses
+    ((predictions, proposals, *_), kwargs) = seen[0]
+    assert predictions["one2one"].logits.shape[-1] == len(kwargs["columns"]) == 8
+    assert proposals["one2one"].logits.shape[-1] == 40
+
+
+@pytest.mark.parametrize("variant", ["base", "hybrid"])
+def test_a_step_leaves_every_attribute_of_the_model_as_it_was(
+    variant: str, build_tiny: Callable[..., DETR], draw_batch: Callable[..., Any]
+) -> None:
+    model = choose_few_classes(build_tiny(variant, num_classes=40, **{"transformer.heads.encoder_classes": 1}))
+
+    def attributes() -> dict[str, dict[str, Any]]:
+        return {
+            name: {key: value for key, value in vars(module).items() if not key.startswith("_")}
+            for name, module in model.named_modules()
+        }
+
+    before = attributes()
+    model(draw_batch((64, 96, 3), (64, 64, 1)))
+    assert attributes() == before
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    model(draw_batch((64, 96, 3), (64, 64, 1)))
+    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
