@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from hdetr_d2.supervision import PRIMARY
+
 from .backbones import Pairs
 from .class_rows import choose_classes
 from .family import Names
@@ -96,6 +98,7 @@ _COMMON: Pairs = [
     ("decoder.decoder.layers.*.norm3.", "transformer.decoder.layers.*.ffn_norm."),
     ("decoder.query_pos_head.", "transformer.decoder.query_position.embed."),
     ("decoder.denoising_class_embed.weight", _LABELS),
+    ("decoder.tgt_embed.weight", f"{_SOURCE}content.{PRIMARY}"),  # learn_query_content
     ("decoder.enc_score_head.", "transformer.heads.encoder_class_embed."),
     ("decoder.enc_bbox_head.", "transformer.heads.encoder_bbox_embed."),
     ("decoder.dec_score_head.*.", "transformer.heads.class_embed.*."),

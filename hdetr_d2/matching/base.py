@@ -1,6 +1,7 @@
 """What a matcher is."""
 
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ class Matcher(ABC):
 
     may_repeat = False
     """Whether a query may be given to several targets: its boxes then learn all of them, its class the last."""
+
+    score: Literal["sigmoid", "softmax"] | None = None
+    """The kind of score that it reads from logits; None where it reads none."""
+
+    one_to_one: bool = False
+    """Whether no target gets more than one query, and no query more than one target."""
 
     @abstractmethod
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,6 +94,8 @@ class CostMatcher(Matcher):
 
     def __init__(self, *, cost: PairCost | None = None) -> None:
         self.cost: PairCost = cost if cost is not None else MatchingCost()
+        self.score = getattr(self.cost, "score", None)
+        self.one_to_one = self.one_to_one or self.copies == 1
 
     @property
     def copies(self) -> int | None:

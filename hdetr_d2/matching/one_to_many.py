@@ -25,6 +25,7 @@ class OneToManyMatcher(CostMatcher):
         super().__init__(cost=cost)
         check_whole(self, 1, k=k)
         self.k: int = k
+        self.one_to_one = k == 1
 
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """(N, M) cost -> min(N, k * M) pairs."""

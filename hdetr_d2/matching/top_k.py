@@ -33,6 +33,7 @@ class TopKMatcher(StagedMatcher):
     """
 
     may_repeat = True
+    score = "sigmoid"
 
     def __init__(
         self,

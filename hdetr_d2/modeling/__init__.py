@@ -1,16 +1,8 @@
 """Models and what they are composed of."""
 
 from .backbone import TimmBackbone
-from .conditional_layer import ConditionalDecoderLayer
-from .decoder import Decoder
-from .decoder_layer import DecoderLayer
-from .decoder_route import DecoderRoute
-from .deformable_layer import DeformableDecoderLayer
 from .denoising import DenoisingQueries
-from .dense_layer import DenseDecoderLayer
 from .deploy import deploy
-from .encoder import Encoder
-from .encoder_layers import DeformableEncoderLayer, DenseEncoderLayer, EncoderLayer
 from .heads import PredictionHeads
 from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
@@ -18,14 +10,27 @@ from .neck import ChannelMapper, NeckChain
 from .postprocess import to_instances, top_detections
 from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
-from .query_position import (
+from .reinspect import CellDecoder, ReInspect
+from .transformer import (
+    ConditionalDecoderLayer,
     ConditionalQueryPosition,
     CoordinateQueryPosition,
+    Decoder,
+    DecoderLayer,
+    DecoderRoute,
+    DeformableDecoderLayer,
+    DeformableEncoderLayer,
+    DenseDecoderLayer,
+    DenseEncoderLayer,
+    Encoder,
+    EncoderLayer,
+    LayerOutput,
     PointQueryPosition,
+    PositionalQuery,
+    QueryPosition,
     SineQueryPosition,
+    Transformer,
 )
-from .stewart import CellDecoder, ReInspect
-from .transformer import Transformer
 
 __all__ = [
     "DETR",
@@ -46,10 +51,13 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "HybridEncoder",
+    "LayerOutput",
     "LearnedQueries",
     "NeckChain",
     "PointQueryPosition",
+    "PositionalQuery",
     "PredictionHeads",
+    "QueryPosition",
     "QuerySource",
     "ReInspect",
     "SineQueryPosition",

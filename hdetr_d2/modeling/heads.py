@@ -1,8 +1,8 @@
 """Class and box heads."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,19 +14,29 @@ from .priors import mean_prior, start_at
 
 
 class ClassHead(nn.Linear):
-    """A linear layer that can compute some of its outputs only.
+    """A linear layer that can compute some of its outputs only."""
 
-    Attributes:
-        columns: (C',) int64, the classes to compute; None for all.
-    """
-
-    columns: Tensor | None = None
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., C) -> (..., K), or (..., C') where ``columns`` are set."""
-        if self.columns is None:
+    def forward(self, input: Tensor, columns: Tensor | None = None) -> Tensor:
+        """(..., C) -> (..., K), or (..., C') of the classes ``columns`` (C',) int64."""
+        if columns is None:
             return super().forward(input)
-        return F.linear(input, self.weight[self.columns], self.bias[self.columns])
+        return F.linear(input, self.weight[columns], self.bias[columns])
+
+
+class LayerHeads(NamedTuple):
+    """Class and box head of one layer."""
+
+    class_head: ClassHead
+    box_head: MLP
+
+    def classes(self, x: Tensor, columns: Tensor | None = None) -> Tensor:
+        """Logits (..., K) from (..., C), or (..., C') of the classes ``columns``."""
+        logits: Tensor = self.class_head(x, columns)
+        return logits
+
+    def offset(self, x: Tensor) -> Tensor:
+        """Logit offsets of boxes (..., 4) from (..., C), float32 whatever the precision."""
+        return self.box_head(x).float()
 
 
 class PredictionHeads(nn.Module):
@@ -114,26 +124,19 @@ class PredictionHeads(nn.Module):
         self.group_class_embed[group] = copy.deepcopy(self.encoder_class_embed)
         self.group_bbox_embed[group] = copy.deepcopy(self.encoder_bbox_embed)
 
-    @contextmanager
-    def only(self, columns: Tensor | None) -> Iterator[None]:
-        """Within it, decoder layers predict the classes ``columns`` (C',) alone; None for all."""
-        for head in self.class_embed:
-            head.columns = columns  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            for head in self.class_embed:
-                head.columns = None  # type: ignore[assignment]
-
-    def of_layer(self, layer: int) -> tuple[nn.Linear, MLP]:
+    def of_layer(self, layer: int) -> LayerHeads:
         """Class and box head of a decoder layer."""
         index = min(layer, len(self.class_embed) - 1)
-        return self.class_embed[index], self.bbox_embed[index]  # type: ignore[return-value]
+        return _pair(self.class_embed[index], self.bbox_embed[index])
 
-    def of_encoder(self, group: str | None = None) -> tuple[nn.Linear, MLP]:
+    def of_encoder(self, group: str | None = None) -> LayerHeads:
         """Class and box head of the encoder's proposals, of all groups or of one that has its own pair."""
         if group is not None and group in self.group_class_embed:
-            return self.group_class_embed[group], self.group_bbox_embed[group]  # type: ignore[return-value]
+            return _pair(self.group_class_embed[group], self.group_bbox_embed[group])
         if self.encoder == "own":
-            return self.encoder_class_embed, self.encoder_bbox_embed
+            return LayerHeads(self.encoder_class_embed, self.encoder_bbox_embed)
         return self.of_layer(0)
+
+
+def _pair(class_head: nn.Module, box_head: nn.Module) -> LayerHeads:
+    return LayerHeads(cast("ClassHead", class_head), cast("MLP", box_head))

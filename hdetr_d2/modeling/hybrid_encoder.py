@@ -10,8 +10,8 @@ from hdetr_d2.layers import sine_embedding
 from hdetr_d2.layers.conv import ConvNorm, CSPRep
 from hdetr_d2.structures import Memory
 
-from .encoder import Encoder
-from .padding import padded_cells
+from .cells import padded_cells
+from .transformer import Encoder
 
 
 class HybridEncoder(nn.Module):

@@ -78,7 +78,7 @@ class DETR(nn.Module):
         self.fuse_layers = fuse_layers
         num_layers = len(transformer.decoder.layers)
         supervision.check(num_layers=num_layers)
-        check_composition(self)
+        check_composition(transformer=transformer, supervision=supervision, criterion=criterion, score=score)
         supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)
         criterion.check(num_classes=num_classes)
         transformer.add_groups(supervision.extra_groups())
@@ -127,8 +127,7 @@ class DETR(nn.Module):
         if self.training:
             targets = self.targets(batched_inputs)
             columns = self.criterion.begin_step(targets)
-            with self.transformer.heads.only(columns):
-                predictions, proposals = self.predict(features, padded_size, images.image_sizes, targets)
+            predictions, proposals = self.predict(features, padded_size, images.image_sizes, targets, columns)
             return self.losses(predictions, proposals, targets, columns)
         predictions, _ = self.predict(features, padded_size, images.image_sizes)
         sizes = [
@@ -143,11 +142,12 @@ class DETR(nn.Module):
         padded_size: tuple[int, int],
         image_sizes: Sequence[tuple[int, int]],
         targets: Sequence[Targets] | None = None,
+        columns: Tensor | None = None,
     ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
         """Everything between the backbone and the losses; arguments and result as ``Transformer.forward`` has them."""
         maps = self.neck(features, padded_size, image_sizes)
         all_layers = self.training or self.fuse_layers
-        return self.transformer(maps, padded_size, image_sizes, targets, all_layers=all_layers)
+        return self.transformer(maps, padded_size, image_sizes, targets, all_layers=all_layers, columns=columns)
 
     def detections(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels and boxes of the primary group's predictions, as ``top_detections`` returns them."""

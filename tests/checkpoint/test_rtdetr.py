@@ -115,9 +115,16 @@ def test_a_re_parameterised_file_of_theirs_fits_a_deployed_model(keep_branches: 
 
 
 def test_what_has_no_name_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"1 keys .*RT-DETR.*decoder\.tgt_embed\.weight"):
-        from_rtdetr({"decoder.tgt_embed.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"1 keys .*RT-DETR.*decoder\.query_embed\.weight"):
+        from_rtdetr({"decoder.query_embed.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match="re-parameterised"):
         to_rtdetr(deploy(build()).state_dict())
     with pytest.raises(ValueError, match=r"RT-DETR.*backbone\.res3\.weight"):
         to_rtdetr(build().state_dict())
+
+
+def test_learned_contents_have_the_name_of_the_authors_table() -> None:
+    source = "transformer.query_source."
+    ours, theirs = tiny_state(**{f"{source}mixed": True, f"{source}token_content": False})
+    assert torch.equal(theirs["decoder.tgt_embed.weight"], ours[f"{source}content.one2one"])
+    assert torch.equal(from_rtdetr(theirs)[f"{source}content.one2one"], ours[f"{source}content.one2one"])

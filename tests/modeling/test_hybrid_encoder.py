@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from hdetr_d2.checkpoint.rtdetr import from_rtdetr, rtdetr_names
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
-from hdetr_d2.modeling import ChannelMapper, Encoder
+from hdetr_d2.modeling import ChannelMapper, DenseEncoderLayer, Encoder
 from hdetr_d2.modeling.deploy import deploy
-from hdetr_d2.modeling.encoder_layers import DenseEncoderLayer
 from hdetr_d2.modeling.hybrid_encoder import HybridEncoder
 from hdetr_d2.modeling.neck import NeckChain
 

@@ -12,6 +12,7 @@ from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
 from hdetr_d2.supervision import PRIMARY
+from tests.modeling.family import config_of
 from tests.modeling.tiny_rtdetr import build
 
 SIZES = {  # parameters as built and as deployed, counted in the authors' code
@@ -24,6 +25,11 @@ SIZES = {  # parameters as built and as deployed, counted in the authors' code
 MILLIONS = {"hgnetv2_l": 32, "hgnetv2_x": 67}  # RT-DETR's repository
 DEIM_MILLIONS = {"r18": 20, "r34": 31, "r50_m": 33, "r50": 42, "r101": 76}  # DEIM's repository
 MODELS = ["rtdetr", "rtdetrv2_discrete", "deim_rtdetrv2"]
+LEARNED_CONTENT = {  # learn_query_content in the authors' configuration
+    "transformer.query_source.mixed": True,
+    "transformer.query_source.token_content": False,
+    "transformer.query_source.content_init": "xavier",
+}
 
 
 def build_size(size: str, name: str = "rtdetr", **changes: Any) -> DETR:
@@ -156,3 +162,25 @@ def test_a_graph_captured_in_one_piece_computes_the_same(draw_batch: Any) -> Non
         captured = torch.compile(detect, backend="eager", fullgraph=True)(features)
         for ours, eager in zip(captured, detect(features)):
             torch.testing.assert_close(ours, eager, atol=1e-5, rtol=1e-5)
+
+
+def test_learned_contents_take_the_place_of_the_chosen_tokens_in_every_image(draw_batch: Any) -> None:
+    model = build(**LEARNED_CONTENT).train()
+    seen: list[torch.Tensor] = []
+    model.transformer.decoder.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    sum(model(draw_batch((64, 96, 2), (64, 96, 1))).values()).backward()
+    learned = model.transformer.query_source.content[PRIMARY]
+    assert learned.shape == (10, 32) and learned.grad.abs().sum(1).gt(0).all()
+    for of_image in seen[0]:  # denoising queries come after those of the primary group
+        assert torch.equal(of_image[:10], learned)
+
+
+def test_contents_are_drawn_as_the_authors_draw_them() -> None:
+    bound = (6 / (10 + 32)) ** 0.5
+    for drawn, uniform in (("xavier", True), ("normal", False)):
+        config = config_of("rtdetr")
+        config.transformer.query_source.update(mixed=True, token_content=False, content_init=drawn)
+        content = instantiate(config).transformer.query_source.content[PRIMARY]
+        assert bool(content.abs().max() <= bound) is uniform and content.std() > 0.1
+    with pytest.raises(ValueError, match='content_init is "normal" or "xavier", got \'zeros\''):
+        build(**LEARNED_CONTENT | {"transformer.query_source.content_init": "zeros"})

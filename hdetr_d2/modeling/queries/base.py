@@ -17,7 +17,18 @@ class QuerySource(nn.Module, ABC):
 
     Args:
         num_queries: of the primary group.
+
+    Attributes:
+        reference_dim: numbers of a query's reference: 4 of a box, 2 of a point, 0 where queries have no place.
+        makes_positions: whether it makes positional queries, so that the decoder need not.
+        makes_proposals: whether it makes proposals in training, for the encoder's loss.
+        keeps_anchors: whether proposals have anchors that they can be matched by.
     """
+
+    reference_dim: int = 4
+    makes_positions: bool = False
+    makes_proposals: bool = False
+    keeps_anchors: bool = False
 
     def __init__(self, *, num_queries: int) -> None:
         super().__init__()

@@ -52,6 +52,8 @@ class LearnedQueries(ImageFreeQueries):
         reference_layers: linear layers that predict a point; 2 in Conditional DETR.
     """
 
+    makes_positions = True
+
     def __init__(
         self,
         *,
@@ -63,6 +65,7 @@ class LearnedQueries(ImageFreeQueries):
     ) -> None:
         super().__init__(num_queries=num_queries, embed_dim=embed_dim)
         self.contents = references if contents is None else contents
+        self.reference_dim = 2 if references else 0
         self.reference_points: nn.Module | None = None
         if references and reference_layers == 1:
             self.reference_points = nn.Linear(embed_dim, 2)

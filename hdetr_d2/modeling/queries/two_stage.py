@@ -1,17 +1,19 @@
 """Queries at the places that the encoder proposes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdetr_d2.layers import MLP, box_sine_embedding
+from hdetr_d2.layers import box_sine_embedding
 from hdetr_d2.structures import Memory, Predictions, QueryGroup
 from hdetr_d2.supervision import PRIMARY, GroupSpec
 
-from ..encoder import cell_centres
-from ..heads import PredictionHeads
+from ..cells import cell_centres
+from ..heads import LayerHeads, PredictionHeads
 from .base import QuerySource
 
 
@@ -42,28 +44,45 @@ def proposal_boxes(memory: Memory, *, size: float = 0.05, margin: float = 0.01) 
     return logits.masked_fill(~valid[..., None], float("inf")), valid
 
 
+BoxesOf = Callable[[Tensor, Tensor], Tensor]
+"""From tokens (..., C) and the logits of their anchors (..., 4) to proposed boxes (..., 4) cxcywh."""
+
+
 @dataclass(frozen=True)
 class Proposals(Predictions):
     """Proposals of all tokens, whose boxes get a graph only where a loss asks for them.
 
     All boxes are needed to match, but only matched ones are trained: computing those again costs a few rows and saves
     the graph of a three-layer MLP over every token.
+
+    Args:
+        tokens: (B, S, C).
+        anchors: (B, S, 4), logits of the boxes that the proposed ones are offset from.
+        boxes_of: computes proposed boxes.
     """
 
     tokens: Tensor = field(kw_only=True)
     anchors: Tensor = field(kw_only=True)
-    box_head: MLP = field(kw_only=True)
+    boxes_of: BoxesOf = field(kw_only=True)
 
     def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
         """As the base class says."""
-        tokens, anchors = self.tokens.flatten(0, 1)[row], self.anchors.flatten(0, 1)[row]
-        # Losses are computed outside autocast, where half-precision tokens do not meet half-precision weights.
-        tokens = tokens.to(self.box_head.layers[0].weight.dtype)  # type: ignore[arg-type]
-        return (self.box_head(tokens).float() + anchors).sigmoid()
+        return self.boxes_of(self.tokens.flatten(0, 1)[row], self.anchors.flatten(0, 1)[row])
 
     def anchor_predictions(self) -> Predictions:
         """As the base class says."""
         return Predictions(self.logits, self.anchors.sigmoid()[None])
+
+
+def proposing(pair: LayerHeads) -> BoxesOf:
+    """How a pair of heads proposes boxes, inside autocast or outside."""
+    dtype = pair.class_head.weight.dtype
+
+    def boxes_of(tokens: Tensor, anchors: Tensor) -> Tensor:
+        # Losses are computed outside autocast, where half-precision tokens do not meet full-precision weights.
+        return (pair.offset(tokens.to(dtype)) + anchors).sigmoid()
+
+    return boxes_of
 
 
 class TwoStageQueries(QuerySource):
@@ -75,7 +94,8 @@ class TwoStageQueries(QuerySource):
     Args:
         num_queries: of the primary group.
         embed_dim: width C.
-        mixed: mixed query selection (DINO, section 3.4; H-DETR's "tricks"): content is learned for each rank.
+        mixed: mixed query selection (DINO, section 3.4; H-DETR's "tricks"): content is learned for each rank, in place
+            of that of the token (``learn_query_content`` in RT-DETRv2, ``learnt_init_query`` in RT-DETR).
         token_content: content is the chosen token, without gradient (RT-DETR); not together with ``mixed``. Without
             either it comes from the proposal's box, as the position does.
         box_position: make positional queries from the proposals' boxes, once (Deformable DETR); without it the decoder
@@ -83,7 +103,11 @@ class TwoStageQueries(QuerySource):
         rank_by: ``"first"``, the score of channel 0 (Deformable DETR), or ``"best"``, that of the best class (DINO).
         supervise: ``"all"`` tokens (Deformable DETR) or the ``"selected"`` ones of each ranking's first group
             (DINO, RT-DETR).
+        content_init: what learned contents are drawn from: ``"normal"``, of variance 1 (DINO, H-DETR), or ``"xavier"``,
+            uniform (RT-DETR).
     """
+
+    makes_proposals = True
 
     def __init__(
         self,
@@ -95,6 +119,7 @@ class TwoStageQueries(QuerySource):
         box_position: bool = True,
         rank_by: str = "first",
         supervise: str = "all",
+        content_init: Literal["normal", "xavier"] = "normal",
     ) -> None:
         super().__init__(num_queries=num_queries)
         if mixed and token_content:
@@ -106,11 +131,16 @@ class TwoStageQueries(QuerySource):
                 'TwoStageQueries: rank_by is "first" or "best" and supervise is "all" or "selected", '
                 f"got {rank_by!r} and {supervise!r}"
             )
+        if content_init not in ("normal", "xavier"):
+            raise ValueError(f'TwoStageQueries: content_init is "normal" or "xavier", got {content_init!r}')
         self.embed_dim = embed_dim
         self.mixed = mixed
         self.token_content = token_content
         self.rank_by = rank_by
         self.supervise = supervise
+        self.makes_positions = box_position
+        self.keeps_anchors = supervise == "all"
+        self.content_init = content_init
         self.enc_output = nn.Linear(embed_dim, embed_dim)
         self.enc_output_norm = nn.LayerNorm(embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
@@ -123,8 +153,15 @@ class TwoStageQueries(QuerySource):
         self._add_parameters(self.specs[0])
 
     def _add_parameters(self, spec: GroupSpec) -> None:
+        primary = self.specs[0].num_queries
+        if self.mixed and spec.queries == "own" and spec.num_queries > primary:
+            raise ValueError(
+                f"group {spec.name!r} shares the {primary} learned contents of the primary group and cannot have "
+                f"{spec.num_queries} queries"
+            )
         if self.mixed and spec.queries == "next":
-            self.content[spec.name] = nn.Parameter(torch.randn(spec.num_queries, self.embed_dim))
+            draw = nn.init.normal_ if self.content_init == "normal" else nn.init.xavier_uniform_
+            self.content[spec.name] = nn.Parameter(draw(torch.empty(spec.num_queries, self.embed_dim)))
 
     def forward(
         self, memory: Memory, heads: PredictionHeads, *, training: bool
@@ -144,40 +181,34 @@ class TwoStageQueries(QuerySource):
         return groups, {group: proposals for group, proposals in results.items() if proposals is not None}
 
     def _ranked(
-        self,
-        specs: list[GroupSpec],
-        tokens: Tensor,
-        anchors: Tensor,
-        pair: tuple[nn.Linear, MLP],
-        training: bool,
+        self, specs: list[GroupSpec], tokens: Tensor, anchors: Tensor, pair: LayerHeads, training: bool
     ) -> tuple[list[QueryGroup], Predictions | None]:
         """The groups that share the ranking by one pair of encoder heads, and its proposals."""
-        class_head, box_head = pair
-        supervised = training and self.supervise == "all"
-        proposals: Predictions | None = None
-        if supervised:
-            logits = class_head(tokens)
+        wanted = sum(spec.num_queries for spec in specs)
+        boxes_of = proposing(pair)
+        if training and self.supervise == "all":
+            logits = pair.classes(tokens)
             with torch.no_grad():
-                boxes = (box_head(tokens).float() + anchors).sigmoid()
-            proposals = Proposals(logits[None], boxes[None], tokens=tokens, anchors=anchors, box_head=box_head)
-            scores = logits.detach()[..., :1] if self.rank_by == "first" else logits.detach()
-        else:
-            rows = slice(0, 1) if self.rank_by == "first" else slice(None)  # nothing else is read
-            with torch.no_grad():
-                scores = F.linear(tokens, class_head.weight[rows], class_head.bias[rows])
-        best = scores.float().amax(-1)
-        ranked = best.topk(min(sum(spec.num_queries for spec in specs), best.shape[1]), dim=1).indices
+                boxes = boxes_of(tokens, anchors)
+            proposals = Proposals(logits[None], boxes[None], tokens=tokens, anchors=anchors, boxes_of=boxes_of)
+            ranked = _best(logits.detach()[..., self._ranking], wanted)
+            return self._groups(specs, _rows(boxes, ranked), _rows(tokens, ranked).detach()), proposals
+        with torch.no_grad():  # of the classes, no others are read
+            scores = F.linear(tokens, pair.class_head.weight[self._ranking], pair.class_head.bias[self._ranking])
+        ranked = _best(scores, wanted)
         chosen = _rows(tokens, ranked)
-        if supervised:
-            reference = _rows(boxes, ranked)
-        else:
-            with torch.set_grad_enabled(training and torch.is_grad_enabled()):
-                live = (box_head(chosen).float() + _rows(anchors, ranked)).sigmoid()
-            reference = live.detach()
-            if training:
-                first = slice(0, specs[0].num_queries)
-                proposals = Predictions(class_head(chosen[:, first])[None], live[None, :, first])
-        return self._groups(specs, reference, chosen.detach()), proposals
+        with torch.set_grad_enabled(training and torch.is_grad_enabled()):
+            live = boxes_of(chosen, _rows(anchors, ranked))
+        selected: Predictions | None = None
+        if training:
+            first = slice(0, specs[0].num_queries)
+            selected = Predictions(pair.classes(chosen[:, first])[None], live[None, :, first])
+        return self._groups(specs, live.detach(), chosen.detach()), selected
+
+    @property
+    def _ranking(self) -> slice:
+        """The channels of the class head that rank."""
+        return slice(0, 1) if self.rank_by == "first" else slice(None)
 
     def position_of(self, reference: Tensor) -> Tensor | None:
         """As the base class says: what ``box_position`` makes from boxes (B, n, 4)."""
@@ -218,3 +249,9 @@ class TwoStageQueries(QuerySource):
 def _rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows (B, n, D) of (B, S, D) at (B, n)."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _best(scores: Tensor, wanted: int) -> Tensor:
+    """The tokens of the highest scores (B, S, .), best first: (B, n), as many as are wanted or there are."""
+    best = scores.float().amax(-1)
+    return best.topk(min(wanted, best.shape[1]), dim=1).indices

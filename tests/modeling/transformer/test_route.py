@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hdetr_d2.layers import GroupView
 from hdetr_d2.modeling import DecoderRoute, DeformableDecoderLayer
-from hdetr_d2.modeling.query_position import PositionalQuery
-from hdetr_d2.modeling.stack import stack
+from hdetr_d2.modeling.transformer.query_position import PositionalQuery
+from hdetr_d2.modeling.transformer.stack import stack
 from hdetr_d2.structures import Memory
 from hdetr_d2.supervision import PRIMARY
 from tests.modeling.family import build

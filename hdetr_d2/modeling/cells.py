@@ -1,10 +1,12 @@
-"""Which pixels and cells of a padded batch are image."""
+"""Cells of the maps of a padded batch: where they are, and which of them are image."""
 
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hdetr_d2.structures import Memory
 
 
 def valid_pixels(
@@ -56,3 +58,21 @@ def padded_cells(
         nearest(axis, size) for axis, size in zip(valid_pixels(padded_size, image_sizes, device), map_size)
     )
     return ~(rows[:, :, None] & columns[:, None]).flatten(1)
+
+
+def cell_centres(memory: Memory) -> Tensor:
+    """Centres of all cells, in [0, 1] of the un-padded image.
+
+    Returns:
+        (B, S, 2) as (x, y), float32; above 1 on padding.
+    """
+    device = memory.valid_ratios.device
+    centres = []
+    for level, (height, width) in enumerate(memory.level_sizes):
+        x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
+        y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
+        grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
+        # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
+        valid_cells = (memory.valid_ratios[:, level] * torch.tensor([width, height], device=device)).round()
+        centres.append(grid[None] / valid_cells[:, None])
+    return torch.cat(centres, dim=1)

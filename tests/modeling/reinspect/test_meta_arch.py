@@ -16,7 +16,8 @@ from hdetr_d2.compat import load_config, save_config
 from hdetr_d2.engine.config import load
 from hdetr_d2.matching import LexicographicMatcher
 from hdetr_d2.model_zoo import config_path
-from hdetr_d2.modeling.stewart import CellDecoder, ReInspect, cell_centres, cell_targets
+from hdetr_d2.modeling import CellDecoder, ReInspect
+from hdetr_d2.modeling.reinspect.cells import cell_centres, cell_targets
 from hdetr_d2.supervision import HybridBranch
 
 # Crowds of filled rectangles, x0, y0, x1, y1 in pixels of 96 x 96, so 3 x 3 cells; some overlap.

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from hdetr_d2.layers import GroupView, attend, attend_to_memory, split_heads
 from hdetr_d2.structures import Memory
 
-from .decoder_layer import DecoderLayer
+from .layer import PlainDecoderLayer
 from .query_position import PositionalQuery
 
 
-class ConditionalDecoderLayer(DecoderLayer):
+class ConditionalDecoderLayer(PlainDecoderLayer):
     """Self-attention, cross-attention that compares content with content and place with place, feed-forward.
 
     In cross-attention every head sees two halves: content, and sine embeddings of the query's and the token's place
@@ -25,6 +26,7 @@ class ConditionalDecoderLayer(DecoderLayer):
         activation: of the feed-forward part; DAB-DETR has PReLU, one weight a layer.
     """
 
+    needs_places = True
     self_attn: nn.ModuleDict
     cross_attn: nn.ModuleDict
 
@@ -51,10 +53,12 @@ class ConditionalDecoderLayer(DecoderLayer):
         self.num_heads = num_heads
         self.attention_dropout = dropout
 
-    def set_index(self, index: int) -> None:
-        """Only the first layer of a stack adds positions to the content half of cross-attention."""
+    def at(self, index: int) -> Self:
+        """As the base class says: only the first layer adds positions to the content half of cross-attention."""
+        layer = super().at(index)
         if index > 0:
-            del self.cross_attn["query_position"]
+            del layer.cross_attn["query_position"]
+        return layer
 
     def _self(self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView]) -> Tensor:
         part = self.self_attn

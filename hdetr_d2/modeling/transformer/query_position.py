@@ -1,7 +1,7 @@
 """Positional queries that a decoder makes from the references of each layer."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,12 @@ class PositionalQuery(NamedTuple):
 
 class QueryPosition(nn.Module, ABC):
     """Makes positional queries; one module for all layers."""
+
+    needs_dim: ClassVar[int] = 4
+    """Numbers of a reference that it reads: 4 of a box, or 2 of a point, which a box has too."""
+
+    makes_places: ClassVar[bool] = False
+    """Whether it makes ``PositionalQuery.spatial``, for layers that compare places."""
 
     @abstractmethod
     def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
@@ -83,6 +89,9 @@ class PointQueryPosition(QueryPosition):
         embed_dim: width C.
     """
 
+    needs_dim = 2
+    makes_places = True
+
     def __init__(self, *, embed_dim: int = 256) -> None:
         super().__init__()
         self.num_features = embed_dim // 2
@@ -102,6 +111,8 @@ class ConditionalQueryPosition(QueryPosition):
     Args:
         embed_dim: width C.
     """
+
+    makes_places = True
 
     def __init__(self, *, embed_dim: int = 256) -> None:
         super().__init__()

@@ -1,20 +1,60 @@
-"""The decoder layer of Deformable DETR and of all that followed it."""
+"""Layers of Deformable DETR and of all that followed it: attention samples a few places of the memory."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from hdetr_d2.layers import GroupView, MultiheadAttention, MultiScaleDeformableAttention
 from hdetr_d2.structures import Memory
 
-from .decoder_layer import LayerOutput
-from .decoder_route import DecoderRoute
-from .feed_forward import FeedForward
+from .layer import DecoderLayer, EncoderLayer, FeedForward, LayerOutput, TransformerLayer
 from .query_position import PositionalQuery
-from .transformer_layer import TransformerLayer
+from .route import DecoderRoute
 
 
-class DeformableDecoderLayer(TransformerLayer):
+class DeformableEncoderLayer(EncoderLayer):
+    """Deformable self-attention over the levels, then a feed-forward part, each with a residual and a norm after it.
+
+    Args:
+        embed_dim, num_heads, num_levels, num_points: of the attention.
+        hidden_dim: of the feed-forward part.
+        dropout: after both parts and inside the second.
+        activation: of the feed-forward part.
+    """
+
+    self_attn: MultiScaleDeformableAttention
+
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        num_heads: int = 8,
+        num_levels: int = 4,
+        num_points: int = 4,
+        hidden_dim: int = 2048,
+        dropout: float = 0.0,
+        activation: str = "relu",
+    ) -> None:
+        attention = MultiScaleDeformableAttention(
+            embed_dim=embed_dim, num_heads=num_heads, num_levels=num_levels, num_points=num_points
+        )
+        super().__init__(
+            attentions={"self_attn": attention},
+            embed_dim=embed_dim,
+            hidden_dim=hidden_dim,
+            dropout=dropout,
+            activation=activation,
+        )
+
+    def _attend(
+        self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        return self.self_attn(placed, reference, tokens, spatial_shapes, padding)
+
+
+class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
     """Self-attention among queries, deformable attention to the memory, feed-forward; a norm after each residual.
 
     Args:
@@ -30,7 +70,10 @@ class DeformableDecoderLayer(TransformerLayer):
         routes: what other routes have of their own.
     """
 
+    samples = True
+    needs_token_positions = False
     self_attn: MultiheadAttention
+    cross_attn: MultiScaleDeformableAttention
 
     def __init__(
         self,
@@ -76,33 +119,31 @@ class DeformableDecoderLayer(TransformerLayer):
         self.routes = nn.ModuleDict({part.name: part for part in routes})
         nn.init.xavier_uniform_(self_attn.out_proj.weight)
 
-    def set_index(self, index: int) -> None:
-        """Tell the routes which layer this is, 0 the first."""
-        for route in self.routes.values():
-            route.set_index(index)  # type: ignore[operator]
+    def at(self, index: int) -> Self:
+        """As the base class says, for the routes too."""
+        layer = super().at(index)
+        layer.routes = nn.ModuleDict({name: route.at(index) for name, route in self._routes.items()})
+        return layer
+
+    @property
+    def _routes(self) -> Mapping[str, DecoderRoute]:
+        return cast("Mapping[str, DecoderRoute]", self.routes)
 
     def forward(
         self,
         content: Tensor,
         query: PositionalQuery,
-        reference: Tensor,
+        reference: Tensor | None,
         memory: Memory,
         views: Sequence[GroupView],
         route: str = "",
     ) -> LayerOutput:
-        """Run the layer.
-
-        Args:
-            content: (B, N, C).
-            query: positional queries.
-            reference: (B, N, L, 2 or 4) of the padded levels.
-            memory: encoded tokens.
-            views: the groups of the sequence.
-            route: the name of the queries' route; "" is the plain one.
-        """
+        """As the base class says; there must be references."""
+        if reference is None:
+            raise ValueError("DeformableDecoderLayer: queries have no reference to sample around")
         if route and route not in self.routes:
             raise ValueError(f"DeformableDecoderLayer: there is no route {route!r} among {list(self.routes)}")
-        own: DecoderRoute | None = self.routes[route] if route else None  # type: ignore[assignment]
+        own = self._routes[route] if route else None
         tapped = None
         if self.cross_first:
             content = self._cross(content, query, reference, memory)

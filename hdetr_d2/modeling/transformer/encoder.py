@@ -1,31 +1,12 @@
 """Encoders: from tokens to tokens that know of each other."""
 
-import torch
 from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP
 from hdetr_d2.structures import Memory
 
-from .feed_forward import run_layer
-from .stack import draw_matrices, stack
-
-
-def cell_centres(memory: Memory) -> Tensor:
-    """Centres of all cells, in [0, 1] of the un-padded image.
-
-    Returns:
-        (B, S, 2) as (x, y), float32; above 1 on padding.
-    """
-    device = memory.valid_ratios.device
-    centres = []
-    for level, (height, width) in enumerate(memory.level_sizes):
-        x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-        y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-        grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
-        # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
-        valid_cells = (memory.valid_ratios[:, level] * torch.tensor([width, height], device=device)).round()
-        centres.append(grid[None] / valid_cells[:, None])
-    return torch.cat(centres, dim=1)
+from ..cells import cell_centres
+from .stack import draw_matrices, run_layer, stack
 
 
 class Encoder(nn.Module):

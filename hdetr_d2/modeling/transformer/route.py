@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from hdetr_d2.layers import GroupView, MultiheadAttention
 
-from .feed_forward import FeedForward
+from .layer import FeedForward
+from .stack import Pattern
 
 
-class DecoderRoute(nn.Module):
+class DecoderRoute(Pattern):
     """What queries of another route have of their own in a decoder layer; all else is shared with the plain route.
 
     Args:
@@ -58,9 +60,11 @@ class DecoderRoute(nn.Module):
         if hidden_dim is not None:
             self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, activation=activation)
 
-    def set_index(self, index: int) -> None:
-        """Tell it which layer it is in, 0 the first."""
-        self.attends = self.self_attention or index == 0
+    def at(self, index: int) -> Self:
+        """As the base class says; what it has of its own may be part of the first layer alone."""
+        route = super().at(index)
+        route.attends = self.self_attention or index == 0
+        return route
 
     def instructed(
         self, content: Tensor, position: Tensor, attention: MultiheadAttention, views: Sequence[GroupView]

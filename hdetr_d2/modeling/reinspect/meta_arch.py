@@ -14,86 +14,10 @@ from hdetr_d2.layers import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hdetr_d2.matching import CostMatcher, LexicographicMatcher
 from hdetr_d2.supervision import Supervision
 
-from .postprocess import to_instances
+from ..postprocess import to_instances
+from .cells import cell_centres, cell_targets
+from .recurrent import CellDecoder
 from .stitching import stitch
-
-
-class CellDecoder(nn.Module):
-    """An LSTM that reads the same feature at every step and predicts one object each time, the surest first.
-
-    Args:
-        feature_dim: of the cells' features.
-        hidden_dim: of the LSTM; 250 in the paper.
-        num_steps: most objects of a cell; 5.
-        dropout: of the outputs of the LSTM, not of its state; 0.15 in the authors' code.
-        init_range: weights are drawn uniformly within plus or minus this; 0.1.
-        box_scale: pixels of one unit of the box heads; 100.
-    """
-
-    def __init__(
-        self,
-        *,
-        feature_dim: int = 1024,
-        hidden_dim: int = 250,
-        num_steps: int = 5,
-        dropout: float = 0.15,
-        init_range: float = 0.1,
-        box_scale: float = 100.0,
-    ) -> None:
-        super().__init__()
-        # As in the authors' code: no biases in the LSTM, and heads of their own for each step. It also ties the output
-        # gate to the forget gate, which is not done here.
-        self.lstm = nn.LSTMCell(feature_dim, hidden_dim, bias=False)
-        self.class_heads = nn.ModuleList(nn.Linear(hidden_dim, 2) for _ in range(num_steps))
-        self.box_heads = nn.ModuleList(nn.Linear(hidden_dim, 4) for _ in range(num_steps))
-        self.dropout = nn.Dropout(dropout)
-        self.box_scale = box_scale
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.uniform_(parameter, -init_range, init_range)
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (R, D) of cells -> logits (R, T, 2) of "nothing" and "object", boxes (R, T, 4) cxcywh in pixels from
-        the centre of the cell.
-        """
-        state = None
-        logits, boxes = [], []
-        for class_head, box_head in zip(self.class_heads, self.box_heads):
-            state = self.lstm(features, state)
-            hidden = self.dropout(state[0])
-            logits.append(class_head(hidden))
-            boxes.append(box_head(hidden))
-        return torch.stack(logits, dim=1).float(), self.box_scale * torch.stack(boxes, dim=1).float()
-
-
-def cell_targets(boxes: Tensor, centres: Tensor, *, window: float, limit: int) -> tuple[Tensor, Tensor]:
-    """The objects that each cell must predict: the nearest of those that touch the window around its centre.
-
-    Args:
-        boxes: (M, 4) cxcywh in pixels.
-        centres: (R, 2) of the cells, in pixels.
-        window: side of the window in pixels.
-        limit: most objects of a cell.
-
-    Returns:
-        Boxes (R, limit, 4) with centres relative to that of the cell, those of each cell from top to bottom and then
-        from left to right; and how many of them there are, (R,) int64. The rest is zero.
-    """
-    by_row = boxes[:, 0].argsort(stable=True)
-    boxes = boxes[by_row[boxes[by_row, 1].argsort(stable=True)]]
-    relative = torch.cat([boxes[:, :2] - centres[:, None], boxes[:, 2:].expand(len(centres), -1, -1)], dim=-1)
-    near = (relative[..., :2].abs() < 0.5 * (relative[..., 2:] + window)).all(-1)
-    distance = relative[..., :2].norm(dim=-1).masked_fill(~near, torch.inf)
-    count = near.sum(1).clamp(max=limit)
-    nearest = distance.argsort(dim=1, stable=True)[:, :limit]
-    # The chosen ones in reading order, which is the order of their indices, then the others.
-    chosen = torch.arange(nearest.shape[1], device=boxes.device) < count[:, None]
-    index = nearest.masked_fill(~chosen, len(boxes)).sort(dim=1).values
-    padded = F.pad(relative, (0, 0, 0, 1))
-    result = padded.gather(1, index[..., None].expand(-1, -1, 4))
-    return F.pad(result, (0, 0, 0, limit - result.shape[1])), count
 
 
 @META_ARCH_REGISTRY.register()
@@ -247,9 +171,3 @@ class ReInspect(nn.Module):
         wanted = int(inputs.get("height", height)), int(inputs.get("width", width))
         (instances,) = to_instances(scores[None], labels[None], corners[None], [wanted])
         return instances[instances.pred_boxes.nonempty()]
-
-
-def cell_centres(shape: Sequence[int], stride: int, device: torch.device) -> Tensor:
-    """(R, 2) x and y in pixels of the cells of an (H, W) map, row by row."""
-    y, x = ((torch.arange(length, device=device) + 0.5) * stride for length in shape)
-    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdetr_d2.modeling.stitching import stitch
+from hdetr_d2.modeling.reinspect.stitching import stitch
 
 
 def cells(*predictions: list[tuple[float, float, float, float, float]]) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +10,12 @@ from hdetr_d2.layers import SinePositionEmbedding
 from hdetr_d2.structures import Memory, Predictions, Targets
 from hdetr_d2.supervision import GroupSpec
 
+from ..cells import is_padded, nearest, valid_pixels
+from ..denoising import DenoisingQueries
+from ..heads import PredictionHeads
+from ..queries import QuerySource
 from .decoder import Decoder
 from .encoder import Encoder
-from .heads import PredictionHeads
-from .padding import is_padded, nearest, valid_pixels
-from .queries import QuerySource
-
-if TYPE_CHECKING:
-    from .denoising import DenoisingQueries
 
 
 class Transformer(nn.Module):
@@ -44,7 +41,7 @@ class Transformer(nn.Module):
         query_source: QuerySource,
         decoder: Decoder,
         heads: PredictionHeads,
-        denoising: "DenoisingQueries | None" = None,
+        denoising: DenoisingQueries | None = None,
         embed_dim: int = 256,
         num_levels: int = 4,
         level_embedding: bool = True,
@@ -74,6 +71,7 @@ class Transformer(nn.Module):
         targets: Sequence[Targets] | None = None,
         *,
         all_layers: bool | None = None,
+        columns: Tensor | None = None,
     ) -> tuple[dict[str, Predictions], dict[str, Predictions]]:
         """Detect.
 
@@ -83,6 +81,7 @@ class Transformer(nn.Module):
             image_sizes: (h, w) of each image in it; padding is below and to the right.
             targets: one an image, which denoising makes queries from in training.
             all_layers: whether to predict in all decoder layers or in the last; None does so in training.
+            columns: (C',) int64, the classes that the decoder predicts; None for all. Proposals have all classes.
 
         Returns:
             Predictions by group (in evaluation the primary group's alone) and, in training, the encoder's proposals by
@@ -94,9 +93,9 @@ class Transformer(nn.Module):
         groups, proposals = self.query_source(memory, self.heads, training=self.training)
         if self.denoising is not None:
             noised = targets if self.training else None
-            groups = self.denoising.join(groups, noised, self.query_source.position_of)  # type: ignore[operator]
+            groups = self.denoising.join(groups, noised, self.query_source.position_of)
         all_layers = self.training if all_layers is None else all_layers
-        return self.decoder(groups, memory, self.heads, all_layers=all_layers), proposals
+        return self.decoder(groups, memory, self.heads, all_layers=all_layers, columns=columns), proposals
 
     def flatten(
         self, maps: Sequence[Tensor], padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]

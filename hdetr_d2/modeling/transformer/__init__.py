@@ -1,0 +1,39 @@
+"""Encoder, decoder and what their layers are made of."""
+
+from .conditional import ConditionalDecoderLayer
+from .decoder import Decoder
+from .deformable import DeformableDecoderLayer, DeformableEncoderLayer
+from .dense import DenseDecoderLayer, DenseEncoderLayer
+from .encoder import Encoder
+from .layer import DecoderLayer, EncoderLayer, LayerOutput
+from .model import Transformer
+from .query_position import (
+    ConditionalQueryPosition,
+    CoordinateQueryPosition,
+    PointQueryPosition,
+    PositionalQuery,
+    QueryPosition,
+    SineQueryPosition,
+)
+from .route import DecoderRoute
+
+__all__ = [
+    "ConditionalDecoderLayer",
+    "ConditionalQueryPosition",
+    "CoordinateQueryPosition",
+    "Decoder",
+    "DecoderLayer",
+    "DecoderRoute",
+    "DeformableDecoderLayer",
+    "DeformableEncoderLayer",
+    "DenseDecoderLayer",
+    "DenseEncoderLayer",
+    "Encoder",
+    "EncoderLayer",
+    "LayerOutput",
+    "PointQueryPosition",
+    "PositionalQuery",
+    "QueryPosition",
+    "SineQueryPosition",
+    "Transformer",
+]

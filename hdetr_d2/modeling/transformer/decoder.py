@@ -1,0 +1,179 @@
+"""The decoder: query groups go through the same layers and come out as classes and boxes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hdetr_d2.structures import KnownMatches, Memory, Predictions, QueryGroup
+
+from ..heads import LayerHeads, PredictionHeads
+from .layer import DecoderLayer
+from .layout import Layout
+from .query_position import PositionalQuery, QueryPosition
+from .refinement import Place, Refinement
+from .stack import draw_matrices, run_layer, stack
+
+
+class Output(NamedTuple):
+    """What one layer predicts of the queries of a route: logits (B, N, K) and boxes (B, N, 4)."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+class Decoder(nn.Module):
+    """A stack of decoder layers; boxes may be refined from layer to layer.
+
+    Args:
+        layer: the pattern of all layers, which is not run itself.
+        num_layers: how many.
+        embed_dim: width C; read for ``norm``.
+        query_position: makes positional queries from the references of each layer; None where the query source gives
+            them once. Where both do, those of the source are what is added to contents (Conditional DETR).
+        norm: whether predictions are made from a LayerNorm of each layer's output (DETR, DAB, DINO); refinement
+            and the next layer go on from the output itself.
+        refine: whether a layer's boxes are the next layer's references (Deformable DETR, appendix A.4); otherwise
+            references stay and every layer's boxes are relative to them.
+        look_forward_twice: whether the loss of a layer also trains the refinement of the layer before it (DINO,
+            section 3.5). Outputs are the same, gradients are not. Needs ``refine``.
+        eps: of the inverse sigmoid of references: 1e-5 in Deformable-DETR, H-DETR and RT-DETR, 1e-3 in DAB, DN, DINO
+            and what was built on detrex.
+        num_eval_layers: layers that inference runs; None is all of them.
+        tap_group: name of the predictions from the layers' taps, where they have any.
+        checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
+    """
+
+    def __init__(
+        self,
+        *,
+        layer: DecoderLayer,
+        num_layers: int = 6,
+        embed_dim: int = 256,
+        query_position: QueryPosition | None = None,
+        norm: bool = False,
+        refine: bool = True,
+        look_forward_twice: bool = False,
+        eps: float = 1e-5,
+        num_eval_layers: int | None = None,
+        tap_group: str = "one2many",
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        if look_forward_twice and not refine:
+            raise ValueError("Decoder: look_forward_twice=True needs refine=True; else nothing looks")
+        if num_eval_layers is not None and not 1 <= num_eval_layers <= num_layers:
+            raise ValueError(f"Decoder: num_eval_layers={num_eval_layers} is not in 1 to num_layers={num_layers}")
+        self.query_position = query_position
+        self.norm = nn.LayerNorm(embed_dim) if norm else None
+        self.refinement = Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
+        self.num_eval_layers = num_eval_layers
+        self.tap_group = tap_group
+        self.checkpoint_activations = checkpoint_activations
+        self.layers = stack(layer, num_layers)
+        if query_position is not None:
+            draw_matrices(query_position)
+
+    def forward(
+        self,
+        groups: Sequence[QueryGroup],
+        memory: Memory,
+        heads: PredictionHeads,
+        *,
+        all_layers: bool,
+        columns: Tensor | None = None,
+    ) -> dict[str, Predictions]:
+        """Decode all groups, those of one route in one pass.
+
+        Args:
+            groups: whose names differ.
+            memory: encoded tokens.
+            heads: of each layer.
+            all_layers: whether to return predictions of every layer, as the losses need, or of the last one.
+            columns: (C',) int64, the classes to predict; None for all.
+
+        Returns:
+            Predictions by group name, (layers, B, n, .) with layers = 1 unless ``all_layers``.
+        """
+        predictions: dict[str, Predictions] = {}
+        for route in dict.fromkeys(group.route for group in groups):
+            members = [group for group in groups if group.route == route]
+            layout = Layout.of(members)
+            main, tapped = self._decode(layout, route, memory, heads, all_layers, columns)
+            predictions.update(_by_group(main, layout, {group.name: group.known for group in members}))
+            if tapped:
+                first = members[0].name
+                predictions[self.tap_group] = _by_group(tapped, layout, {first: None})[first]
+        return predictions
+
+    def _decode(
+        self,
+        layout: Layout,
+        route: str,
+        memory: Memory,
+        heads: PredictionHeads,
+        all_layers: bool,
+        columns: Tensor | None,
+    ) -> tuple[list[Output], list[Output]]:
+        """What layers predict from their outputs, and from their taps, of the queries of one route."""
+        content, place = layout.content, self.refinement.start(layout.reference)
+        layers = self.layers if self.training else self.layers[: self.num_eval_layers]
+        main: list[Output] = []
+        tapped: list[Output] = []
+        for index, layer in enumerate(layers):
+            last = index == len(layers) - 1
+            query = self._query(layout.position, place.reference, content, index, memory)
+            arguments = content, query, _on_levels(place.reference, memory), memory, layout.views, route
+            content, tap = run_layer(layer, *arguments, recompute=self.checkpoint_activations)
+            # Predictions are made from the output's norm, where there is one; refinement goes on from the raw output.
+            read, pair = content if self.norm is None else self.norm(content), heads.of_layer(index)
+            offset = pair.offset(content) if self.refinement.moves and not last else None
+            if all_layers or last:
+                main.append(self._predict(pair, read, place, columns, offset if read is content else None))
+                if tap is not None:
+                    tapped.append(self._predict(pair, tap, place, columns))
+            if not last:
+                same = all_layers and read is content
+                place = self.refinement.step(place, offset, main[-1].boxes if same else None)
+        return main, tapped
+
+    def _predict(
+        self, pair: LayerHeads, read: Tensor, place: Place, columns: Tensor | None, offset: Tensor | None = None
+    ) -> Output:
+        """What a pair of heads predicts from (B, N, C); ``offset`` is that of the box head, where it is known."""
+        offset = pair.offset(read) if offset is None else offset
+        return Output(pair.classes(read, columns), self.refinement.boxes(place, offset))
+
+    def _query(
+        self, position: Tensor | None, reference: Tensor | None, content: Tensor, index: int, memory: Memory
+    ) -> PositionalQuery:
+        if self.query_position is not None:
+            made: PositionalQuery = self.query_position(reference, content, index, memory)
+            return made if position is None else made._replace(position=position)
+        if position is None:
+            raise ValueError("Decoder: queries have no positions and there is no query_position to make them")
+        return PositionalQuery(position)
+
+
+def _by_group(
+    outputs: Sequence[Output], layout: Layout, known: Mapping[str, KnownMatches | None]
+) -> dict[str, Predictions]:
+    """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known."""
+    logits = torch.stack([output.logits for output in outputs])
+    boxes = torch.stack([output.boxes for output in outputs])
+    predictions = {}
+    for name, matches in known.items():
+        start, stop = layout.ranges[name]
+        predictions[name] = Predictions(logits[:, :, start:stop], boxes[:, :, start:stop], known=matches)
+    return predictions
+
+
+def _on_levels(reference: Tensor | None, memory: Memory) -> Tensor | None:
+    """References of the un-padded image, (B, N, 2 or 4), on each padded level: (B, N, L, 2 or 4)."""
+    if reference is None:
+        return None
+    ratios = memory.valid_ratios
+    if reference.shape[-1] == 4:
+        ratios = torch.cat([ratios, ratios], dim=-1)
+    return reference[:, :, None] * ratios[:, None]

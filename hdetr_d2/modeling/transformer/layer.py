@@ -1,0 +1,170 @@
+"""What the layers of encoders and decoders have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from hdetr_d2.layers import GroupView
+from hdetr_d2.layers.mlp import make_activation
+from hdetr_d2.structures import Memory
+
+from .query_position import PositionalQuery
+from .stack import Pattern
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with an activation and dropout between them.
+
+    Args:
+        embed_dim: width of input and output.
+        hidden_dim: width between the layers; 1024 in Deformable DETR, 2048 in DETR and H-DETR.
+        dropout: after the activation.
+        activation: name in ``layers.mlp.ACTIVATIONS``.
+    """
+
+    def __init__(
+        self, *, embed_dim: int = 256, hidden_dim: int = 2048, dropout: float = 0.0, activation: str = "relu"
+    ) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(embed_dim, hidden_dim)
+        self.activation = make_activation(activation)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(hidden_dim, embed_dim)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., embed_dim) -> (..., embed_dim), without the residual."""
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
+
+
+class TransformerLayer(Pattern):
+    """Attentions and a feed-forward part, each with a residual around it and a norm after it.
+
+    Args:
+        attentions: by attribute name, in order; the norm after ``self_attn`` is ``self_attn_norm``.
+        embed_dim: width C.
+        hidden_dim: of the feed-forward part.
+        dropout: of what each part adds, and inside the feed-forward part.
+        activation: of the feed-forward part.
+    """
+
+    self_attn_norm: nn.LayerNorm
+    cross_attn_norm: nn.LayerNorm
+
+    def __init__(
+        self, *, attentions: Mapping[str, nn.Module], embed_dim: int, hidden_dim: int, dropout: float, activation: str
+    ) -> None:
+        super().__init__()
+        for name, attention in attentions.items():
+            self.add_module(name, attention)
+            self.add_module(f"{name}_norm", nn.LayerNorm(embed_dim))
+        self.ffn = FeedForward(embed_dim=embed_dim, hidden_dim=hidden_dim, dropout=dropout, activation=activation)
+        self.ffn_norm = nn.LayerNorm(embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def feed_forward(self, content: Tensor, part: FeedForward | None = None) -> Tensor:
+        """The last residual, (B, N, C) -> (B, N, C), of the layer's own feed-forward part or of ``part``."""
+        return self.ffn_norm(content + self.dropout((part or self.ffn)(content)))
+
+
+class EncoderLayer(TransformerLayer, ABC):
+    """Self-attention of the tokens, then a feed-forward part; the arguments are those of ``TransformerLayer``."""
+
+    @abstractmethod
+    def _attend(
+        self, tokens: Tensor, placed: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        """What attention adds to the tokens, (B, S, C); ``placed`` are the tokens with their positions added."""
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, reference: Tensor, spatial_shapes: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            tokens: (B, S, C).
+            positions: (B, S, C), added to queries, and in dense attention to keys, but not to values.
+            reference: (B, S, L, 2) as (x, y), in [0, 1] of the padded levels.
+            spatial_shapes: (L, 2) int64, (H_l, W_l).
+            padding: (B, S) bool, True on padding, or None where there is none.
+
+        Returns:
+            (B, S, C).
+        """
+        update = self._attend(tokens, tokens + positions, reference, spatial_shapes, padding)
+        tokens = self.self_attn_norm(tokens + self.dropout(update))
+        return self.feed_forward(tokens)
+
+
+class LayerOutput(NamedTuple):
+    """What a decoder layer gives: the queries (B, N, C), and what a tap took on the way, (B, N, C), if there is one."""
+
+    content: Tensor
+    tap: Tensor | None = None
+
+
+class DecoderLayer(Pattern, ABC):
+    """What every decoder layer is, one of a user's own too: what it asks of the other parts, and how it is called."""
+
+    samples: ClassVar[bool] = False
+    """Whether it samples the memory around references, which must then be there."""
+
+    needs_places: ClassVar[bool] = False
+    """Whether it compares the places of queries (``PositionalQuery.spatial``) with those of tokens."""
+
+    needs_token_positions: ClassVar[bool] = True
+    """Whether it reads ``Memory.positions``; without any, a model can do without a ``position_embedding``."""
+
+    @abstractmethod
+    def forward(
+        self,
+        content: Tensor,
+        query: PositionalQuery,
+        reference: Tensor | None,
+        memory: Memory,
+        views: Sequence[GroupView],
+        route: str = "",
+    ) -> LayerOutput:
+        """Run the layer.
+
+        Args:
+            content: (B, N, C) of the queries.
+            query: positional queries.
+            reference: (B, N, L, 2 or 4) of the padded levels; None where queries have none.
+            memory: encoded tokens.
+            views: the groups of the sequence.
+            route: the name of the queries' route; "" is the plain one.
+        """
+
+
+class PlainDecoderLayer(TransformerLayer, DecoderLayer):
+    """Self-attention among queries, attention to the memory, feed-forward; a norm after each residual.
+
+    The arguments are those of ``TransformerLayer``.
+    """
+
+    @abstractmethod
+    def _self(self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView]) -> Tensor:
+        """What attention of the queries among themselves adds to them, (B, N, C)."""
+
+    @abstractmethod
+    def _cross(self, content: Tensor, query: PositionalQuery, memory: Memory) -> Tensor:
+        """What attention to the memory adds to the queries, (B, N, C)."""
+
+    def forward(
+        self,
+        content: Tensor,
+        query: PositionalQuery,
+        reference: Tensor | None,
+        memory: Memory,
+        views: Sequence[GroupView],
+        route: str = "",
+    ) -> LayerOutput:
+        """As the base class says; references are not looked at, and all routes are alike."""
+        del reference, route
+        content = self.self_attn_norm(content + self.dropout(self._self(content, query, views)))
+        content = self.cross_attn_norm(content + self.dropout(self._cross(content, query, memory)))
+        return LayerOutput(self.feed_forward(content))
