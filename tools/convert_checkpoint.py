@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.checkpoint import CheckpointError, write_atomically
-from hdetr_d2.checkpoint.backbones import is_derived
-from hdetr_d2.checkpoint.class_rows import widen_classes
+from hdetr_d2.checkpoint.renaming import is_derived
+from hdetr_d2.checkpoint.class_heads import ClassHeads
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
-from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
+from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, coco_class_names
 from hdetr_d2.checkpoint.convert import OURS, PROJECTS, from_ours, read_state, to_ours
 
 CLASS_HEAD = "transformer.heads.class_embed.0.weight"
