@@ -54,6 +54,17 @@ class Scoring:
         return cls(no_object=getattr(model, "score", None) == "softmax", objectness="first" in ranks)
 
     @classmethod
+    def of_config(cls, model: Any) -> Scoring:
+        """What a config's ``model`` node says, without building the model or knowing the number of classes."""
+        # Detectron2 takes a second to import, which who has a model need not wait for.
+        from detectron2.config import instantiate
+
+        transformer = model.get("transformer") or {}
+        source = transformer.get("query_source")
+        rank_by = None if source is None else getattr(instantiate(source), "rank_by", None)
+        return cls(no_object=model.get("score") == "softmax", objectness=rank_by == "first")
+
+    @classmethod
     def of_checkpoint(cls, checkpoint: Mapping[str, Any]) -> Scoring | None:
         """What a checkpoint of this project carries; None in files of others, and in older ones."""
         record = checkpoint.get(RECORD)

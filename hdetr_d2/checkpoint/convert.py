@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .class_heads import FIRST_HEAD, ClassHeads, Scoring
+from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
 from .names import deformable_detr, detr, dino, mr_ms_detr, rtdetr
 from .names.backbones import (
     Renamed,
@@ -119,12 +119,13 @@ def scoring_of(origin: str, checkpoint: Mapping[str, Any], state: State) -> Scor
     return None if origin in BACKBONES else _code_of_theirs(origin, state).scoring
 
 
-def from_ours(target: str, state: State) -> dict[str, Any]:
+def from_ours(target: str, state: State, *, scoring: Scoring | None = None) -> dict[str, Any]:
     """The content of a file for another project.
 
     Args:
         target: one of `PROJECTS`, or ours.
         state: our names. What losses have counted ("criterion.") is of our training alone, and left out for others.
+        scoring: how its model reads its class heads, where it is known; a file of ours carries it.
 
     Returns:
         What to save: a bare state dict for transformers, torchvision and timm, else one under "model".
@@ -133,7 +134,7 @@ def from_ours(target: str, state: State) -> dict[str, Any]:
         ValueError: the state dict has something that the project has no place for.
     """
     if target == OURS:
-        return {"model": _compact(state)}
+        return {"model": _compact(state), **({RECORD: scoring.record()} if scoring else {})}
     state = {key: value for key, value in state.items() if not key.startswith("criterion.")}
     if target == "detectron2":
         return backbone_to_detectron2(state)

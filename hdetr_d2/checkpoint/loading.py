@@ -48,7 +48,7 @@ _TRAINING_ONLY = re.compile(
     r"transformer\.decoder\.layers\.\d+\.(routes\.|tap)|"
     r"transformer\.query_source\.(content|embed|anchors)\.(?!one2one$)"
 )
-"""Keys that inference of no model reads but for the label table of DN-DETR, which goes with the class heads."""
+"""Keys that inference does not read, but for the label table of models that add it to all queries (DN-DETR)."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,22 @@ class LoadReport:
             "tools/convert_checkpoint.py"
         )
 
-    def check_whole(self, path: str) -> None:
+    def check_whole(self, path: str, model: nn.Module) -> None:
         """Refuse to evaluate a model of which a part would be as it was initialised.
+
+        Args:
+            path: of the file.
+            model: that the report is of.
 
         Raises:
             CheckpointError: the class heads are of another size, or what inference needs is not in the file.
         """
-        needed = [entry for entry in self.mismatched if not _TRAINING_ONLY.match(entry[0])]
+        adds_labels = any(getattr(module, "unknown_content", False) for module in model.modules())
+
+        def is_read(key: str) -> bool:
+            return not _TRAINING_ONLY.match(key) or (adds_labels and key.startswith("transformer.denoising."))
+
+        needed = [entry for entry in self.mismatched if is_read(entry[0])]
         heads = [entry for entry in self.mismatched if is_class_head(entry[0])]
         if heads:
             key, old, new = heads[0]
@@ -142,7 +151,7 @@ class LoadReport:
                 f"{path}: {len(needed)} tensors have another shape than in the model, such as {key}: {old} in the file, "
                 f"{new} in the model; evaluate with the config that the weights were trained with"
             )
-        missing = [key for key in self.new if not _TRAINING_ONLY.match(key)]
+        missing = [key for key in self.new if is_read(key)]
         if missing:
             raise CheckpointError(
                 f"{path}: {len(missing)} tensors of the model are not in the file ({_some(missing)}) and would be as "
@@ -226,7 +235,11 @@ class SafeCheckpointer(DetectionCheckpointer):
             weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         state = state_in(data, filename)
-        return {**(data if "model" in data else {}), "model": state}
+        rest = dict(data) if "model" in data else {}
+        average = rest.get("ema")
+        if isinstance(average, Mapping) and "average" not in average:
+            del rest["ema"]  # another project's, of which the weights were taken
+        return {**rest, "model": state}
 
     def _load_model(self, checkpoint: Any) -> Any:
         state = checkpoint.pop("model")
@@ -241,7 +254,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         report = LoadReport.of(state, self.model)
         report.check_something_fits(self._path, state)
         if self.whole:
-            report.check_whole(self._path)
+            report.check_whole(self._path, self.model)
         differing = {key for key, _, _ in report.mismatched}
         self.model.load_state_dict({key: value for key, value in state.items() if key not in differing}, strict=False)
         self.report = report

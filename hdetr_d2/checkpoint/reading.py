@@ -48,6 +48,10 @@ class NoWeightsError(CheckpointError, ValueError):
     """A file that can be read but holds no state dict."""
 
 
+class OutputError(UserError, OSError):
+    """A file that cannot be written."""
+
+
 def _numpy_names() -> dict[str, Any]:
     """What a pickled numpy array, scalar or dtype refers to, under its names of numpy 1 and numpy 2."""
     reconstruct = np.zeros(1).__reduce__()[0]
@@ -364,6 +368,31 @@ def _load_safetensors(path: str) -> Any:
         return load_file(path)
     except SafetensorError as error:
         raise _damaged(path, error) from error
+
+
+def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False) -> None:
+    """Say before the work that its result could not be written.
+
+    Args:
+        path: of the file to be.
+        make_folder: whether to make its folder where there is none.
+
+    Raises:
+        OutputError: there is no such folder or none can be made, nothing may be written there, or it is a folder itself.
+    """
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder; name the file to write")
+    try:
+        if make_folder:
+            os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: its folder cannot be made ({error.strerror}: {error.filename})") from error
+    if not os.path.isdir(folder):
+        raise OutputError(f"{path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
+        raise OutputError(f"{path}: may not be written; choose another place")
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:
