@@ -1,6 +1,7 @@
 """Models as functions of tensors, for ONNX and other runtimes."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,16 +38,45 @@ class TensorDetector(nn.Module):
             images: (B, 3, H, W) float32, in the range and channel order that the model takes, all without padding.
 
         Returns:
-            Scores (B, D) in descending order, labels (B, D) int64 and boxes (B, D, 4) XYXY in parts of the image; then
-            the maps (B, C, H_l, W_l), finest first, where they are asked for.
+            Scores (B, D) in descending order, labels (B, D) int64 and boxes (B, D, 4) XYXY in parts of the image,
+            clipped to it; then the maps (B, C, H_l, W_l), finest first, where they are asked for.
         """
         model = self.model
         size = (int(images.shape[2]), int(images.shape[3]))
         features = model.backbone((images - model.pixel_mean) / model.pixel_std)
         maps = model.neck(features, size, [size])
         predictions, _ = model.transformer(maps, size, [size], all_layers=model.fuse_layers)
-        detections = model.detections(predictions[PRIMARY])
+        scores, labels, boxes = model.detections(predictions[PRIMARY])
+        if model.score == "softmax":  # every query once, in the order of the queries
+            scores, order = scores.topk(scores.shape[1], dim=1)
+            labels, boxes = labels.gather(1, order), boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        detections = (scores, labels, boxes.clamp(0.0, 1.0))
         return (*detections, *maps) if self.with_maps else detections
+
+
+def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """How far the better half of one runtime's detections is from those of another.
+
+    Detections whose scores agree to rounding may come in another order. So each is compared with the one of its image
+    and label that is nearest, and scores by their ranks besides.
+
+    Args:
+        ours: `OUTPUTS` by name: scores and labels (B, D), boxes (B, D, 4).
+        theirs: the same of the other.
+
+    Returns:
+        The largest difference of a score or a box number; inf where a detection has no counterpart of its label, and 0
+        of equal detections.
+    """
+    top = max(1, ours["scores"].shape[1] // 2)
+    by_rank = (ours["scores"] - theirs["scores"])[:, :top].abs().max()
+    rows_of_ours, rows_of_theirs = (
+        torch.cat([side["boxes"], side["scores"][..., None]], dim=-1) for side in (ours, theirs)
+    )
+    distance = (rows_of_ours[:, :top, None] - rows_of_theirs[:, None]).abs().amax(-1)
+    other_label = ours["labels"][:, :top, None] != theirs["labels"][:, None]
+    nearest = distance.masked_fill(other_label, float("inf")).amin(-1).max()
+    return max(by_rank.item(), nearest.item())
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from parity_rtdetr import MODELS as RTDETR_MODELS
 from parity_rtdetr import check_rtdetr
 from torch import Tensor
 
-from hdetr_d2.checkpoint.authors import AuthorsLayout, from_authors, to_authors
+from hdetr_d2.checkpoint.names.deformable_detr import AuthorsLayout, from_authors, to_authors
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR, TwoStageQueries
 from hdetr_d2.supervision import HybridBranch

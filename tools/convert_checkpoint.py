@@ -22,16 +22,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hdetr_d2.checkpoint import CheckpointError, write_atomically
-from hdetr_d2.checkpoint.backbones import is_derived
-from hdetr_d2.checkpoint.class_rows import widen_classes
-from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
-from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
-from hdetr_d2.checkpoint.convert import OURS, PROJECTS, from_ours, read_state, to_ours
-
-CLASS_HEAD = "transformer.heads.class_embed.0.weight"
+from hdetr_d2.checkpoint import CheckpointError, LoadReport, write_atomically
+from hdetr_d2.checkpoint.class_heads import FIRST_HEAD, ClassHeads, Scoring
+from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, COCO_ROWS, ClassMatch, coco_class_names, transfer_classes
+from hdetr_d2.checkpoint.convert import OURS, PROJECTS, from_ours, read_state, scoring_of, to_ours
+from hdetr_d2.checkpoint.reading import refuse_unwritable
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,7 +51,10 @@ def parse_arguments() -> argparse.Namespace:
         "--source-names", metavar="coco|FILE", help="class names by row: COCO's 80, or as --target-json"
     )
     parser.add_argument("--target-json", metavar="FILE", help="a COCO-format json, or a json list of names")
-    parser.add_argument("--config-file", help="check the result against the model of this config")
+    parser.add_argument(
+        "--config-file",
+        help="check the result against the model of this config, which also says how class heads are read",
+    )
     args = parser.parse_args()
     if args.num_queries < 1:
         parser.error(f"--num-queries must be at least 1, not {args.num_queries}")
@@ -90,18 +90,31 @@ def convert(args: argparse.Namespace) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         OSError, CheckpointError, ValueError: nothing can be made of the source.
     """
+    refuse_unwritable(args.output)
     checkpoint, source = read_state(args.source)
     classes = COCO_CATEGORY_IDS if args.classes == "coco" else None
     state, left_out = to_ours(args.origin, checkpoint, source, num_queries=args.num_queries, classes=classes)
     if left_out:
         print(f"left out, of no use to a backbone: {', '.join(left_out)}")
+    if FIRST_HEAD not in state and not (args.source_names or (args.origin == OURS and classes)):
+        return state, from_ours(args.target, state)
+    scoring = scoring_of_model(args, checkpoint, source) or Scoring.of_names(state)
     if args.source_names:
         match = ClassMatch.of(read_names(args.source_names), read_names(args.target_json))
-        state, report = transfer_classes(state, match)
+        state, report = transfer_classes(state, match, scoring=scoring)
         print(report.table())
     elif args.origin == OURS and classes:
-        state = widen_classes(state, classes, 91)
-    return state, from_ours(args.target, state)
+        state = ClassHeads.of(state, scoring).widen(state, classes, COCO_ROWS)
+    return state, from_ours(args.target, state, scoring=scoring)
+
+
+def scoring_of_model(args: argparse.Namespace, checkpoint: dict[str, Any], source: dict[str, Tensor]) -> Scoring | None:
+    """How the model reads its class heads, as the config, the file or its project says it; None where none does."""
+    if args.config_file:
+        from hdetr_d2.engine.config import load
+
+        return Scoring.of_config(load(args.config_file).model)
+    return scoring_of(args.origin, checkpoint, source)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -124,23 +137,22 @@ def check_against(config_file: str, state: dict[str, Tensor]) -> bool:
 
     from hdetr_d2.engine.config import load
 
-    overrides = []
-    if CLASS_HEAD in state:
-        no_object = load(config_file).model.get("score") == "softmax"
-        overrides.append(f"dataset.num_classes={len(state[CLASS_HEAD]) - no_object}")
-    model = load(config_file, overrides).model
-    if overrides:
-        built, prefix = instantiate(model), ""
+    config = load(config_file)
+    if FIRST_HEAD in state:
+        config.dataset.num_classes = ClassHeads.of(state, Scoring.of_config(config.model)).num_classes
+        built = instantiate(config.model)
     else:
-        built, prefix = instantiate(model.backbone), "backbone."
-    expected = {prefix + key: value.shape for key, value in built.state_dict().items()}
-    missing = sorted(key for key in expected.keys() - state.keys() if not is_derived(key))
-    unused = sorted(state.keys() - expected.keys())
-    resized = sorted(key for key in expected.keys() & state.keys() if expected[key] != state[key].shape)
-    for title, keys in (("not in the checkpoint", missing), ("not in the model", unused), ("other shape", resized)):
-        for key in keys:
+        built = nn.ModuleDict({"backbone": instantiate(config.model.backbone)})
+    report = LoadReport.of(state, built)
+    resized = [key for key, _, _ in report.mismatched]
+    for title, keys in (
+        ("not in the checkpoint", report.new),
+        ("not in the model", report.unused),
+        ("other shape", resized),
+    ):
+        for key in sorted(keys):
             print(f"{title}: {key}", file=sys.stderr)
-    return not (missing or unused or resized)
+    return report.complete
 
 
 def main() -> int:
@@ -150,9 +162,10 @@ def main() -> int:
         state, content = convert(args)
         write(args.output, content)
     except (CheckpointError, OSError, ValueError) as error:
-        print(f"error: {args.source}: {error}", file=sys.stderr)
+        named = "" if args.source in str(error) else f"{args.source}: "
+        print(f"error: {named}{' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    kind = f"{len(state[CLASS_HEAD])} outputs of the class head" if CLASS_HEAD in state else "a backbone"
+    kind = f"{len(state[FIRST_HEAD])} outputs of the class head" if FIRST_HEAD in state else "a backbone"
     print(f"{len(state)} tensors, {kind} -> {args.output}")
     return 0 if not args.config_file or check_against(args.config_file, state) else 1
 

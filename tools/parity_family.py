@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from parity_common import (
 )
 from torch import Tensor
 
-from hdetr_d2.checkpoint import family
+from hdetr_d2.checkpoint.names import detr, dino, mr_ms_detr
+from hdetr_d2.checkpoint.renaming import Names
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.denoising import DenoisingQueries, NoisedTargets
@@ -39,18 +41,18 @@ FILES = {
 """The configuration of each model under configs/common/models."""
 
 
-def names_of(model: str, config: Mapping[str, Any]) -> family.Names:
+def names_of(model: str, config: Mapping[str, Any]) -> Names:
     """The authors' names."""
     layers = config["dec_layers"]
     if model == "detr":
-        return family.detr_names()
+        return detr.detr_names()
     if model in ("dab_detr", "dn_detr"):
-        return family.dab_detr_names()
+        return detr.dab_detr_names()
     if model in ("dab_deformable_detr", "dn_deformable_detr"):
-        return family.dab_deformable_detr_names()
+        return dino.dab_deformable_detr_names()
     if model == "dino":
-        return family.dino_names(layers)
-    return family.ms_detr_names(layers) if model == "ms_deformable_detr" else family.mr_detr_names(layers)
+        return dino.dino_names(layers)
+    return mr_ms_detr.ms_detr_names(layers) if model == "ms_deformable_detr" else mr_ms_detr.mr_detr_names(layers)
 
 
 def build_model(config: Mapping[str, Any]) -> DETR:
@@ -164,13 +166,13 @@ def check_family(data: Mapping[str, Tensor], config: Mapping[str, Any]) -> Itera
     state = {key.removeprefix("sd/"): value for key, value in data.items() if key.startswith("sd/")}
     model = build_model(config)
     names = names_of(name, config)
-    model.load_state_dict(names.to_ours(state))
+    model.load_state_dict(names.apply(state))
     feed_noise(model, data)
     features = {f"res{i + 3}": data[f"in/feat{i}"] for i in range(len(config["channels"]))}
     sizes = [(int(height), int(width)) for height, width in data["in/image_sizes"]]
     inputs = (features, tuple(data["in/mask"].shape[-2:]), sizes)
     theirs = Theirs(
-        gradients=names.to_authors,
+        gradients=partial(names.apply, to="theirs"),
         output=lambda group: output_name(name, group),
         loss=lambda key: loss_name(name, key, config["dec_layers"]),
     )

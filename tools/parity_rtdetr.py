@@ -22,7 +22,7 @@ from parity_common import (
 )
 from torch import Tensor
 
-from hdetr_d2.checkpoint.rtdetr import from_rtdetr, rtdetr_names
+from hdetr_d2.checkpoint.names.rtdetr import from_rtdetr, rtdetr_names
 from hdetr_d2.losses import MatchabilityAwareLoss, VarifocalLoss
 from hdetr_d2.losses.classification import Positives
 from hdetr_d2.model_zoo import get_config
@@ -111,7 +111,7 @@ def map_checks(model: DETR, kind: str, data: Mapping[str, Tensor], inputs: tuple
 
 def statistics_checks(model: DETR, names: Any, data: Mapping[str, Tensor]) -> Iterator[Check]:
     """Statistics of BatchNorm after one step."""
-    ours = names.to_authors(model.state_dict())
+    ours = names.apply(model.state_dict(), to="theirs")
     for key, value in data.items():
         if key.startswith("bn_after/"):
             yield Check(key, largest(ours[key.removeprefix("bn_after/")], value), OUTPUT_TOLERANCE)
@@ -141,7 +141,7 @@ def check_rtdetr(data: Mapping[str, Tensor], config: Mapping[str, Any]) -> Itera
         size = tuple(config["frames"][prefix])
         features = {f"res{i + 3}": block[f"in/feat{i}"].requires_grad_() for i in range(len(config["channels"]))}
         inputs = (features, size, [size] * len(config["ngt"]))
-        theirs = Theirs(gradients=names.to_authors, loss=partial(loss_name, config))
+        theirs = Theirs(gradients=partial(names.apply, to="theirs"), loss=partial(loss_name, config))
         for result in block_checks(model, names, state, block, inputs, theirs):
             yield Check(prefix + result.name, result.difference, result.tolerance)
 

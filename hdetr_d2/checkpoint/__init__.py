@@ -1,5 +1,26 @@
 """Checkpoint files: safe reading, atomic writing, and conversion between projects."""
 
-from .loading import CheckpointError, LoadReport, SafeCheckpointer, load_checkpoint, write_atomically
+from .loading import LoadReport, SafeCheckpointer
+from .reading import (
+    CheckpointError,
+    DamagedCheckpointError,
+    MissingCheckpointError,
+    NoWeightsError,
+    find_damage,
+    load_checkpoint,
+    remedy_beside,
+    write_atomically,
+)
 
-__all__ = ["CheckpointError", "LoadReport", "SafeCheckpointer", "load_checkpoint", "write_atomically"]
+__all__ = [
+    "CheckpointError",
+    "DamagedCheckpointError",
+    "LoadReport",
+    "MissingCheckpointError",
+    "NoWeightsError",
+    "SafeCheckpointer",
+    "find_damage",
+    "load_checkpoint",
+    "remedy_beside",
+    "write_atomically",
+]

@@ -1,6 +1,5 @@
-"""Class heads for other classes: rows go along by name."""
+"""Class heads for other classes: rows go along by name. COCO's names, and the rows that other projects give them."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +8,23 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-_HEAD = re.compile(r"transformer\.heads\.class_embed\.\d+\.(weight|bias)")
-_ENCODER_HEAD = re.compile(r"transformer\.heads\.encoder_class_embed\.(weight|bias)")
-_TWO_STAGE = "transformer.query_source.enc_output.weight"
-_BOX_POSITION = "transformer.query_source.pos_trans.weight"  # only of models that rank proposals by channel 0
-_LABELS = "transformer.denoising.label_embed.weight"
+from .class_heads import ClassHeads, Scoring, fresh_labels, fresh_rows
+
+_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+COCO_CATEGORY_IDS = tuple(identity for identity in range(1, 91) if identity not in _UNUSED)
+"""COCO's category ids by Detectron2's contiguous class; the DETR family's own code uses ids as classes."""
+COCO_ROWS = 91
+"""Rows of a head that has one for each of COCO's category ids."""
+
+
+def coco_class_names() -> list[str]:
+    """Names of COCO's 80 classes, in the order of `COCO_CATEGORY_IDS`."""
+    # Detectron2 registers its own data sets where this is imported, which who converts nothing need not wait for.
+    from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
+
+    names = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}
+    return [names[identity] for identity in COCO_CATEGORY_IDS]
 
 
 @dataclass(frozen=True)
@@ -64,37 +75,45 @@ class TransferReport:
 
     Attributes:
         match: the classes.
-        resized: (key, old shape, new shape) of the class heads.
+        resized: (key, old shape, new shape) of the class heads and label tables.
         kept_tensors: how many other tensors were taken as they are.
+        dropped: keys of what losses had counted of the former classes.
     """
 
     match: ClassMatch
     resized: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     kept_tensors: int
+    dropped: tuple[str, ...] = ()
 
     def table(self) -> str:
-        """One table: classes kept, new and unused, then tensors resized and kept."""
+        """One table: classes kept, new and unused, then tensors resized, dropped and kept."""
         match = self.match
         rows = [("kept", match.target[i], f"row {match.rows[i]} -> {i}") for i in match.kept]
         rows += [("new", match.target[i], f"row {i} starts anew") for i in match.new]
         rows += [("unused", match.source[i], f"row {i} of the source") for i in match.unused]
         rows += [("resized", key, f"{old} -> {new}") for key, old, new in self.resized]
+        rows += [("dropped", key, "counts of the former classes") for key in self.dropped]
         rows.append(("kept", f"{self.kept_tensors} tensors", "as they are"))
         return tabulate(rows, headers=("", "class or tensor", ""), tablefmt="pipe")
 
 
 def transfer_classes(
-    state: Mapping[str, Tensor], match: ClassMatch, *, prior: float = 0.01, seed: int = 0
+    state: Mapping[str, Tensor],
+    match: ClassMatch,
+    *,
+    scoring: Scoring | None = None,
+    prior: float = 0.01,
+    seed: int = 0,
 ) -> tuple[dict[str, Tensor], TransferReport]:
-    """Class heads of a state dict of ours for other classes.
+    """Class heads and label tables of a state dict of ours for other classes.
 
     Rows of new classes start as those of a new model do: weights uniform in +-1/sqrt(C), biases at the logit of
-    ``prior``. Where proposals are ranked by objectness, the encoder's head keeps its row 0 first, which is that and no
-    class; its other rows are never read. The label table of denoising, if there is one, goes along.
+    ``prior``. An objectness in the encoder's heads, and "no object", stay where they are.
 
     Args:
         state: our names.
         match: source and target classes; the source has as many as the heads have rows.
+        scoring: of the model; None is what its recipe says.
         prior: probability of a new class at the start.
         seed: of the new weights.
 
@@ -102,50 +121,20 @@ def transfer_classes(
         A new state dict, which shares what did not change, and the report.
 
     Raises:
-        ValueError: the heads have another number of rows than there are source names, or the encoder shares the
+        ValueError: the heads have another number of classes than there are source names, or the encoder shares the
             decoder's head, whose row 0 is then an objectness and a class at once.
     """
-    heads = [key for key in state if _HEAD.fullmatch(key)]
-    encoder_heads = [key for key in state if _ENCODER_HEAD.fullmatch(key)]
-    if not heads:
-        raise ValueError("the state dict has no class heads of hdetr_d2 (transformer.heads.class_embed.*)")
-    if _TWO_STAGE in state and not encoder_heads:
-        raise ValueError("the encoder shares the decoder's class head; its rows cannot be chosen apart from objectness")
+    heads = ClassHeads.of(state, scoring or Scoring.of_names(state))
+    if heads.num_classes != len(match.source):
+        raise ValueError(
+            f"{heads.heads[0]} has {len(state[heads.heads[0]])} rows, but {len(match.source)} source classes are named"
+            + (' beside "no object", the last row' if heads.scoring.no_object else "")
+        )
     generator = torch.Generator().manual_seed(seed)
-    changed: dict[str, Tensor] = {}
-    for key in heads + encoder_heads:
-        is_encoder = key in encoder_heads
-        if is_encoder and len(state[key]) == 1:
-            continue  # objectness alone
-        if len(state[key]) != len(match.source):
-            raise ValueError(f"{key} has {len(state[key])} rows, but {len(match.source)} source classes are named")
-        changed[key] = _rows(state[key], match, generator, prior=prior)
-        if is_encoder and _BOX_POSITION in state:
-            changed[key][0] = state[key][0]
-    if _LABELS in state:
-        changed[_LABELS] = _labels(state[_LABELS], match, generator)
-    resized = tuple((key, tuple(state[key].shape), tuple(value.shape)) for key, value in changed.items())
-    return {**state, **changed}, TransferReport(match, resized, len(state) - len(changed))
-
-
-def _rows(old: Tensor, match: ClassMatch, generator: torch.Generator, *, prior: float) -> Tensor:
-    new = old.new_empty(len(match.target), *old.shape[1:])
-    if old.ndim == 1:
-        new.fill_(-math.log((1 - prior) / prior))
-    else:
-        bound = 1 / math.sqrt(old.shape[1])
-        new.copy_((torch.rand(new.shape, generator=generator) * 2 - 1) * bound)
-    for i in match.kept:
-        new[i] = old[match.rows[i]]
-    return new
-
-
-def _labels(old: Tensor, match: ClassMatch, generator: torch.Generator) -> Tensor:
-    """The label table; what follows the classes, such as the row of an unknown one, stays."""
-    new = torch.randn(len(match.target), old.shape[1], generator=generator).to(old)
-    for i in match.kept:
-        new[i] = old[match.rows[i]]
-    return torch.cat([new, old[len(match.source) :]])
+    new = heads.rearrange(state, match.rows, fresh_rows(generator, prior=prior), fresh_labels(generator))
+    changed = [key for key in heads.keys if key in new]
+    resized = tuple((key, tuple(state[key].shape), tuple(new[key].shape)) for key in changed)
+    return new, TransferReport(match, resized, len(new) - len(changed), heads.statistics)
 
 
 def _row_by_name(names: Sequence[str], which: str) -> dict[str, int]:

@@ -1,15 +1,17 @@
 """From a checkpoint of any known project to ours and back, by the project's name."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .authors import AuthorsLayout, from_authors, to_authors
-from .backbones import (
+from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
+from .names import deformable_detr, detr, dino, mr_ms_detr, rtdetr
+from .names.backbones import (
     Renamed,
     backbone_from_detectron2,
     backbone_from_swin,
@@ -18,79 +20,53 @@ from .backbones import (
     backbone_to_swin,
     backbone_to_torchvision,
 )
-from .detrex import from_detrex, to_detrex
-from .family_files import FAMILY, family_model_of, from_family, is_family, to_family
-from .hdetr_lvis import from_hdetr_lvis, to_hdetr_lvis
-from .loading import load_checkpoint
-from .rtdetr import from_rtdetr, is_rtdetr, to_rtdetr
-from .rtdetr_transformers import from_rtdetr_transformers, is_rtdetr_of_transformers, to_rtdetr_transformers
-from .transformers import from_transformers, to_transformers
+from .reading import CheckpointError, load_checkpoint, state_in
+from .renaming import Code, State
 
 OURS = "hdetr_d2"
-_FROM_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
-    "hdetr": from_authors,
-    "hdetr_lvis": from_hdetr_lvis,
-    "deformable_detr": from_authors,
-    "detrex": from_detrex,
-    "rtdetr": from_rtdetr,
-    "transformers": from_transformers,
+_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS, **mr_ms_detr.AUTHORS}
+_DEFORMABLE: Mapping[str, Code] = deformable_detr.CODES
+
+# Of projects with several models the state dict tells which it is of, theirs or ours; others are Deformable DETR.
+_SEVERAL: Mapping[str, Mapping[str, Code]] = {
+    "detrex": {**detr.DETREX, **dino.DETREX},
+    "transformers": detr.TRANSFORMERS,
 }
-_TO_MODEL: Mapping[str, Callable[..., dict[str, Tensor]]] = {
-    "hdetr": to_authors,
-    "hdetr_lvis": to_hdetr_lvis,
-    "deformable_detr": to_authors,
-    "detrex": to_detrex,
-    "transformers": to_transformers,
-}
-_TO_RTDETR: Mapping[str, Callable[..., dict[str, Tensor]]] = {
-    "rtdetr": to_rtdetr,
-    "transformers": to_rtdetr_transformers,
-}
-_FROM_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], Renamed]] = {
+
+MODELS = (*_DEFORMABLE, "rtdetr")
+FAMILY = tuple(_FAMILY)
+"""The authors' projects of which each has one model."""
+BACKBONES = ("torchvision", "timm", "detectron2", "swin")
+PROJECTS = (*MODELS, *FAMILY, *BACKBONES)
+"""All that there is a converter for; of FAMILY and of MODELS each has the names of other models."""
+
+_FROM_BACKBONE: Mapping[str, Callable[[State], Renamed]] = {
     "torchvision": backbone_from_torchvision,
     "timm": backbone_from_torchvision,  # the same network under the same names
     "swin": backbone_from_swin,
 }
-_TO_BACKBONE: Mapping[str, Callable[[Mapping[str, Tensor]], dict[str, Tensor]]] = {
+_TO_BACKBONE: Mapping[str, Callable[[State], dict[str, Tensor]]] = {
     "torchvision": backbone_to_torchvision,
     "timm": backbone_to_torchvision,
     "swin": backbone_to_swin,
 }
 
-MODELS = tuple(_FROM_MODEL)
-BACKBONES = ("torchvision", "timm", "detectron2", "swin")
-PROJECTS = (*MODELS, *FAMILY, *BACKBONES)
-"""All that there is a converter for; of FAMILY and of MODELS each has the names of other models."""
-
 
 def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A checkpoint file and the state dict in it, bare or under "model", "state_dict", or RT-DETR's "ema" and "module".
+    """A checkpoint file and the state dict in it (`state_in`).
 
     Raises:
-        FileNotFoundError, CheckpointError: as `load_checkpoint`.
-        ValueError: what is there is no state dict of named, dense tensors.
+        MissingCheckpointError, CheckpointError: as `load_checkpoint`, or what is there is no state dict of named, dense
+            tensors.
     """
     checkpoint = load_checkpoint(path)
-    average = checkpoint.get("ema")
-    if isinstance(average, Mapping) and "module" in average:
-        found = average["module"]  # what the authors of RT-DETR and DEIM evaluate, if it is there
-    else:
-        found = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))
-    if not isinstance(found, Mapping) or not found:
-        raise ValueError(f"holds no state dict but {type(found).__name__} of length {_length(found)}")
-    state: dict[str, Tensor] = {}
-    for key, value in found.items():
-        tensor = _tensor(value) if isinstance(value, np.ndarray) else value
-        if not isinstance(key, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
-            raise ValueError(f"{key!r} is a {type(value).__name__}; a state dict has names and dense tensors")
-        state[key] = tensor
-    return checkpoint, state
+    return checkpoint, state_in(checkpoint, path)
 
 
 def to_ours(
     origin: str,
     checkpoint: Mapping[str, Any],
-    state: Mapping[str, Tensor],
+    state: State,
     *,
     num_queries: int = 300,
     classes: Sequence[int] | None = None,
@@ -101,37 +77,55 @@ def to_ours(
         origin: whose names it has: ours, or one of `PROJECTS`.
         checkpoint: the whole file.
         state: the state dict in it.
-        num_queries: as of ``from_authors``.
-        classes: as of ``from_authors``; of models other than ours.
+        num_queries: of the one-to-one group; further rows of a query table are the one-to-many group's.
+        classes: for each of our classes the row of their class heads, such as COCO's category ids for its 80
+            contiguous classes; None keeps all rows. Of models other than ours. An objectness in the encoder's heads
+            stays first, "no object" and further rows of a label table stay last.
 
     Raises:
         ValueError: the state dict is not what ``origin`` says, or is inconsistent.
     """
     if origin == OURS:
-        AuthorsLayout.of_ours(state)
+        deformable_detr.AuthorsLayout.of_ours(state)
         return Renamed(dict(state), ())
     if origin == "detectron2":
         return backbone_from_detectron2(checkpoint, state)
     if origin in _FROM_BACKBONE:
         return _FROM_BACKBONE[origin](state)
     try:
-        if is_family(origin, state):
-            return Renamed(from_family(origin, state, classes=classes), ())
-        convert = _FROM_MODEL[origin]
-        if origin == "transformers" and is_rtdetr_of_transformers(state):
-            convert = from_rtdetr_transformers
-        return Renamed(convert(state, num_queries=num_queries, classes=classes), ())
+        code = _code_of_theirs(origin, state)
+        renamed = code.to_ours(state, num_queries=num_queries)
+        if FIRST_HEAD not in renamed:
+            raise ValueError(f"there is no class head of {origin}'s model among the keys, such as {sorted(state)[:5]}")
+        if classes is None:
+            return Renamed(renamed, ())
+        heads = ClassHeads.of(renamed, code.scoring or Scoring.of_names(renamed))
+        return Renamed(heads.select(renamed, [int(row) for row in classes]), ())
     except (TypeError, IndexError, RuntimeError) as error:
         # Names that are right over shapes that are not: a damaged or forged file.
         raise ValueError(f"the tensors do not have the shapes of {origin}'s model ({error})") from error
 
 
-def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+def scoring_of(origin: str, checkpoint: Mapping[str, Any], state: State) -> Scoring | None:
+    """How the model of a checkpoint reads its class heads, where the file or its project says it.
+
+    Args:
+        origin: whose names the state dict in the file has.
+        checkpoint: the whole file.
+        state: the state dict in it, with the names of ``origin``.
+    """
+    if origin == OURS:
+        return Scoring.of_checkpoint(checkpoint)
+    return None if origin in BACKBONES else _code_of_theirs(origin, state).scoring
+
+
+def from_ours(target: str, state: State, *, scoring: Scoring | None = None) -> dict[str, Any]:
     """The content of a file for another project.
 
     Args:
         target: one of `PROJECTS`, or ours.
-        state: our names.
+        state: our names. What losses have counted ("criterion.") is of our training alone, and left out for others.
+        scoring: how its model reads its class heads, where it is known; a file of ours carries it.
 
     Returns:
         What to save: a bare state dict for transformers, torchvision and timm, else one under "model".
@@ -139,40 +133,74 @@ def from_ours(target: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         ValueError: the state dict has something that the project has no place for.
     """
+    if target == OURS:
+        return {"model": _compact(state), **({RECORD: scoring.record()} if scoring else {})}
+    state = {key: value for key, value in state.items() if not key.startswith("criterion.")}
     if target == "detectron2":
         return backbone_to_detectron2(state)
     if target in _TO_BACKBONE:
-        converted = _TO_BACKBONE[target](state)
-    elif target == OURS:
-        converted = dict(state)
-    elif is_rtdetr(state):
-        if target not in _TO_RTDETR:
+        return _written(target, _TO_BACKBONE[target](state))
+    return _written(target, _code_of_ours(target, state).to_theirs(state))
+
+
+def recognised(state: State) -> str | None:
+    """Whose names a state dict has, as `to_ours` takes it: the first project that knows all of them; None for none."""
+    for origin in PROJECTS:
+        try:
+            renamed = to_ours(origin, {}, state).state
+        except (ValueError, CheckpointError):
+            continue
+        if not renamed.keys() <= state.keys():
+            return origin
+    return None
+
+
+def _code_of_theirs(origin: str, state: State) -> Code:
+    """The model that a state dict with a project's names is of."""
+    if origin in _FAMILY:
+        return _FAMILY[origin]
+    if origin == "rtdetr":
+        return rtdetr.CODES["rtdetr"]
+    if origin == "transformers" and rtdetr.is_rtdetr_of_transformers(state):
+        return rtdetr.CODES["transformers"]
+    model = None
+    if origin == "detrex":
+        model = detr.model_of_detrex(state) or dino.model_of_detrex(state)
+    elif origin == "transformers":
+        model = detr.model_of_transformers(state)
+    return _DEFORMABLE[origin] if model is None else _SEVERAL[origin][model]
+
+
+def _code_of_ours(target: str, state: State) -> Code:
+    """The model of a project that a state dict with our names becomes.
+
+    Raises:
+        ValueError: the project has no such model.
+    """
+    if rtdetr.is_rtdetr(state):
+        if target not in rtdetr.CODES:
             raise ValueError(
-                f"the model is an RT-DETR, for which {target} has no names; there are {sorted(_TO_RTDETR)}"
+                f"the model is an RT-DETR, for which {target} has no names; there are {sorted(rtdetr.CODES)}"
             )
-        converted = _TO_RTDETR[target](state)
-    elif target in FAMILY or (family_model_of(state) is not None and target in ("detrex", "transformers")):
-        converted = to_family(target, state)
-    elif target not in _TO_MODEL:
+        return rtdetr.CODES[target]
+    if target in _FAMILY:
+        return _FAMILY[target]
+    if target == "rtdetr":
         raise ValueError(f"the model is no RT-DETR, so that {target} has no names for it")
-    else:
-        converted = _TO_MODEL[target](state, layout=AuthorsLayout.of_ours(state))
+    model = detr.model_of_ours(state) or dino.model_of_ours(state)
+    if model is None or target not in _SEVERAL:
+        return _DEFORMABLE[target]
+    if model not in _SEVERAL[target]:
+        raise ValueError(f"{target} has no such model; it has {', '.join(_SEVERAL[target])}")
+    return _SEVERAL[target][model]
+
+
+def _written(target: str, state: State) -> dict[str, Any]:
     if target in ("transformers", "torchvision", "timm"):
-        return _compact(converted)
-    return {"model": _compact(converted)}
+        return _compact(state)
+    return {"model": _compact(state)}
 
 
-def _compact(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _compact(state: State) -> dict[str, Tensor]:
     """Rows chosen from a table without the rest of the table behind them."""
     return {key: value.detach().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor | None:
-    """A copy in this machine's byte order; None where there is no such tensor."""
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        return None
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
-
-
-def _length(value: Any) -> int:
-    return len(value) if hasattr(value, "__len__") else 1

@@ -1,196 +1,54 @@
-"""Reading checkpoints without running code from them, writing them so that a kill cannot damage them.
-
-A pickle can call any importable function while it is read. The functions here build only tensors, numpy arrays and
-plain Python values, plus the short list of harmless classes that published DETR checkpoints contain; a file that needs
-anything else is refused with the name of what it needs.
-"""
+"""Weights from a file into a model, with an account of every key; and a run's checkpoints."""
 
 from __future__ import annotations
 
-import argparse
-import codecs
-import collections
-import contextlib
 import logging
 import os
-import pickle
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
+from torch import Tensor, nn
 
-from hdetr_d2.errors import UserError
+from .class_heads import RECORD, Scoring, is_class_head
+from .convert import recognised
+from .reading import (
+    LAST_CHECKPOINT,
+    CheckpointError,
+    DamagedCheckpointError,
+    MissingCheckpointError,
+    load_checkpoint,
+    remedy_beside,
+    state_in,
+    without_wrappers,
+    write_atomically,
+)
+from .renaming import is_derived
+
+__all__ = [
+    "CheckpointError",
+    "DamagedCheckpointError",
+    "LoadReport",
+    "MissingCheckpointError",
+    "SafeCheckpointer",
+    "load_checkpoint",
+    "write_atomically",
+]
 
 logger = logging.getLogger(__name__)
 
-
-class CheckpointError(UserError, RuntimeError):
-    """A checkpoint that cannot be read; the message names the file, the reason, and what to do."""
-
-
-class MissingCheckpointError(CheckpointError, FileNotFoundError):
-    """There is no such checkpoint."""
-
-
-def _numpy_names() -> dict[str, Any]:
-    """What a pickled numpy array, scalar or dtype refers to, under its names of numpy 1 and numpy 2."""
-    reconstruct = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    names: dict[str, Any] = {"numpy.ndarray": np.ndarray, "numpy.dtype": np.dtype}
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        names[f"{module}._reconstruct"] = reconstruct
-        names[f"{module}.scalar"] = scalar
-    for name in dir(np.dtypes):
-        if name.endswith("DType"):
-            names[f"numpy.dtypes.{name}"] = getattr(np.dtypes, name)
-    return names
-
-
-ALLOWED: Mapping[str, Any] = {
-    **_numpy_names(),
-    "argparse.Namespace": argparse.Namespace,  # "args" in the checkpoints of DETR and its descendants
-    "collections.OrderedDict": collections.OrderedDict,
-    "_codecs.encode": codecs.encode,  # bytes as protocol 2 writes them, inside numpy scalars
-}
-"""The classes and functions, by the name a pickle uses, that a checkpoint may refer to besides tensors."""
-
-_REMEDY = (
-    "It is refused because reading such an object can run code. If you trust the file's origin, open it once with "
-    "torch.load(path, weights_only=False) and save only its tensors: "
-    'torch.save({"model": checkpoint["model"]}, new_path)'
+_TRAINING_ONLY = re.compile(
+    r"criterion\.|transformer\.denoising\.|transformer\.heads\.group_(class|bbox)_embed\.|"
+    r"transformer\.decoder\.layers\.\d+\.(routes\.|tap)|"
+    r"transformer\.query_source\.(content|embed|anchors)\.(?!one2one$)"
 )
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint file into CPU memory.
-
-    Args:
-        path: a ``.pth`` (or any file of ``torch.save``), a ``.safetensors``, or a ``.pkl`` of numpy arrays as in
-            Detectron2's and Caffe2's model zoos.
-
-    Returns:
-        The dictionary in the file, as it is.
-
-    Raises:
-        MissingCheckpointError: there is no such file.
-        CheckpointError: the file is damaged, refers to something outside `ALLOWED`, or holds no dictionary.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise MissingCheckpointError(f"checkpoint {path} does not exist")
-    if path.endswith(".safetensors"):
-        loaded = _load_safetensors(path)
-    elif path.endswith(".pkl"):
-        loaded = _load_pickle(path)
-    else:
-        loaded = _load_torch(path)
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path}: holds a {type(loaded).__name__}, not a dictionary of weights")
-    return loaded
-
-
-def _load_torch(path: str) -> Any:
-    try:
-        with _allowed_globals():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = _refused_name(str(error))
-        if refused is None:
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f"{path}: needs {refused}, which is not on the list of harmless classes. {_REMEDY}"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: str, error: BaseException) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path}: cannot be read; the file is damaged, cut short, or no checkpoint ({reason})")
-
-
-def _refused_name(message: str) -> str | None:
-    """The class that torch's weights-only unpickler names in its message, if it refused one."""
-    found = re.search(r"(?:GLOBAL|unsupported (?:class|module)) ([A-Za-z_][\w.]*\.\w+)", message, flags=re.IGNORECASE)
-    return found.group(1) if found else None
-
-
-@contextlib.contextmanager
-def _allowed_globals() -> Iterator[None]:
-    """Let torch's weights-only unpickler build what `ALLOWED` lists, while the context lasts."""
-    serialization: Any = torch.serialization
-    entries: list[Any] = [(value, name) for name, value in ALLOWED.items()]
-    if not hasattr(serialization, "safe_globals"):
-        # torch 2.4 takes no names and has no context: the list then stays allowed in this process
-        serialization.add_safe_globals([value for value, _ in entries])
-        yield
-        return
-    with serialization.safe_globals(entries):
-        yield
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """A pickle reader that knows only the names in `ALLOWED`."""
-
-    def __init__(self, file: IO[bytes], path: str) -> None:
-        super().__init__(file, encoding="latin1")  # Python 2 wrote the older zoo files
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What the pickle's reference to ``module.name`` becomes, if it is allowed."""
-        full_name = f"{module}.{name}"
-        if full_name not in ALLOWED:
-            raise CheckpointError(
-                f"{self.path}: needs {full_name}, which is not on the list of harmless classes. {_REMEDY}"
-            )
-        return ALLOWED[full_name]
-
-
-def _load_pickle(path: str) -> Any:
-    with open(path, "rb") as file:
-        try:
-            return _NumpyUnpickler(file, path).load()
-        except CheckpointError:
-            raise
-        except Exception as error:  # a damaged pickle can fail in any opcode
-            raise _damaged(path, error) from error
-
-
-def _load_safetensors(path: str) -> Any:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise CheckpointError(f"{path}: reading .safetensors needs `pip install safetensors`") from error
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise _damaged(path, error) from error
-
-
-def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that ``path`` holds, at every moment, either the old content or the whole new one.
-
-    Args:
-        write: writes the content to the binary file it is given.
-    """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
+"""Keys that inference does not read, but for the label table of models that add it to all queries (DN-DETR)."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +67,23 @@ class LoadReport:
     new: tuple[str, ...]
     unused: tuple[str, ...]
 
+    @classmethod
+    def of(cls, state: Mapping[str, Tensor], model: nn.Module) -> LoadReport:
+        """What would become of a state dict in a model; buffers that follow from shapes are not missed."""
+        expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        return cls(
+            kept=tuple(key for key in expected if found.get(key) == expected[key]),
+            mismatched=tuple(
+                (key, found[key], expected[key]) for key in expected if found.get(key, expected[key]) != expected[key]
+            ),
+            new=tuple(key for key in expected if key not in found and not is_derived(key)),
+            unused=tuple(key for key in found if key not in expected),
+        )
+
     @property
     def complete(self) -> bool:
+        """Whether every tensor of the model was in the file, and no other."""
         return not (self.mismatched or self.new or self.unused)
 
     def table(self) -> str:
@@ -221,15 +94,91 @@ class LoadReport:
         rows += [("unused", key, "not in the model") for key in self.unused]
         return tabulate(rows, headers=("", "key", ""), tablefmt="pipe")
 
+    def check_something_fits(self, path: str, state: Mapping[str, Tensor]) -> None:
+        """Refuse a file of something else than the model.
+
+        Raises:
+            CheckpointError: none of the file's tensors is one of the model's, or all names are of another project.
+        """
+        origin = recognised(state) if self.unused else None
+        if origin is not None:
+            raise CheckpointError(
+                f"{path}: the names of its tensors are not those of hdetr_d2 but of {origin} ({_some(self.unused)}); "
+                f"convert it: python tools/convert_checkpoint.py {path} converted.pth --from {origin}"
+            )
+        if self.kept:
+            return
+        if self.mismatched:
+            key, old, new = self.mismatched[0]
+            raise CheckpointError(
+                f"{path}: none of its {len(state)} tensors has the shape that the model wants, such as {key}: {old} in "
+                f"the file, {new} in the model; use the config that the weights were trained with"
+            )
+        raise CheckpointError(
+            f"{path}: none of its {len(state)} tensors is of this model: it has {_some(self.unused)}, the model "
+            f"{_some(self.new)}; use weights of this model, or convert those of another project with "
+            "tools/convert_checkpoint.py"
+        )
+
+    def check_whole(self, path: str, model: nn.Module) -> None:
+        """Refuse to evaluate a model of which a part would be as it was initialised.
+
+        Args:
+            path: of the file.
+            model: that the report is of.
+
+        Raises:
+            CheckpointError: the class heads are of another size, or what inference needs is not in the file.
+        """
+        adds_labels = any(getattr(module, "unknown_content", False) for module in model.modules())
+
+        def is_read(key: str) -> bool:
+            return not _TRAINING_ONLY.match(key) or (adds_labels and key.startswith("transformer.denoising."))
+
+        needed = [entry for entry in self.mismatched if is_read(entry[0])]
+        heads = [entry for entry in self.mismatched if is_class_head(entry[0])]
+        if heads:
+            key, old, new = heads[0]
+            raise CheckpointError(
+                f"{path}: {key} has {old[0] if old else 0} rows in the file and {new[0]} in the model, which is "
+                "evaluated on other classes than the weights were trained for; set dataset.num_classes or use the data "
+                "set that they were trained on. tools/convert_checkpoint.py --source-names --target-json takes class "
+                "rows along by name"
+            )
+        if needed:
+            key, old, new = needed[0]
+            raise CheckpointError(
+                f"{path}: {len(needed)} tensors have another shape than in the model, such as {key}: {old} in the file, "
+                f"{new} in the model; evaluate with the config that the weights were trained with"
+            )
+        missing = [key for key in self.new if is_read(key)]
+        if missing:
+            raise CheckpointError(
+                f"{path}: {len(missing)} tensors of the model are not in the file ({_some(missing)}) and would be as "
+                "they were initialised; evaluate with the config that the weights were trained with"
+            )
+
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, reading with `load_checkpoint`, writing atomically, and silent about no key.
+
+    Args:
+        model: whose weights are loaded and saved.
+        save_dir: folder of the run.
+        whole: whether `load` refuses weights that leave a part of the model as it was initialised, as evaluation must;
+            training may start from a backbone, or with other classes.
+        kwargs: as Detectron2 has them.
 
     Attributes:
         report: of the latest `load`; None before.
     """
 
     report: LoadReport | None = None
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **kwargs: Any) -> None:
+        super().__init__(model, save_dir, **kwargs)
+        self.whole = whole
+        self._path = ""
 
     def save(self, name: str, *, tag: bool = True, with_checkpointables: bool = True, **extra: Any) -> str:
         """Write ``<save_dir>/<name>.pth``; on the main process only.
@@ -244,7 +193,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return ""
-        data: dict[str, Any] = {"model": self.model.state_dict()}
+        data: dict[str, Any] = {"model": self.model.state_dict(), RECORD: Scoring.of_model(self.model).record()}
         if with_checkpointables:
             data.update((key, checkpointable.state_dict()) for key, checkpointable in self.checkpointables.items())
         data.update(extra)
@@ -256,19 +205,24 @@ class SafeCheckpointer(DetectionCheckpointer):
         return path
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As `fvcore`'s; a path, a URL, or "" for nothing.
+        """As `fvcore`'s; a path, a URL, or "" for nothing. The model stays as it is where the file is refused.
 
         Raises:
             MissingCheckpointError: there is no such file.
-            CheckpointError: it cannot be read safely (`load_checkpoint`).
+            CheckpointError: it cannot be read safely (`load_checkpoint`), holds no weights, none that fit, or with
+                ``whole`` not all that inference needs.
         """
         if path and "://" not in path and not os.path.isfile(path):
-            raise MissingCheckpointError(f"checkpoint {path} does not exist")
+            if os.path.isdir(path):
+                raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it{remedy_beside(path)}")
+            raise MissingCheckpointError(f"checkpoint {path} does not exist{remedy_beside(path)}")
+        self._path = path
         return super().load(path, *args, **kwargs)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Make a file of the folder the one that ``--resume`` continues from."""
         write_atomically(
-            os.path.join(self.save_dir, "last_checkpoint"), lambda file: _write_text(file, last_filename_basename)
+            os.path.join(self.save_dir, LAST_CHECKPOINT), lambda file: _write_text(file, last_filename_basename)
         )
 
     def _load_file(self, filename: str) -> dict[str, Any]:
@@ -280,27 +234,43 @@ class SafeCheckpointer(DetectionCheckpointer):
             blobs = data.get("blobs", data)
             weights = {key: value for key, value in blobs.items() if not key.endswith("_momentum")}
             return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-        return data if "model" in data else {"model": data}
+        state = state_in(data, filename)
+        rest = dict(data) if "model" in data else {}
+        average = rest.get("ema")
+        if isinstance(average, Mapping) and "average" not in average:
+            del rest["ema"]  # another project's, of which the weights were taken
+        return {**rest, "model": state}
 
     def _load_model(self, checkpoint: Any) -> Any:
-        incompatible = super()._load_model(checkpoint)
-        mismatched = tuple((key, tuple(old), tuple(new)) for key, old, new in incompatible.incorrect_shapes)
-        shapes_differ = {key for key, _, _ in mismatched}
-        new = tuple(key for key in incompatible.missing_keys if key not in shapes_differ)
-        not_kept = shapes_differ | set(new)
-        self.report = LoadReport(
-            kept=tuple(key for key in self.model.state_dict() if key not in not_kept),
-            mismatched=mismatched,
-            new=new,
-            unused=tuple(incompatible.unexpected_keys),
+        state = checkpoint.pop("model")
+        if checkpoint.get("matching_heuristics", False):
+            self._convert_ndarray_to_tensor(state)
+            caffe2 = checkpoint.get("__author__") == "Caffe2"
+            state = align_and_update_state_dicts(self.model.state_dict(), state, c2_conversion=caffe2)
+        else:
+            state = state_in({"model": state}, self._path)
+        if not state.keys() & self.model.state_dict().keys():
+            state = without_wrappers(state, ("model.",))  # of Lightning
+        report = LoadReport.of(state, self.model)
+        report.check_something_fits(self._path, state)
+        if self.whole:
+            report.check_whole(self._path, self.model)
+        differing = {key for key, _, _ in report.mismatched}
+        self.model.load_state_dict({key: value for key, value in state.items() if key not in differing}, strict=False)
+        self.report = report
+        return _IncompatibleKeys(
+            missing_keys=list(report.new), unexpected_keys=list(report.unused), incorrect_shapes=list(report.mismatched)
         )
-        return incompatible
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
         if self.report is None or self.report.complete:
             logger.info("every tensor of the model was in the file, and no other")
         else:
             logger.warning("the file and the model differ:\n%s", self.report.table())
+
+
+def _some(keys: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(keys[:3]) + (" ..." if len(keys) > 3 else "") if keys else "nothing"
 
 
 def _write_text(file: IO[bytes], text: str) -> None:

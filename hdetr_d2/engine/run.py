@@ -100,7 +100,7 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
     """
     settings = train_settings(cfg)
     model = build_model(cfg)
-    checkpointer = SafeCheckpointer(model, settings.output_dir)
+    checkpointer = SafeCheckpointer(model, settings.output_dir, whole=True)
     if not settings.init_checkpoint and not (resume and checkpointer.has_checkpoint()):
         logger.warning("no train.init_checkpoint is given: the untrained model is evaluated")
     extra = checkpointer.resume_or_load(settings.init_checkpoint, resume=resume)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from hdetr_d2.errors import UserError
 
 from ..checkpoint import CheckpointError
-from ..checkpoint.backbones import is_derived
-from ..checkpoint.coco_classes import COCO_CATEGORY_IDS
+from ..checkpoint.renaming import is_derived
+from ..checkpoint.classes import COCO_CATEGORY_IDS
 from ..checkpoint.convert import read_state, to_ours
 from ..data.generated import default_cache_folder
 from .entries import Entry, entries

@@ -7,7 +7,8 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor
 
-from hdetr_d2.checkpoint.authors import AuthorsLayout, from_authors, to_authors
+from hdetr_d2.checkpoint.convert import to_ours
+from hdetr_d2.checkpoint.names.deformable_detr import AuthorsLayout, from_authors, to_authors
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling.backbone import TimmBackbone
 
@@ -198,7 +199,7 @@ def test_class_rows_are_chosen_and_the_encoders_objectness_row_stays_first() -> 
         rows = 1000.0 * head + torch.arange(91.0)
         state[f"class_embed.{head}.weight"] = rows[:, None].expand(91, 256)
         state[f"class_embed.{head}.bias"] = rows
-    converted = from_authors(state, classes=COCO_IDS)
+    converted = to_ours("hdetr", {}, state, classes=COCO_IDS).state
     assert len(COCO_IDS) == 80
     for head in range(6):
         prefix = f"transformer.heads.class_embed.{head}"
@@ -215,7 +216,7 @@ def test_class_rows_are_chosen_and_the_encoders_objectness_row_stays_first() -> 
 
 def test_choosing_classes_leaves_the_given_list_alone() -> None:
     rows = torch.tensor([3, 1, 2])
-    from_authors(published_state(), classes=rows)
+    to_ours("hdetr", {}, published_state(), classes=rows)
     assert rows.tolist() == [3, 1, 2]
 
 
@@ -232,7 +233,7 @@ def test_a_state_of_another_project_is_refused() -> None:
 
 
 def test_our_keys_that_the_authors_have_no_name_for_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"transformer\.new\.weight has no name"):
+    with pytest.raises(ValueError, match=r"no name in the authors. code.*transformer\.new\.weight"):
         to_authors({"transformer.new.weight": torch.zeros(1)}, layout=LAYOUTS["hybrid"])
 
 

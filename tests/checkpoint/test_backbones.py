@@ -9,7 +9,7 @@ import torchvision
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from hdetr_d2.checkpoint.backbones import (
+from hdetr_d2.checkpoint.names.backbones import (
     backbone_from_detectron2,
     backbone_from_swin,
     backbone_from_torchvision,

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from hdetr_d2.checkpoint.authors import AuthorsLayout, from_authors
-from hdetr_d2.checkpoint.detrex import from_detrex, to_detrex
+from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, from_authors
 
 from .test_authors import LAYOUTS, assert_equal, our_state, published_state
+
+DETREX = CODES["detrex"]
 
 # The published correspondence, an example of every row of the table.
 EXAMPLES = {
@@ -55,7 +56,7 @@ EXAMPLES = {
 
 
 def published_in_detrex() -> dict[str, torch.Tensor]:
-    return to_detrex(from_authors(published_state()), layout=AuthorsLayout(num_layers=6, two_stage=True, refine=True))
+    return DETREX.to_theirs(from_authors(published_state()))
 
 
 def test_every_row_of_the_published_table_holds() -> None:
@@ -68,13 +69,13 @@ def test_every_row_of_the_published_table_holds() -> None:
 def test_a_state_goes_to_detrex_names_and_back(build_tiny, variant: str) -> None:
     state = our_state(build_tiny(variant))
     assert AuthorsLayout.of_ours(state) == LAYOUTS[variant]
-    theirs = to_detrex(state, layout=LAYOUTS[variant])
-    assert_equal(from_detrex(theirs, num_queries=10), state)
-    assert_equal(to_detrex(from_detrex(theirs, num_queries=10), layout=LAYOUTS[variant]), theirs)
+    theirs = DETREX.to_theirs(state)
+    assert_equal(DETREX.to_ours(theirs, num_queries=10), state)
+    assert_equal(DETREX.to_theirs(DETREX.to_ours(theirs, num_queries=10)), theirs)
 
 
 def test_keys_that_detrex_does_not_have_are_refused_by_name() -> None:
     state = published_in_detrex()
     state["transformer.decoder.layers.0.norm9.weight"] = torch.zeros(1)
     with pytest.raises(ValueError, match=r"1 keys .*detrex.*transformer\.decoder\.layers\.0\.norm9\.weight"):
-        from_detrex(state)
+        DETREX.to_ours(state)

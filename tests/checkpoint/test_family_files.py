@@ -10,8 +10,8 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor
 
-from hdetr_d2.checkpoint.convert import from_ours, read_state, to_ours
-from hdetr_d2.checkpoint.family_files import FAMILY, from_family, to_family
+from hdetr_d2.checkpoint.convert import FAMILY, from_ours, read_state, to_ours
+from hdetr_d2.checkpoint.names import detr
 from hdetr_d2.model_zoo import get_config
 from tests.conftest import NUM_CLASSES, SHARED
 from tests.modeling.family import config_of
@@ -64,8 +64,8 @@ def test_a_model_goes_to_detrex_and_back_and_is_recognised_by_its_names(name: st
 @pytest.mark.parametrize(("name", "file"), [(name, file) for name, file in PARITY.items() if name[:4] != "cond"])
 def test_the_authors_own_state_dict_comes_back_with_every_alias(name: str, file: str) -> None:
     theirs, _ = from_file(FILES / f"{file}.npz")
-    ours = from_family(name, theirs)
-    back = to_family(name, ours)
+    ours = to_ours(name, {}, theirs).state
+    back = from_ours(name, ours)["model"]
     assert back.keys() == theirs.keys()
     assert [key for key in theirs if not torch.equal(back[key], theirs[key])] == []
 
@@ -75,7 +75,7 @@ def test_the_authors_own_state_dict_comes_back_with_every_alias(name: str, file:
 def test_a_wrong_origin_is_refused_by_the_name_of_a_key(name: str) -> None:
     theirs, _ = from_file(FILES / f"{PARITY[name]}.npz")
     with pytest.raises(ValueError, match="keys are not of MS-DETR, such as"):
-        from_family("ms_detr", theirs)
+        to_ours("ms_detr", {}, theirs)
 
 
 # Facts from detrex' code, an example of every kind.
@@ -191,7 +191,7 @@ def test_published_models_fit_a_file_with_all_names_of_detr() -> None:
     config = get_config("detr_r50_500ep")
     config.dataset.num_classes = 91
     with torch.device("meta"):
-        theirs = to_family("detr", instantiate(config.model).state_dict())
+        theirs = detr.AUTHORS["detr"].to_theirs(instantiate(config.model).state_dict())
     assert theirs["class_embed.weight"].shape == (92, 256)
     assert theirs["transformer.decoder.layers.5.multihead_attn.in_proj_weight"].shape == (768, 256)
     assert theirs["backbone.0.body.layer4.2.bn3.running_var"].shape == (2048,)

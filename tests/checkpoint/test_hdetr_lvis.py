@@ -5,10 +5,10 @@ import torch
 from detectron2.config import instantiate
 from torch import Tensor
 
-from hdetr_d2.checkpoint.authors import AuthorsLayout, to_authors
-from hdetr_d2.checkpoint.hdetr_lvis import from_hdetr_lvis, to_hdetr_lvis
+from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import get_config
 
+LVIS = CODES["hdetr_lvis"]
 LAYOUT = AuthorsLayout(num_layers=3, two_stage=True, refine=True)
 ENCODER_HEAD = "transformer.heads.encoder_class_embed.weight"
 
@@ -27,17 +27,17 @@ def state(build_tiny) -> dict[str, Tensor]:
 
 
 def test_a_state_goes_to_their_names_and_back(state: dict[str, Tensor]) -> None:
-    theirs = to_hdetr_lvis(state, layout=LAYOUT)
+    theirs = LVIS.to_theirs(state)
     assert theirs["detr.backbone.0.backbone.res3.0.shortcut.weight"] is state["backbone.res3.0.shortcut.weight"]
     assert theirs["detr.query_embed.weight"].shape[0] == 30  # both groups
     assert all(key.startswith("detr.") for key in theirs)
-    back = from_hdetr_lvis(theirs | {"criterion.fed_loss_weight": torch.rand(5)}, num_queries=10)
+    back = LVIS.to_ours(theirs | {"criterion.fed_loss_weight": torch.rand(5)}, num_queries=10)
     assert back.keys() == state.keys()
     assert [key for key in state if not torch.equal(back[key], state[key]) and "encoder_class" not in key] == []
 
 
 def test_the_encoder_keeps_its_objectness_alone(state: dict[str, Tensor]) -> None:
-    back = from_hdetr_lvis(to_hdetr_lvis(state, layout=LAYOUT), num_queries=10)
+    back = LVIS.to_ours(LVIS.to_theirs(state), num_queries=10)
     assert torch.equal(back[ENCODER_HEAD], state[ENCODER_HEAD][:1])
     assert back[ENCODER_HEAD.replace("weight", "bias")].shape == (1,)
 
@@ -45,14 +45,14 @@ def test_the_encoder_keeps_its_objectness_alone(state: dict[str, Tensor]) -> Non
 def test_other_names_than_the_authors_differ_by_the_prefix_and_the_backbone_only(state: dict[str, Tensor]) -> None:
     without_backbone = {key: value for key, value in state.items() if not key.startswith("backbone.")}
     authors = to_authors(without_backbone, layout=LAYOUT)
-    assert to_hdetr_lvis(without_backbone, layout=LAYOUT).keys() == {f"detr.{key}" for key in authors}
+    assert LVIS.to_theirs(without_backbone).keys() == {f"detr.{key}" for key in authors}
 
 
 def test_keys_that_they_do_not_have_are_refused_by_name(state: dict[str, Tensor]) -> None:
-    theirs = to_hdetr_lvis(state, layout=LAYOUT)
+    theirs = LVIS.to_theirs(state)
     for key in ("roi_heads.box.weight", "detr.backbone.0.backbone.res9.0.conv1.weight", "detr.surprise"):
         with pytest.raises(ValueError, match=key.removeprefix("detr.").split(".")[0]):
-            from_hdetr_lvis(theirs | {key: torch.zeros(1)})
+            LVIS.to_ours(theirs | {key: torch.zeros(1)})
 
 
 def test_the_result_fits_our_lvis_model() -> None:
@@ -63,5 +63,5 @@ def test_the_result_fits_our_lvis_model() -> None:
     wide = ours | {
         name: value.repeat(7, *[1] * (value.dim() - 1)) for name, value in ours.items() if "encoder_class" in name
     }
-    theirs = to_hdetr_lvis(wide, layout=AuthorsLayout(num_layers=6, two_stage=True, refine=True))
-    model.load_state_dict(from_hdetr_lvis(theirs))
+    theirs = LVIS.to_theirs(wide)
+    model.load_state_dict(LVIS.to_ours(theirs))

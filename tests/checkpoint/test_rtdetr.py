@@ -7,7 +7,8 @@ import torch
 from detectron2.config import instantiate
 
 from configs.common.models import rtdetr_sizes
-from hdetr_d2.checkpoint.rtdetr import from_rtdetr, is_rtdetr, to_rtdetr
+from hdetr_d2.checkpoint.convert import to_ours
+from hdetr_d2.checkpoint.names.rtdetr import from_rtdetr, is_rtdetr, to_rtdetr
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling.deploy import deploy
 from tests.modeling.tiny_rtdetr import build
@@ -79,7 +80,7 @@ def test_tables_that_follow_from_shapes_are_left_out() -> None:
 
 def test_classes_are_chosen_in_heads_and_label_table() -> None:
     state, theirs = tiny_state()
-    chosen = from_rtdetr(theirs, classes=[3, 0])
+    chosen = to_ours("rtdetr", {}, theirs, classes=[3, 0]).state
     for head in ("class_embed.1", "encoder_class_embed"):
         for part in ("weight", "bias"):
             key = f"transformer.heads.{head}.{part}"
@@ -87,7 +88,7 @@ def test_classes_are_chosen_in_heads_and_label_table() -> None:
     table = "transformer.denoising.label_embed.weight"
     assert torch.equal(chosen[table], state[table][[3, 0, 5]])
     with pytest.raises(ValueError, match="5 rows.*up to 7"):
-        from_rtdetr(theirs, classes=[7])
+        to_ours("rtdetr", {}, theirs, classes=[7]).state
 
 
 @pytest.mark.parametrize("keep_branches", [True, False])

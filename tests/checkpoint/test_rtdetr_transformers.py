@@ -8,7 +8,7 @@ from detectron2.config import instantiate
 
 from configs.common.models import rtdetr_sizes
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.checkpoint.rtdetr_transformers import from_rtdetr_transformers, to_rtdetr_transformers
+from hdetr_d2.checkpoint.names.rtdetr import CODES
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR
 from hdetr_d2.supervision import PRIMARY
@@ -101,7 +101,7 @@ def assert_the_same_outputs(theirs: Any, ours: DETR, size: tuple[int, int]) -> N
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_converted_model_gives_the_outputs_of_transformers(variant: str) -> None:
     theirs, ours = build_theirs(variant), build_ours(variant)
-    ours.load_state_dict(from_rtdetr_transformers(theirs.state_dict()))
+    ours.load_state_dict(CODES["transformers"].to_ours(theirs.state_dict()))
     assert_the_same_outputs(theirs, ours, (96, 96))
     assert_the_same_outputs(theirs, ours, (64, 128))
 
@@ -110,8 +110,8 @@ def test_a_converted_model_gives_the_outputs_of_transformers(variant: str) -> No
 def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path, variant: str) -> None:
     theirs = build_theirs(variant)
     theirs.save_pretrained(tmp_path)
-    filed = from_rtdetr_transformers(load_checkpoint(tmp_path / "model.safetensors"))
-    in_memory = from_rtdetr_transformers(theirs.state_dict())
+    filed = CODES["transformers"].to_ours(load_checkpoint(tmp_path / "model.safetensors"))
+    in_memory = CODES["transformers"].to_ours(theirs.state_dict())
     assert filed.keys() == in_memory.keys()
     assert [key for key in filed if not torch.equal(filed[key], in_memory[key])] == []
 
@@ -119,16 +119,16 @@ def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path,
 @pytest.mark.parametrize("variant", ["v1", "v2"])
 def test_our_weights_load_into_transformers_and_come_back(variant: str) -> None:
     ours, theirs = build_ours(variant), build_theirs(variant)
-    state = ours.state_dict() | from_rtdetr_transformers(theirs.state_dict())
+    state = ours.state_dict() | CODES["transformers"].to_ours(theirs.state_dict())
     ours.load_state_dict(state)
-    converted = to_rtdetr_transformers(ours.state_dict())
+    converted = CODES["transformers"].to_theirs(ours.state_dict())
     loaded, report = type(theirs).from_pretrained(
         None, config=theirs.config, state_dict=converted, output_loading_info=True
     )
     assert not report["unexpected_keys"] and not report["mismatched_keys"]
     assert all(key.endswith(("num_batches_tracked", "n_points_scale")) for key in report["missing_keys"])
     assert_the_same_outputs(loaded.eval(), ours, (64, 96))
-    back = from_rtdetr_transformers(converted)
+    back = CODES["transformers"].to_ours(converted)
     kept = {key: value for key, value in ours.state_dict().items() if not key.endswith("num_batches_tracked")}
     assert back.keys() == kept.keys()
     assert [key for key in kept if not torch.equal(back[key], kept[key])] == []
@@ -136,6 +136,6 @@ def test_our_weights_load_into_transformers_and_come_back(variant: str) -> None:
 
 def test_what_has_no_name_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"1 keys .*RTDetr.*model\.vision\.weight"):
-        from_rtdetr_transformers({"model.vision.weight": torch.zeros(1)})
+        CODES["transformers"].to_ours({"model.vision.weight": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"backbone\.res3"):
-        to_rtdetr_transformers(build_tiny().state_dict())
+        CODES["transformers"].to_theirs(build_tiny().state_dict())

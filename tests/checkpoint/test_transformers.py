@@ -8,8 +8,7 @@ from detectron2.config import instantiate
 from torch import Tensor
 
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.checkpoint.authors import AuthorsLayout
-from hdetr_d2.checkpoint.transformers import from_transformers, to_transformers
+from hdetr_d2.checkpoint.names.deformable_detr import CODES
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.supervision import PRIMARY
 
@@ -102,13 +101,13 @@ def assert_the_same_outputs(theirs: Any, ours: torch.nn.Module, *, atol: float =
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_converted_model_gives_the_outputs_of_transformers(variant: str) -> None:
     theirs, ours = build_theirs(variant), build_ours(variant)
-    ours.load_state_dict(from_transformers(theirs.state_dict()))
+    ours.load_state_dict(CODES["transformers"].to_ours(theirs.state_dict()))
     assert_the_same_outputs(theirs, ours)
 
 
 def test_a_model_with_their_own_resnet_gives_the_same_outputs() -> None:
     theirs, ours = build_theirs("two_stage", own_resnet=True), build_ours("two_stage")
-    ours.load_state_dict(from_transformers(theirs.state_dict()))
+    ours.load_state_dict(CODES["transformers"].to_ours(theirs.state_dict()))
     assert_the_same_outputs(theirs, ours)
 
 
@@ -116,8 +115,8 @@ def test_a_model_with_their_own_resnet_gives_the_same_outputs() -> None:
 def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path, variant: str) -> None:
     theirs = build_theirs(variant)
     theirs.save_pretrained(tmp_path)
-    filed = from_transformers(load_checkpoint(tmp_path / "model.safetensors"))
-    in_memory = from_transformers(theirs.state_dict())
+    filed = CODES["transformers"].to_ours(load_checkpoint(tmp_path / "model.safetensors"))
+    in_memory = CODES["transformers"].to_ours(theirs.state_dict())
     assert filed.keys() == in_memory.keys()
     assert [key for key in filed if not torch.equal(filed[key], in_memory[key])] == []
 
@@ -127,15 +126,14 @@ def test_our_weights_load_into_transformers_and_come_back(variant: str) -> None:
     ours = build_ours(variant)
     perturb(ours)
     state = ours.state_dict()
-    layout = AuthorsLayout.of_ours(state)
-    converted = to_transformers(state, layout=layout)
+    converted = CODES["transformers"].to_theirs(state)
     config = build_theirs(variant).config
     theirs, report = transformers.DeformableDetrForObjectDetection.from_pretrained(
         None, config=config, state_dict=converted, output_loading_info=True
     )
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
     assert_the_same_outputs(theirs.eval(), ours)
-    back = from_transformers(converted)
+    back = CODES["transformers"].to_ours(converted)
     assert back.keys() == state.keys()
     assert [key for key in state if not torch.equal(back[key], state[key])] == []
 
@@ -144,14 +142,14 @@ def test_mixed_query_selection_has_no_place_in_transformers(build_tiny) -> None:
     state = build_tiny("plus_plus").state_dict()
     state = {key: value for key, value in state.items() if not key.startswith("backbone.")}
     with pytest.raises(ValueError, match="mixed query selection"):
-        to_transformers(state, layout=AuthorsLayout.of_ours(state))
+        CODES["transformers"].to_theirs(state)
 
 
 def test_keys_that_transformers_does_not_have_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"1 keys .*transformers.*model\.vision\.weight"):
-        from_transformers({"model.vision.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match=r"names of the authors.*model\.vision\.weight"):
+        CODES["transformers"].to_ours({"model.vision.weight": torch.zeros(1)})
 
 
 def test_a_query_projection_without_its_key_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"self_attn\.k_proj\.weight"):
-        from_transformers({"model.decoder.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)})
+        CODES["transformers"].to_ours({"model.decoder.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)})

@@ -14,7 +14,7 @@ from detectron2.config import instantiate
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 
-from hdetr_d2.checkpoint.backbones import backbone_from_torchvision
+from hdetr_d2.checkpoint.names.backbones import backbone_from_torchvision
 from hdetr_d2.compat import load_config, save_config
 from hdetr_d2.engine.config import ROOT_KEYS, load
 from hdetr_d2.engine.errors import ConfigError

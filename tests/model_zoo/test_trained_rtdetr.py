@@ -7,7 +7,7 @@ import torch
 
 from hdetr_d2 import model_zoo
 from hdetr_d2.checkpoint import CheckpointError
-from hdetr_d2.checkpoint.rtdetr import to_rtdetr
+from hdetr_d2.checkpoint.names.rtdetr import to_rtdetr
 
 NAME = "rtdetr_r18_72ep"
 

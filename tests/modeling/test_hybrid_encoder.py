@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hdetr_d2.checkpoint.rtdetr import from_rtdetr, rtdetr_names
+from hdetr_d2.checkpoint.names.rtdetr import from_rtdetr, rtdetr_names
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
 from hdetr_d2.modeling import ChannelMapper, DenseEncoderLayer, Encoder
 from hdetr_d2.modeling.deploy import deploy
@@ -99,7 +99,7 @@ class Stored:
         """The neck's tensors of a kind, under our names."""
         arrays = {k.removeprefix(kind): self.data[k] for k in self.data.files if k.startswith(kind)}
         found = {k: torch.from_numpy(v) for k, v in arrays.items() if not k.endswith("num_points_scale")}
-        state = from_rtdetr(found) if kind == "deploy/sd/" else self.names.to_ours(found)
+        state = from_rtdetr(found) if kind == "deploy/sd/" else self.names.apply(found)
         return {key.removeprefix("neck."): value for key, value in state.items() if key.startswith("neck.")}
 
     def features(self) -> dict[str, Tensor]:

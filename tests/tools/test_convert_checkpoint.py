@@ -16,9 +16,8 @@ import torchvision
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from hdetr_d2.checkpoint.authors import AuthorsLayout, to_authors
-from hdetr_d2.checkpoint.coco_classes import COCO_CATEGORY_IDS, coco_class_names
-from hdetr_d2.checkpoint.detrex import to_detrex
+from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
+from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, coco_class_names
 from hdetr_d2.model_zoo import get_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
@@ -109,7 +108,7 @@ def test_our_checkpoint_goes_to_detrex_and_comes_back(convert, tmp_path: Path) -
     torch.save({"model": state, "iteration": 5}, tmp_path / "ours.pth")
     there = convert(tmp_path / "ours.pth", tmp_path / "detrex.pth", "--from", "hdetr_d2", "--to", "detrex")
     assert there.returncode == 0, there.stderr
-    expected = to_detrex(state, layout=AuthorsLayout(num_layers=6, two_stage=True, refine=True))
+    expected = CODES["detrex"].to_theirs(state)
     written = load(tmp_path / "detrex.pth")
     assert written.keys() == expected.keys()
     again = convert(tmp_path / "detrex.pth", tmp_path / "back.pth", "--from", "detrex", "--config-file", CONFIG)

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from detectron2.modeling.backbone import BasicStem, ResNet
 
-from hdetr_d2.checkpoint.backbones import backbone_from_torchvision
+from hdetr_d2.checkpoint.names.backbones import backbone_from_torchvision
 from hdetr_d2.modeling.backbone import dilated_stages
 
 

@@ -1,13 +1,11 @@
 """Names of classification networks and of other projects' backbones, to and from ours."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from .renaming import KeyTable
-
-Pairs = list[tuple[str, str]]
+from ..renaming import KeyTable, Names, Pairs, State, prefixed
 
 RESNET: Pairs = [
     ("conv1.", "stem.conv1."),
@@ -25,6 +23,9 @@ RESNET: Pairs = [
 ]
 """torchvision's and timm's names, and Detectron2's."""
 
+DETECTRON2_RESNET: Pairs = [(ours, ours) for _, ours in RESNET]
+"""Detectron2's names, which are ours, as codes built on it have them after a prefix."""
+
 SWIN: Pairs = [
     ("patch_embed.", "body.patch_embed."),
     ("layers.*.blocks.*.", "body.layers_*.blocks.*."),
@@ -34,9 +35,40 @@ SWIN: Pairs = [
 ]
 """Official Swin names, with the norms that detectors put on each output, and those of ``TimmBackbone``."""
 
-_BUFFERS = (".num_batches_tracked", ".relative_position_index", ".attn_mask")
+TRANSFORMERS_BODY = "model.backbone.conv_encoder.model."
+"""Before the names of the ResNet in files of transformers' models."""
+
+_TRANSFORMERS_RESNET: Pairs = [
+    ("embedder.embedder.convolution.", "conv1."),
+    ("embedder.embedder.normalization.", "bn1."),
+    *(
+        pair
+        for stage in range(4)
+        for pair in (
+            (f"encoder.stages.{stage}.layers.*.shortcut.convolution.", f"layer{stage + 1}.*.downsample.0."),
+            (f"encoder.stages.{stage}.layers.*.shortcut.normalization.", f"layer{stage + 1}.*.downsample.1."),
+            *(
+                (f"encoder.stages.{stage}.layers.*.layer.{i}.{part}.", f"layer{stage + 1}.*.{timm}{i + 1}.")
+                for i in range(3)
+                for part, timm in (("convolution", "conv"), ("normalization", "bn"))
+            ),
+        )
+    ),
+]
+TRANSFORMERS_RESNET_TO_TIMM = KeyTable(
+    prefixed(_TRANSFORMERS_RESNET, TRANSFORMERS_BODY, TRANSFORMERS_BODY),
+)
+"""transformers' own ResNet and timm's, both of which its files may hold."""
+
 _CLASSIFIERS = ("fc.", "head.", "norm.")
 _CAFFE2 = "_branch2a_w"
+TORCHVISION = Names(prefixed(RESNET, "", "backbone."), ignored=_CLASSIFIERS, code="torchvision's ResNet")
+OFFICIAL_SWIN = Names(prefixed(SWIN, "", "backbone."), ignored=_CLASSIFIERS, code="the official Swin")
+DETECTRON2 = Names(
+    prefixed(DETECTRON2_RESNET, "", "backbone."),
+    ignored=(*_CLASSIFIERS, "stem.fc."),
+    code="Detectron2's ResNet",
+)
 
 
 class Renamed(NamedTuple):
@@ -51,22 +83,7 @@ class Renamed(NamedTuple):
     left_out: tuple[str, ...]
 
 
-def prefixed(pairs: Iterable[tuple[str, str]], theirs: str, ours: str) -> Pairs:
-    """A table's pairs with something before each name."""
-    return [(theirs + a, ours + b) for a, b in pairs]
-
-
-def swapped(pairs: Iterable[tuple[str, str]]) -> Pairs:
-    """A table's pairs the other way round."""
-    return [(b, a) for a, b in pairs]
-
-
-def is_derived(key: str) -> bool:
-    """Whether a key is a buffer that the module computes from its shape, or that a frozen norm has no use for."""
-    return key.endswith(_BUFFERS)
-
-
-def backbone_from_torchvision(state: Mapping[str, Tensor]) -> Renamed:
+def backbone_from_torchvision(state: State) -> Renamed:
     """Weights of a ResNet of torchvision, or of timm where it is the same network, for Detectron2's ``ResNet``.
 
     They fit ``stride_in_1x1=False`` and RGB images normalised by ImageNet's statistics, as our configs have it.
@@ -74,7 +91,7 @@ def backbone_from_torchvision(state: Mapping[str, Tensor]) -> Renamed:
     Raises:
         ValueError: for other networks, such as timm's variants with a deep stem (``resnet50d``).
     """
-    renamed = _rename(state, KeyTable(RESNET).to_ours, "torchvision's ResNet")
+    renamed = _renamed(TORCHVISION, state)
     stem = renamed.state.get("backbone.stem.conv1.weight")
     if stem is None or stem.ndim != 4:
         raise ValueError(
@@ -84,29 +101,29 @@ def backbone_from_torchvision(state: Mapping[str, Tensor]) -> Renamed:
     return renamed
 
 
-def backbone_to_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def backbone_to_torchvision(state: State) -> dict[str, Tensor]:
     """The inverse of ``backbone_from_torchvision``, without a classifier; keys outside ``backbone.`` are not taken."""
-    return _rename_back(state, KeyTable(RESNET), "torchvision's ResNet")
+    return TORCHVISION.apply(_of_backbone(state), to="theirs")
 
 
-def backbone_from_swin(state: Mapping[str, Tensor]) -> Renamed:
+def backbone_from_swin(state: State) -> Renamed:
     """Official Swin weights, of the classification or the detection code, for ``TimmBackbone``.
 
     Raises:
         ValueError: for keys that Swin does not have, naming them.
     """
-    renamed = _rename(state, KeyTable(SWIN).to_ours, "the official Swin")
+    renamed = _renamed(OFFICIAL_SWIN, state)
     if "backbone.body.patch_embed.proj.weight" not in renamed.state:
         raise ValueError("the state dict is no Swin: patch_embed.proj.weight is missing")
     return renamed
 
 
-def backbone_to_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def backbone_to_swin(state: State) -> dict[str, Tensor]:
     """The inverse of ``backbone_from_swin``, without classifier and buffers."""
-    return _rename_back(state, KeyTable(SWIN), "the official Swin")
+    return OFFICIAL_SWIN.apply(_of_backbone(state), to="theirs")
 
 
-def backbone_from_detectron2(checkpoint: Mapping[str, Any], state: Mapping[str, Tensor]) -> Renamed:
+def backbone_from_detectron2(checkpoint: Mapping[str, Any], state: State) -> Renamed:
     """Weights of torchvision's ResNet in a ``.pkl`` as Detectron2's conversion script writes it.
 
     Args:
@@ -126,47 +143,18 @@ def backbone_from_detectron2(checkpoint: Mapping[str, Any], state: Mapping[str, 
             "--from torchvision)"
         )
     bare = {key.removeprefix("backbone.").removeprefix("bottom_up."): value for key, value in state.items()}
-    known = KeyTable(swapped(RESNET))
-
-    def to_ours(key: str) -> str | None:
-        return key if known.to_ours(key) else None
-
-    return _rename(bare, to_ours, "Detectron2's ResNet", _CLASSIFIERS + ("stem.fc.",))
+    return _renamed(DETECTRON2, bare)
 
 
-def backbone_to_detectron2(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def backbone_to_detectron2(state: State) -> dict[str, Any]:
     """A checkpoint that ``backbone_from_detectron2`` and Detectron2's own loader read."""
-    known = KeyTable(RESNET)
-    bare = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    foreign = [key for key in bare if known.to_theirs(key) is None]
-    if foreign:
-        raise ValueError(f"{len(foreign)} keys have no name in Detectron2's ResNet, such as {foreign[:5]}")
+    bare = DETECTRON2.apply(_of_backbone(state), to="theirs")
     return {"model": bare, "__author__": "torchvision", "matching_heuristics": True}
 
 
-def _rename(
-    state: Mapping[str, Tensor],
-    to_ours: Callable[[str], str | None],
-    whose: str,
-    useless: tuple[str, ...] = _CLASSIFIERS,
-) -> Renamed:
-    renamed, left_out, unknown = {}, [], []
-    for key, value in state.items():
-        name = to_ours(key)
-        if is_derived(key) or key.startswith(useless):
-            left_out.append(key)
-        elif name is None:
-            unknown.append(key)
-        else:
-            renamed[f"backbone.{name}"] = value
-    if unknown:
-        raise ValueError(f"{len(unknown)} keys are not of {whose}, such as {unknown[:5]}")
-    return Renamed(renamed, tuple(left_out))
+def _renamed(names: Names, state: State) -> Renamed:
+    return Renamed(names.apply(state), tuple(key for key in state if names.ignores(key)))
 
 
-def _rename_back(state: Mapping[str, Tensor], table: KeyTable, whose: str) -> dict[str, Tensor]:
-    names = {key: table.to_theirs(key.removeprefix("backbone.")) for key in state if key.startswith("backbone.")}
-    unknown = [key for key, name in names.items() if name is None]
-    if unknown:
-        raise ValueError(f"{len(unknown)} keys have no name in {whose}, such as {unknown[:5]}")
-    return {str(name): state[key] for key, name in names.items()}
+def _of_backbone(state: State) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if key.startswith("backbone.")}
