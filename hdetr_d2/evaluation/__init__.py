@@ -3,8 +3,10 @@
 from .backends import BACKENDS, BoxEvaluation, available_backends, evaluate_boxes
 from .coco import COCOEvaluator, evaluate_coco
 from .detections import Detections
+from .errors import EvaluationError, MissingBackendError
 from .ground_truth import GroundTruth, GroundTruthError, load_ground_truth
 from .lvis import LVISEvaluator, evaluate_lvis
+from .preparation import PreparedEvaluation, prepare_evaluation
 from .results import ResultsError, load_results, write_results
 
 __all__ = [
@@ -12,9 +14,12 @@ __all__ = [
     "BoxEvaluation",
     "COCOEvaluator",
     "Detections",
+    "EvaluationError",
     "GroundTruth",
     "GroundTruthError",
     "LVISEvaluator",
+    "MissingBackendError",
+    "PreparedEvaluation",
     "ResultsError",
     "available_backends",
     "evaluate_boxes",
@@ -22,5 +27,6 @@ __all__ = [
     "evaluate_lvis",
     "load_ground_truth",
     "load_results",
+    "prepare_evaluation",
     "write_results",
 ]

@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from hdetr_d2.annotations import without_cycle_collection
 from hdetr_d2.errors import UserError
 
-from ..data.annotation_file import without_cycle_collection
 from .detections import Detections, Result
 from .ground_truth import GroundTruth
 from .json_files import read_list

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from hdetr_d2.annotations import read_annotation_file, read_dataset_info, resolve_path
+from hdetr_d2.data.image_files import locate_images
 from hdetr_d2.errors import UserError
 
-from ...data import read_annotation_file, read_dataset_info, resolve_path
-from ...data.validation import locate_images
 from ..ground_truth import GroundTruth, load_ground_truth
 from ..lvis import RESULTS_FILE, prepare_truth
 from ..results import load_results

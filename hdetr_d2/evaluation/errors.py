@@ -1,0 +1,15 @@
+"""What is wrong with how an evaluation is asked for."""
+
+from __future__ import annotations
+
+from hdetr_d2.errors import UserError
+
+__all__ = ["EvaluationError", "MissingBackendError"]
+
+
+class EvaluationError(UserError, ValueError):
+    """An option of an evaluation is wrong; the message names it, and what there is."""
+
+
+class MissingBackendError(UserError, ImportError):
+    """A program that compares detections is not installed, or does not work here."""
