@@ -139,14 +139,14 @@ def _find_wrong_values(
     faults.add("with an id used before", repeated, lambda row: "has an id that an annotation before it has too")
     faults.add(
         "without four finite numbers as box",
-        ~(np.abs(boxes) <= LARGEST_COORDINATE).all(axis=1),
+        np.logical_not((np.abs(boxes) <= LARGEST_COORDINATE).all(axis=1)),
         lambda row: f"has bbox {_box_text(table, row)}, which is not four finite numbers of pixels",
     )
     faults.add("with negative width", boxes[:, 2] < 0, lambda row: f"has width {boxes[row, 2]}")
     faults.add("with negative height", boxes[:, 3] < 0, lambda row: f"has height {boxes[row, 3]}")
     faults.add(
         "with an impossible area",
-        ~((areas >= 0) & (areas <= LARGEST_AREA)),
+        np.logical_not((areas >= 0) & (areas <= LARGEST_AREA)),
         lambda row: area_fault(float(areas[row])).text,
     )
 

@@ -193,8 +193,8 @@ def register_dataset(
     """Puts a dataset into Detectron2's DatasetCatalog and MetadataCatalog; doing it again changes nothing.
 
     Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
-    invalid, and for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r", "c", "f"), by
-    contiguous class id. A name that was registered here with another file is replaced.
+    invalid, and for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r",
+    "c", "f"), by contiguous class id. A name that was registered here with another file is replaced.
 
     Args:
         name: the name in the catalogs.
@@ -288,8 +288,7 @@ def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> 
         source: the other arguments of ``register_dataset``.
 
     Raises:
-        DatasetError: see ``load_dataset_dicts``; also another number of categories than ``num_classes``, and, for
-            training, no object in any image.
+        DatasetError: see ``load_dataset_dicts``; also another number of categories than ``num_classes``.
     """
     register_dataset(name=name, **source)
     found = len(MetadataCatalog.get(name).thing_classes)
@@ -298,25 +297,7 @@ def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> 
             f"{MetadataCatalog.get(name).json_file}: has {found} categories, the config says dataset.num_classes="
             f"{num_classes}; leave num_classes out to have it read from the training file"
         )
-    records: list[dict[str, Any]] = DatasetCatalog.get(name)
-    if source.get("training", True):
-        _require_objects(MetadataCatalog.get(name).json_file, records)
-    return records
-
-
-def _require_objects(json_file: str, records: Sequence[dict[str, Any]]) -> None:
-    """Refuse to train on nothing.
-
-    Raises:
-        DatasetError: no image has an object to learn.
-    """
-    crowds = [annotation["iscrowd"] for record in records for annotation in record["annotations"]]
-    if all(crowds):
-        why = f'all of its {len(crowds)} usable annotations are "iscrowd" or "ignore": 1' if crowds else "it is empty"
-        raise DatasetError(
-            f"{json_file}: has no object to train on: {why} ({len(records)} images); give a training file with boxes, "
-            'and "iscrowd": 0'
-        )
+    return DatasetCatalog.get(name)
 
 
 def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:

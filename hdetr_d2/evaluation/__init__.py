@@ -6,7 +6,6 @@ from .detections import Detections
 from .errors import EvaluationError, MissingBackendError
 from .ground_truth import GroundTruth, GroundTruthError, load_ground_truth
 from .lvis import LVISEvaluator, evaluate_lvis
-from .preparation import PreparedEvaluation, prepare_evaluation
 from .results import ResultsError, load_results, write_results
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "GroundTruthError",
     "LVISEvaluator",
     "MissingBackendError",
-    "PreparedEvaluation",
     "ResultsError",
     "available_backends",
     "evaluate_boxes",
@@ -27,6 +25,5 @@ __all__ = [
     "evaluate_lvis",
     "load_ground_truth",
     "load_results",
-    "prepare_evaluation",
     "write_results",
 ]

@@ -102,11 +102,15 @@ class BoxEvaluator(DatasetEvaluator):
     def metrics(self, truth: GroundTruth, detections: Detections) -> "OrderedDict[str, Metrics]":
         """The metrics of all detections, by task; only the main process asks."""
 
-    def metric_names(self, truth: GroundTruth) -> tuple[str, ...] | None:
-        """ "task/metric" of all that `metrics` will report; None where a subclass does not say. It may refuse."""
-        return None
+    def metric_names(self, truth: GroundTruth) -> tuple[str, ...]:
+        """Of all that `metrics` will report, "task/metric"; () where a subclass does not say.
 
-    def prepare(self) -> tuple[str, ...] | None:
+        Raises:
+            GroundTruthError: the annotations cannot be evaluated so.
+        """
+        return ()
+
+    def prepare(self) -> tuple[str, ...]:
         """Read the annotations now, so that what is wrong with them is known before there is anything to evaluate.
 
         Returns:

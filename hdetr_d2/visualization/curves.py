@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DatasetError
+from hdetr_d2.annotations import DatasetError
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
