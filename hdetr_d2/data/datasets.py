@@ -74,8 +74,8 @@ def load_dataset_dicts(
         raise DatasetError(f'check_files must be "auto", "exists", "headers" or "none", got {check_files!r}')
     table = read_annotation_file(json_file)
     class_names(table, names)
-    require_image_entries(table)
     checked = check_annotations(table, invalid=invalid)
+    require_image_entries(table)
     usable = np.ones(len(table.image_ids), dtype=bool)
     if image_root is None:
         paths = [candidates[0] for candidates in table.image_names]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hdetr_d2.errors import UserError
 
-__all__ = ["EvaluationError", "MissingBackendError"]
+__all__ = ["EvaluationError", "MissingBackendError", "ReportError"]
 
 
 class EvaluationError(UserError, ValueError):
@@ -13,3 +13,7 @@ class EvaluationError(UserError, ValueError):
 
 class MissingBackendError(UserError, ImportError):
     """A program that compares detections is not installed, or does not work here."""
+
+
+class ReportError(UserError, ValueError):
+    """A report on runs cannot be made; the message says which file is missing or does not fit."""

@@ -139,8 +139,8 @@ class _Check:
             raise ResultsError(f"{self.source}: a detection has the id {shown(wrong)}; leave the ids out") from None
         if len(self._ids) < before + len(ids):
             raise ResultsError(
-                f"{self.source}: several detections have the same id, such as {shown(_repeated(ids))}; give each its own, "
-                "or leave the ids out"
+                f"{self.source}: several detections have the same id, such as {shown(_repeated(ids))}; give each its "
+                "own, or leave the ids out"
             )
 
 

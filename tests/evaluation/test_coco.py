@@ -169,5 +169,5 @@ def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "results.json").write_text(json.dumps(results))
     done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "detection 4 (image 1) is of an image" in done.stderr and "Traceback" not in done.stderr
