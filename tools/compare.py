@@ -267,7 +267,7 @@ def main() -> int:
         }
         if args.picture is not None:
             if not any(by_row.values()):
-                raise CompareError("--picture: no run is finished, there is nothing to draw")
+                raise CompareError("--picture: there are no panels to draw: no run is finished")
             with writing(args.picture) as picture:
                 draw(comparison.metrics[0], by_row, picture)
     numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}

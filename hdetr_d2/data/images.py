@@ -43,12 +43,13 @@ def read_rgb_image(path: str, *, height: int | None = None, width: int | None = 
     try:
         with Image.open(path) as image:
             _require_size(path, image.size, wanted)
+            deep = _has_deep_colours(image)  # before the orientation, for which a PNG is decoded
             orientation = _orientation(image)
             size = image.size[::-1] if orientation in _SWAPPED_SIDES else image.size
             follow = wanted is None or size == wanted
             if not follow and image.size != wanted:
                 raise _other_size(path, size, wanted)
-            pixels = _rgb(path, image)
+            pixels = _deep_colours(path) if deep else _rgb(path, image)
     except UnusableImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
@@ -121,8 +122,6 @@ def _rgb(path: str, image: Image.Image) -> Pixels:
     if image.mode.startswith("I") or image.mode == "F":
         grey = _eight_bits(path, np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if _has_deep_colours(image):
-        return _deep_colours(path)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return _on_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
@@ -138,7 +137,7 @@ def _on_white(pixels: Pixels) -> Pixels:
 
 def _has_deep_colours(image: Image.Image) -> bool:
     """Whether the file has more than 8 bits a colour, of which Pillow reads the upper 8 only."""
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _deep_colours(path: str) -> Pixels:
