@@ -88,10 +88,10 @@ def test_results_are_read_best_first_and_unknown_categories_refused(tmp_path: Pa
     assert [p["score"] for p in loaded[4]] == [0.8, 0.5, 0.2]
     assert loaded[4][0]["bbox"] == (1, 2, 4, 6)
     assert [b.text for b in predicted_boxes(loaded[4], ["ant"], 0.5)] == ["ant 0.80", "ant 0.50"]
-    with pytest.raises(DatasetError, match="entry 0"):
+    with pytest.raises(DatasetError, match="detection 0"):
         load_predictions(path, {8: 0})
     path.write_text("{}")
-    with pytest.raises(DatasetError, match="no list"):
+    with pytest.raises(DatasetError, match="not a JSON list"):
         load_predictions(path, {})
 
 
@@ -140,11 +140,11 @@ def test_the_tools_write_pictures_and_report_errors(
     source = ["--json", str(tmp_path / "a.json"), "--images", str(tmp_path)]
     assert run_tool(monkeypatch, "visualize_results.py", *source, "--output", str(tmp_path / "sheet.png")) == 0
     assert Image.open(tmp_path / "sheet.png").width > 480
-    assert run_tool(monkeypatch, "visualize_results.py", *source, "--image-ids", "77") == 1
+    assert run_tool(monkeypatch, "visualize_results.py", *source, "--image-ids", "77") == 2
     assert "ids [77]" in capsys.readouterr().err
     assert run_tool(monkeypatch, "plot_metrics.py", f"mine={tmp_path}", "--output", str(tmp_path / "curves.png")) == 0
     assert (tmp_path / "curves.png").exists()
-    assert run_tool(monkeypatch, "plot_metrics.py", str(tmp_path / "nowhere")) == 1
+    assert run_tool(monkeypatch, "plot_metrics.py", str(tmp_path / "nowhere")) == 2
     small = ["--num-train", "2", "--num-val", "1", "--image-size", "48", "64", "--cache-folder", str(tmp_path / "c")]
     assert run_tool(monkeypatch, "generate_dataset.py", *small) == 0
     assert len(list((tmp_path / "c").rglob("*.jpg"))) == 3

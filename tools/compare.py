@@ -28,14 +28,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from hdetr_d2.engine.hooks import flatten_results, read_evaluations
+from hdetr_d2.errors import UserError, exit_on_user_error
+from hdetr_d2.output import writing
 from hdetr_d2.visualization import plot_panels, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 STEP = "ms a step"
+
+
+class CompareError(UserError, ValueError):
+    """A comparison cannot be made; the message names the file, key or folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,25 +89,36 @@ class Run:
         """Metrics of the last evaluation, "minutes" and "ms a step"; None before the run is finished.
 
         Raises:
-            ValueError: the folder holds a run with other arguments.
+            CompareError: the folder holds a run with other arguments, or is damaged.
         """
         record = self.folder / "compare.json"
         if not record.exists():
             return None
-        content = json.loads(record.read_text(encoding="utf-8"))
+        content = self._record(record)
         if content["arguments"] != self.arguments:
-            raise ValueError(
+            raise CompareError(
                 f"{self.folder} holds a run of other arguments ({' '.join(content['arguments'])}); "
                 "delete the folder or choose another --output"
             )
         if not content["finished"]:
             return None
-        last = read_evaluations(str(self.folder / "evaluations.json"))[-1]
-        return flatten_results(last["results"]) | {STEP: self.step_time(), "minutes": content["minutes"]}
+        evaluations = read_evaluations(str(self.folder / "evaluations.json"))
+        if not evaluations:
+            raise CompareError(f"{self.folder} holds a finished run without an evaluation; delete the folder")
+        return flatten_results(evaluations[-1]["results"]) | self.step_time() | {"minutes": content["minutes"]}
 
-    def step_time(self) -> float:
-        """Median milliseconds of a training step, of what the trainer wrote every few steps."""
-        return 1000 * statistics.median(seconds for _, seconds in read_metrics(self.folder)["time"])
+    def step_time(self) -> dict[str, float]:
+        """Median milliseconds of a training step, of what the trainer wrote every few steps; nothing of a few steps."""
+        seconds = [value for _, value in read_metrics(self.folder).get("time", ())]
+        return {STEP: 1000 * statistics.median(seconds)} if seconds else {}
+
+    @staticmethod
+    def _record(path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {key: content[key] for key in ("arguments", "finished", "minutes")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CompareError(f"{path} is damaged ({error!r}); delete its folder, or the file") from None
 
     def train(self) -> None:
         """Train to the end, or go on.
@@ -108,7 +128,7 @@ class Run:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         record = self.folder / "compare.json"
-        before = json.loads(record.read_text(encoding="utf-8"))["minutes"] if record.exists() else 0.0
+        before = float(self._record(record)["minutes"]) if record.exists() else 0.0
         start = time.perf_counter()
         for finished in (False, True):
             if finished:
@@ -129,31 +149,50 @@ def read_comparison(path: Path, *, overrides: Sequence[str], seeds: Sequence[int
         seeds: instead of those of the file.
 
     Raises:
-        ValueError: a key is missing or unknown.
+        CompareError: a key is missing or unknown.
     """
-    content = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise CompareError(f"{path} cannot be read ({error})") from error
     if not isinstance(content, dict) or not {"seeds", "metrics", "rows"} <= content.keys():
-        raise ValueError(f"{path} must have the keys seeds, metrics and rows")
+        raise CompareError(f"{path} must have the keys seeds, metrics and rows")
+    if not isinstance(content["rows"], dict) or not content["rows"]:
+        raise CompareError(f"{path}: rows must name at least one row")
+    seeds = content["seeds"] if seeds is None else seeds
+    for key, values, kind in (
+        ("seeds", seeds, int),
+        ("metrics", content["metrics"], str),
+        ("overrides", content.get("overrides") or [], str),
+    ):
+        if not isinstance(values, (list, tuple)) or not all(type(value) is kind for value in values):
+            raise CompareError(f"{path}: {key} must be a list of {'integers' if kind is int else 'texts'}")
+        if not values and key != "overrides":
+            raise CompareError(f"{path}: {key} is empty")
     rows = []
     for name, row in content["rows"].items():
-        if "config" not in row or not row.keys() <= {"config", "overrides"}:
-            raise ValueError(f'{path}: row "{name}" must have the key config and may have overrides, got {sorted(row)}')
-        of_row = (*content.get("overrides", ()), *row.get("overrides", ()), *overrides)
-        rows.append(Row(name=str(name), config=row["config"], overrides=of_row))
-    return Comparison(seeds=tuple(seeds or content["seeds"]), metrics=tuple(content["metrics"]), rows=tuple(rows))
+        if not isinstance(row, dict) or "config" not in row or not row.keys() <= {"config", "overrides"}:
+            got = sorted(map(str, row)) if isinstance(row, dict) else repr(row)
+            raise CompareError(f'{path}: row "{name}" must have the key config and may have overrides, got {got}')
+        own = row.get("overrides") or []
+        if not isinstance(own, list):
+            raise CompareError(f'{path}: row "{name}": overrides must be a list of texts')
+        of_row = (*(content.get("overrides") or ()), *map(str, own), *overrides)
+        rows.append(Row(name=str(name), config=str(row["config"]), overrides=of_row))
+    return Comparison(seeds=tuple(seeds), metrics=tuple(content["metrics"]), rows=tuple(rows))
 
 
 def plan(comparison: Comparison, output: Path) -> list[Run]:
     """All runs, in the order in which they are trained.
 
     Raises:
-        ValueError: two rows would have one folder.
+        CompareError: two rows would have one folder.
     """
     folders: dict[str, Row] = {}
     for row in comparison.rows:
         folder = re.sub(r"\W+", "_", row.name.lower().replace("+", " plus ")).strip("_")
         if folder in folders:
-            raise ValueError(f'rows "{folders[folder].name}" and "{row.name}" would both be in {output / folder}')
+            raise CompareError(f'rows "{folders[folder].name}" and "{row.name}" would both be in {output / folder}')
         folders[folder] = row
     return [
         Run(row=row, seed=seed, folder=output / folder / f"seed{seed}")
@@ -189,13 +228,18 @@ def draw(metric: str, results: Mapping[str, Sequence[Run]], output: Path) -> Non
     plot_panels(panels, output, metric=metric)
 
 
+def integers(text: str) -> list[int]:
+    """What argparse reads "1,2,3" with."""
+    return [int(number) for number in text.split(",")]
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="the YAML file that lists the rows")
     parser.add_argument("overrides", nargs="*", help="key=value for the config of every run")
     parser.add_argument("--output", type=Path, help="folder of all runs (default: output/<name of the file>)")
-    parser.add_argument("--seeds", help="such as 1,2,3, instead of those of the file")
+    parser.add_argument("--seeds", type=integers, help="such as 1,2,3, instead of those of the file")
     parser.add_argument("--picture", type=Path, help="draw curves of what is finished into this file")
     parser.add_argument("--only-table", action="store_true", help="train nothing, show what is finished")
     return parser.parse_intermixed_args()
@@ -204,28 +248,28 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Train what is missing and print the table; the exit status."""
     args = parse_arguments()
-    try:
-        seeds = [int(seed) for seed in args.seeds.split(",")] if args.seeds else None
-        comparison = read_comparison(args.file, overrides=args.overrides, seeds=seeds)
+    with exit_on_user_error("compare.py"):
+        comparison = read_comparison(args.file, overrides=args.overrides, seeds=args.seeds)
         runs = plan(comparison, args.output or Path("output") / args.file.stem)
         finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
         for run in runs if not args.only_table else ():
             if finished[run.folder] is None:
                 print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)
-                run.train()
+                try:
+                    run.train()
+                except subprocess.CalledProcessError:
+                    print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
+                    return 1
                 finished[run.folder] = run.results()
         by_row = {
             row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
             for row in comparison.rows
         }
         if args.picture is not None:
-            draw(comparison.metrics[0], by_row, args.picture)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError:
-        print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
-        return 1
+            if not any(by_row.values()):
+                raise CompareError("--picture: there are no panels to draw: no run is finished")
+            with writing(args.picture) as picture:
+                draw(comparison.metrics[0], by_row, picture)
     numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}
     print(table(comparison.metrics, numbers))
     return 0

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Mapping
 
 from hdetr_d2.data import read_dataset_info
-from hdetr_d2.evaluation import BACKENDS, evaluate_coco, evaluate_lvis
+from hdetr_d2.errors import exit_on_user_error
+from hdetr_d2.evaluation import BACKENDS, EvaluationError, evaluate_coco, evaluate_lvis, load_ground_truth
 from hdetr_d2.evaluation.metrics import Metrics, log_metrics
+from hdetr_d2.output import writing
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--max-dets",
         type=int,
+        default=None,
         help="detections per image that count: per category in COCO's metrics (100), of all categories in LVIS's (300)",
     )
     parser.add_argument(
@@ -41,6 +44,12 @@ def parse_args() -> argparse.Namespace:
         "--frequency-json",
         help="LVIS: training file whose classes are counted where the annotation file has no frequencies",
     )
+    parser.add_argument(
+        "--invalid",
+        choices=["error", "drop"],
+        default="error",
+        help="leave faulty annotations out, as dataset.invalid=drop does in training (default: error)",
+    )
     parser.add_argument("--output", help="also write the metrics to this JSON file, in percent")
     return parser.parse_args()
 
@@ -49,21 +58,22 @@ def evaluate(args: argparse.Namespace) -> Mapping[str, Metrics]:
     """The metrics that the command line asks for.
 
     Raises:
-        ValueError: options do not go together, or a file is wrong.
-        OSError: a file cannot be read.
+        UserError: options do not go together, or a file is wrong.
     """
     if args.style == "coco":
         if args.fixed or args.frequency_json or args.backend == "lvis":
-            raise ValueError("--fixed, --frequency-json and --backend lvis are for --style lvis")
-        return evaluate_coco(args.gt, args.results, max_dets=args.max_dets or 100, backend=args.backend)
+            raise EvaluationError("--fixed, --frequency-json and --backend lvis are for --style lvis")
+        max_dets = 100 if args.max_dets is None else args.max_dets
+        truth = load_ground_truth(args.gt, invalid=args.invalid)
+        return evaluate_coco(truth, args.results, max_dets=max_dets, backend=args.backend)
     frequencies = None
     if args.frequency_json:
         info = read_dataset_info(args.frequency_json)
         frequencies = dict(zip(info.category_ids, info.frequencies))
     return evaluate_lvis(
-        args.gt,
+        load_ground_truth(args.gt, invalid=args.invalid),
         args.results,
-        args.max_dets or 300,
+        300 if args.max_dets is None else args.max_dets,
         fixed=args.fixed,
         frequencies=frequencies,
         backend=args.backend,
@@ -74,18 +84,16 @@ def main() -> None:
     """Evaluate, and print the tables."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    try:
+    with exit_on_user_error("evaluate.py"):
         metrics = evaluate(args)
-    except (ValueError, ImportError, OSError) as error:
-        raise SystemExit(f"evaluate: {error}") from None
-    log_metrics(metrics)
-    if args.output:
-        written = {
-            task: {name: None if math.isnan(value) else value for name, value in values.items()}
-            for task, values in metrics.items()
-        }
-        with open(args.output, "w", encoding="utf-8") as file:
-            json.dump(written, file, indent=1)
+        log_metrics(metrics)
+        if args.output:
+            written = {
+                task: {name: None if math.isnan(value) else value for name, value in values.items()}
+                for task, values in metrics.items()
+            }
+            with writing(args.output) as path:
+                path.write_text(json.dumps(written, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

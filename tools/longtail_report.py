@@ -14,6 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from hdetr_d2.errors import exit_on_user_error
 from hdetr_d2.evaluation.longtail import DatasetFiles, ReportError, RunFiles, files_of_run, write_report
 
 
@@ -56,13 +57,10 @@ def find_files(args: argparse.Namespace) -> tuple[DatasetFiles, list[RunFiles]]:
 
 
 def main() -> int:
-    """Write the page; 1 if a file is missing or wrong."""
+    """Write the page; the exit status."""
     args = parse_args()
-    try:
+    with exit_on_user_error("longtail_report.py"):
         page = write_report(*find_files(args), args.output)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     size = Path(args.output).stat().st_size / 2**20
     for run in page.runs:
         shown = ", ".join(f"{name} {run.metrics[name]:.2f}" for name in ("AP", "APr", "APc", "APf"))

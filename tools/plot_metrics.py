@@ -11,11 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from hdetr_d2.data import DatasetError
+from hdetr_d2.errors import exit_on_user_error
+from hdetr_d2.evaluation.errors import ReportError
+from hdetr_d2.output import writing
 from hdetr_d2.visualization import plot_runs
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", help="output folder or metrics.json of a run, or NAME=PATH to name it")
     parser.add_argument("--output", default="metrics.png", help="picture to write (default: %(default)s)")
@@ -33,16 +36,14 @@ def named(run: str) -> tuple[str, str]:
 
 
 def main() -> int:
+    """Draw; the exit status."""
     arguments = parse_arguments()
     runs = dict(named(run) for run in arguments.runs)
-    if len(runs) < len(arguments.runs):
-        print("error: two runs have the same name; name them as NAME=PATH", file=sys.stderr)
-        return 2
-    try:
-        plot_runs(runs, arguments.output, loss=arguments.loss)
-    except DatasetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with exit_on_user_error("plot_metrics.py"):
+        if len(runs) < len(arguments.runs):
+            raise ReportError("two runs have the same name; name them as NAME=PATH")
+        with writing(arguments.output) as path:
+            plot_runs(runs, path, loss=arguments.loss)
     print(f"wrote {arguments.output}")
     return 0
 

@@ -1,13 +1,23 @@
 """Datasets in COCO or LVIS json, the generated dataset, augmentation and loaders."""
 
-from .annotation_file import DatasetInfo, read_annotation_file, read_dataset_info, resolve_path
+from hdetr_d2.annotations import (
+    ClassFrequencies,
+    DatasetError,
+    DatasetInfo,
+    UnusableImageError,
+    class_frequencies,
+    declared_groups,
+    frequency_group,
+    read_annotation_file,
+    read_dataset_info,
+    resolve_path,
+)
+
 from .augmentation import RandomChoice, detr_test_augmentation, detr_train_augmentation
 from .balanced_sampling import ClassBalancedSampling, RepeatFactorSampling, repeat_factors
 from .batch_transforms import BatchTransform, MixUp, MultiScale
 from .context import ContextMapper, SampleContext, StepContext
 from .datasets import get_dataset, load_dataset_dicts, register_dataset, resolve_dataset
-from .errors import DatasetError, UnusableImageError
-from .frequency import ClassFrequencies, class_frequencies, declared_groups, frequency_group
 from .generated import ensure_generated
 from .images import read_rgb_image
 from .loader import TrainLoader, build_test_loader, build_train_loader

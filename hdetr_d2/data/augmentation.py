@@ -20,6 +20,16 @@ _SCALES_BEFORE_CROP = (400, 500, 600)
 _CROP_RANGE = (384, 600)  # of width and height, drawn independently
 
 
+class ResizeShortestSide(T.ResizeShortestEdge):
+    """Detectron2's resize, of which no side of a long strip is rounded to nothing."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform):
+            transform.new_h, transform.new_w = max(1, transform.new_h), max(1, transform.new_w)
+        return transform
+
+
 class RandomChoice(T.Augmentation):
     """Applies one of several augmentations.
 
@@ -71,11 +81,12 @@ def detr_train_augmentation(
     longest = round(_MAX_LONG_SIDE * factor) if max_long_side is None else max_long_side
     crop = tuple(max(1, round(s * factor)) for s in _CROP_RANGE)
     before = [max(1, round(s * factor)) for s in _SCALES_BEFORE_CROP]
-    resize = T.ResizeShortestEdge(sides, longest, sample_style="choice")
+    resize = ResizeShortestSide(sides, longest, sample_style="choice")
     crop_branch = [
-        T.ResizeShortestEdge(before, max_size=1_000_000, sample_style="choice"),  # DETR has no limit here
+        # DETR has no limit here; strips of more than 1 : 20 would take gigabytes, COCO has none
+        ResizeShortestSide(before, max_size=20 * max(before), sample_style="choice"),
         T.RandomCrop("absolute_range", crop),
-        T.ResizeShortestEdge(sides, longest, sample_style="choice"),
+        ResizeShortestSide(sides, longest, sample_style="choice"),
     ]
     return [
         T.RandomFlip(prob=flip_probability),
@@ -91,4 +102,4 @@ def detr_test_augmentation(*, short_side: int = _SHORT_SIDE, max_long_side: int 
         max_long_side: limit of the long side, by default ``short_side * 1333 / 800``.
     """
     longest = round(_MAX_LONG_SIDE * short_side / _SHORT_SIDE) if max_long_side is None else max_long_side
-    return [T.ResizeShortestEdge(short_side, longest)]
+    return [ResizeShortestSide(short_side, longest)]

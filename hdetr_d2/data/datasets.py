@@ -12,17 +12,23 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from .annotation_file import (
+from hdetr_d2.annotations import (
     AnnotationFile,
+    CheckedAnnotations,
+    DatasetError,
     DatasetInfo,
+    check_annotations,
+    class_frequencies,
+    declared_groups,
     read_annotation_file,
     read_dataset_info,
+    require_invalid,
     resolve_path,
+    shown,
 )
-from .errors import DatasetError
-from .frequency import class_frequencies, declared_groups
+
 from .generated import ensure_generated
-from .validation import CheckedAnnotations, check_annotations, check_images, locate_images
+from .image_files import check_images, locate_images, require_image_entries
 
 # Up to here the headers of all image files are read when loading (a few seconds), beyond only their existence is
 # checked.
@@ -57,19 +63,19 @@ def load_dataset_dicts(
 
     Returns:
         Detectron2's standard dicts: file_name, image_id, height, width, annotations (bbox XYXY_ABS pixels inside the
-        image, category_id contiguous from 0, iscrowd, id), for LVIS also neg_category_ids and
-        not_exhaustive_category_ids (contiguous).
+        image, category_id contiguous from 0, iscrowd, id; what "ignore" marks is a crowd too: not trained on), for
+        LVIS also neg_category_ids and not_exhaustive_category_ids (contiguous).
 
     Raises:
         DatasetError: the file cannot be used; see the message.
     """
-    if invalid not in ("error", "drop"):
-        raise DatasetError(f'dataset.invalid must be "error" or "drop", got {invalid!r}')
+    require_invalid(invalid)
     if check_files not in ("auto", "exists", "headers", "none"):
         raise DatasetError(f'check_files must be "auto", "exists", "headers" or "none", got {check_files!r}')
     table = read_annotation_file(json_file)
     class_names(table, names)
     checked = check_annotations(table, invalid=invalid)
+    require_image_entries(table)
     usable = np.ones(len(table.image_ids), dtype=bool)
     if image_root is None:
         paths = [candidates[0] for candidates in table.image_names]
@@ -114,7 +120,7 @@ def _records(
         checked.boxes.tolist(),
         checked.classes.tolist(),
         table.annotation_ids[checked.rows].tolist(),
-        table.annotation_crowd[checked.rows].tolist(),
+        (table.annotation_crowd | table.annotation_ignored)[checked.rows].tolist(),
     ):
         annotations[image_row].append(
             {
@@ -186,9 +192,9 @@ def register_dataset(
 ) -> None:
     """Puts a dataset into Detectron2's DatasetCatalog and MetadataCatalog; doing it again changes nothing.
 
-    Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format), and
-    for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r", "c", "f"), by
-    contiguous class id. A name that was registered here with another file is replaced.
+    Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
+    invalid, and for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r",
+    "c", "f"), by contiguous class id. A name that was registered here with another file is replaced.
 
     Args:
         name: the name in the catalogs.
@@ -235,6 +241,7 @@ def _metadata(table: AnnotationFile, names: list[str], registration: _Registrati
         "json_file": registration.json_file,
         "image_root": registration.image_root,
         "evaluator_type": registration.format,
+        "invalid": registration.invalid,  # the evaluator drops what the loader drops
     }
     if registration.format == "lvis":
         metadata.update(_frequency_metadata(table, registration))
@@ -344,6 +351,6 @@ def _require_equal_categories(dataset: MutableMapping[str, Any], train: DatasetI
         return
     difference = sorted(of_train.items() ^ of_val.items())[:3]
     raise DatasetError(
-        f"{dataset['train']['json']} and {dataset['val']['json']} list different categories (such as {difference}); "
-        "put the same list of categories into both"
+        f"{dataset['train']['json']} and {dataset['val']['json']} list different categories (such as "
+        f"{shown(difference)}); put the same list of categories into both"
     )

@@ -1,11 +1,5 @@
-"""The errors of this package that a user can act on."""
+"""The errors of this package that a user can act on; they are those of the annotations."""
 
-from hdetr_d2.errors import UserError
+from hdetr_d2.annotations.errors import DatasetError, UnusableImageError
 
-
-class DatasetError(UserError, ValueError):
-    """The data set is not what the program can use; the message names file, item, fault and remedy."""
-
-
-class UnusableImageError(DatasetError):
-    """One image file cannot be used: missing, corrupt, or of another size than its record says."""
+__all__ = ["DatasetError", "UnusableImageError"]

@@ -274,8 +274,11 @@ def build_test_loader(
         num_workers: loading processes of this process.
 
     Raises:
-        DatasetError: the dataset is empty.
+        DatasetError: the dataset is empty, or ``batch_size`` or ``num_workers`` is no count.
     """
+    for key, value, least in (("test.batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DatasetError(f"dataloader.{key}={value!r} must be an integer, at least {least}")
     if not dataset:
         raise DatasetError("the evaluation dataset has no images")
     return DataLoader(

@@ -19,6 +19,8 @@ from PIL import Image
 
 from .context import ALWAYS, as_range
 
+_LONGEST_STRIP = 20  # a longer side by a shorter one
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -89,10 +91,15 @@ class AffineTransform(T.Transform):
 
 
 def resize_shorter_side(item: LabelledImage, size: int) -> LabelledImage:
-    """The shorter side becomes ``size``; the longer one is rounded down, and boxes follow each side's own factor."""
+    """The shorter side becomes ``size``; the longer one is rounded down, and boxes follow each side's own factor.
+
+    Of a strip of more than 1 : 20 the longer side becomes 20 times ``size``, because the canvas is as large as that.
+    """
     height, width = item.size
-    shorter = min(height, width)
-    new_height, new_width = (size if side == shorter else int(size * side / shorter) for side in (height, width))
+    shorter = max(min(height, width), max(height, width) / _LONGEST_STRIP)
+    new_height, new_width = (
+        size if side == shorter else max(1, int(size * side / shorter)) for side in (height, width)
+    )
     resize = T.ResizeTransform(height, width, new_height, new_width, Image.Resampling.BILINEAR)
     return LabelledImage(resize.apply_image(item.image), resize.apply_box(item.boxes), item.classes)
 

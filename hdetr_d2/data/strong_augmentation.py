@@ -15,6 +15,8 @@ import torchvision.transforms.functional as F
 from detectron2.data import transforms as T
 from PIL import Image
 
+from hdetr_d2.annotations import pairwise_iou, xyxy_to_xywh
+
 from .context import ALWAYS, as_range
 
 
@@ -252,9 +254,7 @@ def best_overlap(boxes: np.ndarray, crop: tuple[int, int, int, int]) -> float:
     kept = boxes[centres_inside(boxes, *crop)]
     if not len(kept):
         return -1.0
-    shared = np.clip(np.minimum(kept[:, 2:], crop[2:]) - np.maximum(kept[:, :2], crop[:2]), 0, None).prod(axis=1)
-    crop_area = (crop[2] - crop[0]) * (crop[3] - crop[1])
-    return float((shared / ((kept[:, 2:] - kept[:, :2]).prod(axis=1) + crop_area - shared)).max())
+    return float(pairwise_iou(xyxy_to_xywh(kept), xyxy_to_xywh(np.array([crop]))).max())
 
 
 class _SmallBoxesToPoints(T.NoOpTransform):

@@ -9,13 +9,14 @@ import importlib.util
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .detections import Detections
+from .errors import EvaluationError, MissingBackendError
 from .ground_truth import GroundTruth
 
 AREA_LABELS = ("all", "small", "medium", "large")  # the limits are 32 and 96 pixels squared
@@ -43,11 +44,55 @@ class BoxEvaluation:
     recall: NDArray[np.float64]
     max_dets: tuple[int, ...]
 
+    @classmethod
+    def of_nothing(cls, max_dets: Sequence[int]) -> "BoxEvaluation":
+        """Without any category."""
+        areas, limits = len(AREA_LABELS), len(max_dets)
+        return cls(
+            category_ids=np.empty(0, dtype=np.int64),
+            precision=np.empty((10, 101, 0, areas, limits)),
+            recall=np.empty((10, 0, areas, limits)),
+            max_dets=tuple(max_dets),
+        )
+
 
 def available_backends(*, lvis: bool = False) -> list[str]:
     """Names of the backends that are installed, the fastest first; with ``lvis`` those for LVIS's metrics."""
     names = [*BACKENDS, "lvis"] if lvis else list(BACKENDS)
     return [name for name in names if importlib.util.find_spec(name) is not None]
+
+
+def require_backend(backend: str, *, lvis: bool = False) -> str:
+    """The name of the backend that ``backend`` means.
+
+    Raises:
+        EvaluationError: there is none.
+        MissingBackendError: it is not installed, or does not work with what is.
+    """
+    names = [*BACKENDS, "lvis"] if lvis else list(BACKENDS)
+    if backend == "auto":
+        backend = available_backends(lvis=lvis)[0]
+    if backend not in names:
+        raise EvaluationError(f"no evaluation backend '{backend}'; there is auto, {', '.join(names)}")
+    if importlib.util.find_spec(backend) is None:
+        raise MissingBackendError(f"the evaluation backend {backend} is not installed; use auto")
+    if backend == "lvis" and not hasattr(np, "float"):
+        raise MissingBackendError(
+            "the last release of lvis, 0.5.3, does not work with NumPy 1.24 and later; use another backend, all of "
+            "which give the same numbers"
+        )
+    return backend
+
+
+def require_limit(limit: int) -> int:
+    """A limit of detections that can be one.
+
+    Raises:
+        EvaluationError: it is not a positive integer.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or not 1 <= limit < 2**31:
+        raise EvaluationError(f"the limit of detections (max_dets) must be a positive integer, not {limit!r}")
+    return int(limit)
 
 
 def evaluate_boxes(
@@ -64,22 +109,19 @@ def evaluate_boxes(
             image; crowds are objects as others. What LVIS leaves out is to be removed before (see lvis.py).
 
     Raises:
-        ValueError: there is no such backend.
-        ImportError: the backend is not installed.
+        EvaluationError: there is no such backend, or a limit is not positive.
+        MissingBackendError: the backend is not installed.
     """
-    backends = {**BACKENDS, "lvis": _lvis} if lvis else BACKENDS
-    if backend == "auto":
-        backend = available_backends(lvis=lvis)[0]
-    if backend not in backends:
-        raise ValueError(f"no evaluation backend '{backend}'; there is auto, {', '.join(backends)}")
+    backend = require_backend(backend, lvis=lvis)
+    compare = _lvis if backend == "lvis" else BACKENDS[backend]
     annotated = np.unique(truth.annotations.category_ids)
-    precision = [np.empty((10, 101, 0, len(AREA_LABELS), len(max_dets)))]
-    recall = [np.empty((10, 0, len(AREA_LABELS), len(max_dets)))]
+    nothing = BoxEvaluation.of_nothing([require_limit(limit) for limit in max_dets])
+    precision, recall = [nothing.precision], [nothing.recall]
     truth = truth.restricted_to_categories(annotated)
     detections = detections.select(np.isin(detections.category_ids, annotated))
     with contextlib.redirect_stdout(io.StringIO()):  # all of them print their progress
         for part in _category_parts(truth, detections):
-            found = backends[backend](_Problem(*part, max_dets=tuple(max_dets), lvis=lvis))
+            found = compare(_Problem(*_numbered(*part), max_dets=tuple(max_dets), lvis=lvis))
             precision.append(np.asarray(found["precision"], dtype=np.float64))
             recall.append(np.asarray(found["recall"], dtype=np.float64))
     return BoxEvaluation(
@@ -87,6 +129,42 @@ def evaluate_boxes(
         precision=precision[1] if len(precision) == 2 else np.concatenate(precision, axis=2),
         recall=recall[1] if len(recall) == 2 else np.concatenate(recall, axis=1),
         max_dets=tuple(max_dets),
+    )
+
+
+def _numbered(truth: GroundTruth, detections: Detections) -> tuple[GroundTruth, Detections]:
+    """Both with images and categories numbered from 1 in the order of their ids, which the programs keep as floats.
+
+    A float tells integers apart up to 2^53 only; ids of today's date and the time in microseconds are larger.
+    """
+    images, categories = np.sort(truth.image_ids), truth.category_ids
+
+    def number(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.searchsorted(known, ids) + 1
+
+    def pairs(some: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        if some is None:
+            return None
+        some = some[np.isin(some[:, 0], images) & np.isin(some[:, 1], categories)]
+        return np.stack([number(some[:, 0], images), number(some[:, 1], categories)], axis=1)
+
+    annotations = replace(
+        truth.annotations,
+        image_ids=number(truth.annotations.image_ids, images),
+        category_ids=number(truth.annotations.category_ids, categories),
+    )
+    numbered = replace(
+        truth,
+        image_ids=np.arange(1, len(images) + 1),
+        category_names=dict(enumerate(truth.category_names.values(), start=1)),
+        annotations=annotations,
+        negative=pairs(truth.negative),
+        not_exhaustive=pairs(truth.not_exhaustive),
+    )
+    return numbered, replace(
+        detections,
+        image_ids=number(detections.image_ids, images),
+        category_ids=number(detections.category_ids, categories),
     )
 
 
@@ -142,7 +220,8 @@ class _Problem:
     def crowd(self) -> NDArray[np.bool_]:
         """(M,)."""
         annotations = self.truth.annotations
-        return np.zeros(len(annotations), dtype=bool) if self.lvis else annotations.crowd
+        # COCO's programs leave out nothing but crowds: they overwrite "ignore" with "iscrowd"
+        return np.zeros(len(annotations), dtype=bool) if self.lvis else annotations.crowd | annotations.ignored
 
     def areas(self) -> NDArray[np.float64]:
         """(M,); outside of every range, for programs that do not know ``ignore``: it has the same effect."""
@@ -240,11 +319,6 @@ def _pycocotools(problem: _Problem) -> Any:
 
 
 def _lvis(problem: _Problem) -> Any:
-    if not hasattr(np, "float"):
-        raise ImportError(
-            "the last release of lvis, 0.5.3, does not work with NumPy 1.24 and later; use another backend, all of "
-            "which give the same numbers"
-        )
     from lvis import LVIS, LVISEval, LVISResults
 
     both = []

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from .detections import Detections
+from .errors import EvaluationError
 from .ground_truth import GroundTruth, load_ground_truth
 from .metrics import Metrics, log_metrics
 from .results import ResultsError, write_results
@@ -94,11 +95,51 @@ class BoxEvaluator(DatasetEvaluator):
         self.output_dir = output_dir
         self.backend = backend
         self._store: _Store | None = None
+        self._truth: tuple[tuple[Any, ...], GroundTruth] | None = None
         self._category_ids: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     @abstractmethod
     def metrics(self, truth: GroundTruth, detections: Detections) -> "OrderedDict[str, Metrics]":
         """The metrics of all detections, by task; only the main process asks."""
+
+    def metric_names(self, truth: GroundTruth) -> tuple[str, ...]:
+        """Of all that `metrics` will report, "task/metric"; () where a subclass does not say.
+
+        Raises:
+            GroundTruthError: the annotations cannot be evaluated so.
+        """
+        return ()
+
+    def prepare(self) -> tuple[str, ...]:
+        """Read the annotations now, so that what is wrong with them is known before there is anything to evaluate.
+
+        Returns:
+            `metric_names`.
+
+        Raises:
+            GroundTruthError: they cannot be evaluated.
+            EvaluationError: the dataset's metadata lacks something.
+        """
+        self._look_up()
+        return self.metric_names(self.ground_truth())
+
+    def ground_truth(self) -> GroundTruth:
+        """The annotations, under the names that the dataset's classes have, without what its loader drops.
+
+        The file is read once, by whoever comes first in this process.
+
+        Raises:
+            GroundTruthError: they cannot be evaluated.
+        """
+        metadata = MetadataCatalog.get(self.dataset_name)
+        mapping, classes = self.metadata("thing_dataset_id_to_contiguous_id"), metadata.get("thing_classes", None) or ()
+        named = [classes[index] for _, index in sorted(mapping.items()) if index < len(classes)]
+        invalid = metadata.get("invalid", None)
+        key = (self.metadata("json_file"), invalid, *named)
+        if self._truth is None or self._truth[0] != key:
+            truth = load_ground_truth(key[0], invalid=invalid or "error", amodal=invalid is None)
+            self._truth = key, truth.named(named)
+        return self._truth[1]
 
     def reset(self) -> None:
         """Forget all detections, and look up the dataset, which may have been registered after this was made."""
@@ -107,6 +148,9 @@ class BoxEvaluator(DatasetEvaluator):
         if self.output_dir is not None:
             os.makedirs(self.output_dir, exist_ok=True)
         self._store = _Store(self.output_dir)
+        self._look_up()
+
+    def _look_up(self) -> None:
         mapping = self.metadata("thing_dataset_id_to_contiguous_id")
         self._category_ids = np.array(sorted(mapping, key=mapping.__getitem__), dtype=np.int64)
 
@@ -114,11 +158,11 @@ class BoxEvaluator(DatasetEvaluator):
         """An entry of the dataset's metadata.
 
         Raises:
-            ValueError: there is none.
+            EvaluationError: there is none.
         """
         value = MetadataCatalog.get(self.dataset_name).get(key, None)
         if value is None:
-            raise ValueError(f"dataset '{self.dataset_name}' cannot be evaluated: its metadata has no {key}")
+            raise EvaluationError(f"dataset '{self.dataset_name}' cannot be evaluated: its metadata has no {key}")
         return value
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
@@ -144,7 +188,10 @@ class BoxEvaluator(DatasetEvaluator):
         sizes = boxes[:, 2:] - boxes[:, :2]
         where = f"dataset '{self.dataset_name}', image {image_id}"
         if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-            raise ResultsError(f"{where}: the model's boxes or scores are not finite; has its training diverged?")
+            raise ResultsError(
+                f"{where}: the model's boxes or scores are not finite: its training has diverged; go back to a "
+                "checkpoint from before, with a lower optimizer.lr or train.clip_grad"
+            )
         if (sizes < 0).any():
             raise ResultsError(f"{where}: a predicted box has negative size {sizes.min()}")
         if classes.size and not 0 <= classes.min() <= classes.max() < len(self._category_ids):
@@ -171,7 +218,7 @@ class BoxEvaluator(DatasetEvaluator):
             return OrderedDict()
         images, detections = _join(gathered)
         self._write(detections)
-        truth = load_ground_truth(self.metadata("json_file"))
+        truth = self.ground_truth()
         self._check_images(images, detections, truth)
         results = self.metrics(truth.restricted_to(images), detections)
         log_metrics(results)

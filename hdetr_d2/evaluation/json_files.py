@@ -1,4 +1,4 @@
-"""Reading json fast, and long lists without holding them whole.
+"""Reading long lists of json without holding them whole.
 
 orjson reads five times as fast as Python's own reader, but refuses NaN and Infinity, which some programs write: what it
 refuses is read again by Python's, so that the check of the values can say where they are.
@@ -6,30 +6,13 @@ refuses is read again by Python's, so that the check of the values can say where
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
 _BLOCK = 2**19  # bytes; as Python objects 4 MB, which stay in the processor's cache: twice as fast as 16 MB at once
-# An outline as lists of coordinates. Inside a string the quote before the colon would have a backslash.
-_POLYGONS = re.compile(rb'"segmentation":\s*\[\s*\[[^\[\]{}"]*\](?:\s*,\s*\[[^\[\]{}"]*\])*\s*\]')
 _WINDOW = 64  # bytes that a separator between two objects may take, spaces and line breaks included
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a json file, but polygons under "segmentation", which become empty lists.
-
-    They are nine tenths of LVIS's annotations, and as Python objects would take a gigabyte.
-
-    Raises:
-        ValueError: it is not json.
-        OSError: it cannot be read.
-    """
-    with open(path, "rb") as file:
-        text = _POLYGONS.sub(b'"segmentation":[]', file.read())
-    return _parse(text)
 
 
 def read_list(path: str | os.PathLike[str], *, block: int = _BLOCK) -> Iterator[list[Any]]:

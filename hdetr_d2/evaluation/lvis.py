@@ -16,8 +16,9 @@ import numpy as np
 from detectron2.data import MetadataCatalog
 from numpy.typing import NDArray
 
-from ..registry import EVALUATOR_REGISTRY
-from .backends import evaluate_boxes
+from hdetr_d2.registry import EVALUATOR_REGISTRY
+
+from .backends import BoxEvaluation, evaluate_boxes, require_backend, require_limit
 from .detections import Detections, Result, best_of_each
 from .evaluator import BoxEvaluator
 from .ground_truth import FREQUENCIES, GroundTruth, GroundTruthError, load_ground_truth
@@ -58,7 +59,10 @@ def evaluate_lvis(
 
     Raises:
         GroundTruthError, ResultsError: the input is wrong.
+        EvaluationError: ``max_dets`` or ``backend`` is.
     """
+    max_dets = require_limit(max_dets)
+    require_backend(backend, lvis=True)
     truth = gt_json if isinstance(gt_json, GroundTruth) else load_ground_truth(gt_json)
     truth = prepare_truth(truth, frequencies=frequencies)
     detections = load_results(results, truth)
@@ -88,15 +92,7 @@ def prepare_truth(truth: GroundTruth, *, frequencies: Mapping[int, str] | None =
     Raises:
         GroundTruthError: the file lacks LVIS's lists of classes.
     """
-    for key, pairs in (
-        ("neg_category_ids", truth.negative),
-        ("not_exhaustive_category_ids", truth.not_exhaustive),
-    ):
-        if pairs is None and len(truth.image_ids):
-            raise GroundTruthError(
-                f'{truth.source} is not in LVIS format: no image has a list "{key}", so it is not known which '
-                "detections are wrong; evaluate it as COCO, or give every image that list"
-            )
+    _require_lists(truth)
     if truth.frequencies is None and frequencies is not None:
         unknown = sorted(set(frequencies.values()) - set(FREQUENCIES))
         if unknown:
@@ -107,6 +103,19 @@ def prepare_truth(truth: GroundTruth, *, frequencies: Mapping[int, str] | None =
             '%s does not say "frequency": r, c or f of every category: there is no APr, APc and APf.', truth.source
         )
     return replace(truth, annotations=truth.annotations.select(truth.annotations.areas > 0))
+
+
+def _require_lists(truth: GroundTruth) -> None:
+    for key, pairs in (
+        ("neg_category_ids", truth.negative),
+        ("not_exhaustive_category_ids", truth.not_exhaustive),
+    ):
+        which = "no image has a list" if pairs is None else f"image {truth.without_lists.get(key)} has no list"
+        if len(truth.image_ids) and (pairs is None or key in truth.without_lists):
+            raise GroundTruthError(
+                f'{truth.source} is not in LVIS format: {which} "{key}", so it is not known which detections are '
+                "wrong; evaluate it as COCO, or give every image that list"
+            )
 
 
 def limit_per_image(detections: Detections, limit: int) -> Detections:
@@ -162,21 +171,37 @@ class LVISEvaluator(BoxEvaluator):
         fixed: bool = False,
         backend: str = "auto",
     ) -> None:
+        require_backend(backend, lvis=True)
         super().__init__(dataset_name, output_dir=output_dir, backend=backend)
-        self.max_dets_per_image = max_dets_per_image
+        self.max_dets_per_image = require_limit(max_dets_per_image)
         self.fixed = fixed
 
     def metrics(self, truth: GroundTruth, detections: Detections) -> "OrderedDict[str, Metrics]":
         """Those of :func:`evaluate_lvis`."""
-        metadata = MetadataCatalog.get(self.dataset_name)
-        classes = metadata.get("thing_frequencies", None)
-        mapping = self.metadata("thing_dataset_id_to_contiguous_id")
-        frequencies = None if classes is None else {id_: classes[index] for id_, index in mapping.items()}
         return evaluate_lvis(
             truth,
             detections,
             self.max_dets_per_image,
             fixed=self.fixed,
-            frequencies=frequencies,
+            frequencies=self._frequencies(),
             backend=self.backend,
+        )
+
+    def _frequencies(self) -> dict[int, str] | None:
+        classes = MetadataCatalog.get(self.dataset_name).get("thing_frequencies", None)
+        mapping = self.metadata("thing_dataset_id_to_contiguous_id")
+        return None if classes is None else {id_: classes[index] for id_, index in mapping.items()}
+
+    def metric_names(self, truth: GroundTruth) -> tuple[str, ...]:
+        """Those of :func:`evaluate_lvis`.
+
+        Raises:
+            GroundTruthError: the file lacks LVIS's lists of classes.
+        """
+        truth = prepare_truth(truth, frequencies=self._frequencies())
+        limits = {"bbox": self.max_dets_per_image} | ({"bbox_fixed": MAX_DETS_PER_CLASS} if self.fixed else {})
+        return tuple(
+            f"{task}/{name}"
+            for task, limit in limits.items()
+            for name in summarize(BoxEvaluation.of_nothing([limit]), truth, groups=True)
         )

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..data.errors import DatasetError
+from hdetr_d2.annotations import DatasetError
 
 
 def read_metrics(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
@@ -31,16 +31,20 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, floa
     if not file.is_file():
         raise DatasetError(f"there is no {file}; give a run's metrics.json or its output folder")
     series: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in file.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DatasetError(f"{file} cannot be read ({error})") from error
+    for line in lines:
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        iteration = entry.get("iteration")
-        if iteration is None:
+        iteration = entry.get("iteration") if isinstance(entry, dict) else None
+        if type(iteration) is not int:
             continue
         for name, value in entry.items():
-            if name != "iteration" and isinstance(value, (int, float)) and math.isfinite(value):
+            if name != "iteration" and type(value) in (int, float) and math.isfinite(value):
                 series[name][int(iteration)] = float(value)
     return {name: sorted(points.items()) for name, points in series.items()}
 
@@ -56,7 +60,7 @@ def plot_runs(
         loss: the series of the left diagram.
 
     Raises:
-        DatasetError: a run has no metrics.json.
+        DatasetError: a run has no metrics.json, or none has recorded ``loss``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -64,17 +68,21 @@ def plot_runs(
     if not runs:
         raise ValueError("there are no runs to draw")
     series = {name: read_metrics(path) for name, path in runs.items()}
+    known = sorted({key for metrics in series.values() for key in metrics})
+    if known and loss not in known:
+        raise DatasetError(f'no run has recorded "{loss}"; there are {", ".join(known[:20])}')
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for index, (name, metrics) in enumerate(series.items()):
         colour = f"C{index % 10}"
         _plot_loss(left, name, metrics.get(loss, []), colour)
+        average = "" if "bbox/AP" in metrics else "ema/"  # of a run that evaluates the moving average alone
         for metric, style in (("bbox/AP", "-"), ("bbox/AP50", "--")):
-            points = metrics.get(metric, [])
+            points = metrics.get(average + metric, [])
             if points:
                 x, y = zip(*points)
-                label = f"{metric.partition('/')[2]}, {name}: {y[-1]:.1f}"
+                label = f"{average}{metric.partition('/')[2]}, {name}: {y[-1]:.1f}"
                 right.plot(x, y, style, marker="o", markersize=3, color=colour, label=label)
     left.set(title=loss, xlabel="iteration", ylabel="loss")
     right.set(title="COCO box AP on the validation set", xlabel="iteration", ylabel="AP (%)", ylim=(0, None))

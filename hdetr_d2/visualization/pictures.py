@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import colorsys
-import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..data.errors import DatasetError
-from ..data.images import read_rgb_image
+from hdetr_d2.annotations import xywh_to_xyxy
+from hdetr_d2.data import read_rgb_image
+from hdetr_d2.evaluation.results import KnownIds, load_results
 
 _GAP = 8
 _PAPER = (255, 255, 255)
@@ -99,34 +99,26 @@ def truth_boxes(record: Mapping[str, Any], names: Sequence[str]) -> list[DrawnBo
 
 
 def load_predictions(
-    results_json: str | os.PathLike[str], contiguous_ids: Mapping[int, int]
+    results_json: str | os.PathLike[str], contiguous_ids: Mapping[int, int], *, image_ids: Collection[int] | None = None
 ) -> dict[int, list[dict[str, Any]]]:
     """COCO-style results by image id: bbox XYXY pixels, class_id contiguous, score; best first.
 
     Args:
         results_json: a list of {image_id, category_id, bbox (x, y, width, height), score}.
         contiguous_ids: from the file's category ids to class ids.
+        image_ids: of the images that there are; None allows any.
 
     Raises:
-        DatasetError: no such list, or a category that the dataset does not have.
+        ResultsError: no such list, or a category (or image) that the dataset does not have.
     """
-    try:
-        results = json.loads(Path(results_json).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{results_json}: cannot be read as json ({error})") from error
-    if not isinstance(results, list):
-        raise DatasetError(f"{results_json}: is no list of results but a {type(results).__name__}")
+    images = None if image_ids is None else np.fromiter(image_ids, dtype=np.int64)
+    categories = np.fromiter(contiguous_ids, dtype=np.int64)
+    found = load_results(results_json, KnownIds("the dataset", categories, images))
     by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for position, result in enumerate(results):
-        try:
-            x, y, width, height = result["bbox"]
-            class_id = contiguous_ids[result["category_id"]]
-            entry = {"bbox": (x, y, x + width, y + height), "class_id": class_id, "score": float(result["score"])}
-            by_image[result["image_id"]].append(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"{results_json}: entry {position} cannot be used ({error!r}): {result}") from error
-    for entries in by_image.values():
-        entries.sort(key=lambda entry: -entry["score"])
+    order = np.argsort(-found.scores, kind="stable")
+    columns = (found.image_ids, found.category_ids, xywh_to_xyxy(found.boxes), found.scores)
+    for image, category, box, score in zip(*(column[order].tolist() for column in columns)):
+        by_image[image].append({"bbox": tuple(box), "class_id": contiguous_ids[category], "score": score})
     return dict(by_image)
 
 

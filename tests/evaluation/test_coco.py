@@ -15,9 +15,11 @@ from pycocotools.cocoeval import COCOeval
 
 from hdetr_d2.evaluation import (
     BACKENDS,
+    EvaluationError,
     available_backends,
     evaluate_boxes,
     evaluate_coco,
+    evaluate_lvis,
     load_ground_truth,
     load_results,
 )
@@ -146,6 +148,66 @@ def test_the_fastest_backend_comes_first_and_pycocotools_is_always_there() -> No
         evaluate_coco(*random_problem(0), backend="cocoapi")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("style", ["coco", "lvis"])
+@pytest.mark.parametrize("first", [2**53, 20240131120000123, 2**63 - 3, -(2**63), -(2**53) - 2])
+def test_perfect_detections_have_ap_100_whatever_integers_the_ids_are(backend: str, style: str, first: int) -> None:
+    ids = [first, first + 1, first + 2]
+    lists: dict = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    truth = {
+        "images": [{"id": i, **lists} for i in ids],
+        "categories": [{"id": i, "name": str(i), "frequency": "f"} for i in ids],
+        "annotations": [
+            {"id": image, "image_id": image, "category_id": ids[-1 - n], "bbox": [10, 10, 30 + 20 * n, 30]}
+            for n, image in enumerate(ids)
+        ],
+    }
+    keys = ("image_id", "category_id", "bbox")
+    results = [{key: each[key] for key in keys} | {"score": 0.9} for each in truth["annotations"]]
+    evaluate = evaluate_coco if style == "coco" else evaluate_lvis
+    metrics = evaluate(truth, results, backend=backend)["bbox"]
+    assert metrics["AP"] == pytest.approx(100)
+    assert all(metrics[f"AP-{i}"] == pytest.approx(100) for i in ids)
+
+
+@pytest.mark.parametrize("limit", [1, 5, 10, 11])
+def test_metrics_are_of_the_limit_that_is_asked_for(limit: int) -> None:
+    truth, results = random_problem(seed=4)
+    metrics = evaluate_coco(truth, results, max_dets=limit)["bbox"]
+    per_image: dict = {}
+    for each in sorted(results, key=lambda result: -result["score"]):
+        per_image.setdefault((each["image_id"], each["category_id"]), []).append(each)
+    kept = [each for found in per_image.values() for each in found[:limit]]
+    kept.sort(key=results.index)
+    expected = dict(zip(NAMES, 100 * stats_of_pycocotools(truth, kept)))
+    assert [metrics[name] for name in ("AP", "AP50", "APs")] == pytest.approx(
+        [expected[name] for name in ("AP", "AP50", "APs")]
+    )
+    assert [name for name in metrics if name[:2] == "AR" and name[2:].isdigit()] == [
+        f"AR{n}" for n in sorted({n for n in (1, 10) if n < limit} | {limit})
+    ]
+
+
+@pytest.mark.parametrize("limit", [0, -3, True, 2.5, None, 2**40])
+def test_a_limit_that_is_none_is_refused(limit: object) -> None:
+    truth, results = random_problem(seed=4)
+    for evaluate in (evaluate_coco, evaluate_lvis):
+        with pytest.raises(EvaluationError, match="must be a positive integer"):
+            evaluate(truth, results, max_dets=limit)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_marked_ignore_is_neither_to_be_found_nor_an_error_to_find(backend: str) -> None:
+    truth, results = random_problem(seed=7)
+    plain = {**truth, "annotations": [dict(each) for each in truth["annotations"]]}
+    for number, annotation in enumerate(truth["annotations"]):
+        if number % 3 == 0:
+            annotation["ignore"] = 1
+            plain["annotations"][number]["iscrowd"] = 1
+    found, expected = (evaluate_coco(each, results, backend=backend)["bbox"] for each in (truth, plain))
+    assert found == pytest.approx(expected, nan_ok=True) and found["AP"] > 0
+
+
 def run_program(*arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], text=True, capture_output=True)
 
@@ -169,5 +231,27 @@ def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "results.json").write_text(json.dumps(results))
     done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "detection 4 (image 1) is of an image" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-dets", "0"], "must be a positive integer, not 0"),
+        (["--max-dets", "-3", "--style", "lvis"], "must be a positive integer, not -3"),
+        (["--fixed"], "are for --style lvis"),
+        (["--style", "lvis"], "not in LVIS format"),
+        (["--gt", "nowhere.json"], "there is no"),
+        (["--results", "nowhere.json"], "cannot be read"),
+        (["--output", "/dev/null/out.json"], "cannot be written"),
+    ],
+)
+def test_the_program_ends_with_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    truth, results = random_problem(seed=6)
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json", *arguments)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("evaluate.py: error: ") and message in line

@@ -14,10 +14,20 @@ import torch.multiprocessing as mp
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.structures import Boxes, Instances
+from PIL import Image
 from torch import Tensor, nn
 
 from hdetr_d2 import compat
-from hdetr_d2.evaluation import COCOEvaluator, LVISEvaluator, ResultsError, evaluate_coco, evaluate_lvis
+from hdetr_d2.data import get_dataset
+from hdetr_d2.errors import UserError
+from hdetr_d2.evaluation import (
+    COCOEvaluator,
+    GroundTruthError,
+    LVISEvaluator,
+    ResultsError,
+    evaluate_coco,
+    evaluate_lvis,
+)
 from hdetr_d2.evaluation.evaluator import BoxEvaluator
 from hdetr_d2.registry import EVALUATOR_REGISTRY
 
@@ -225,3 +235,88 @@ def test_two_processes_give_the_main_one_the_metrics_of_one(dataset: str, tmp_pa
     written = json.loads((tmp_path / "LVISEvaluator" / "lvis_instances_results.json").read_text())
     assert [each["image_id"] for each in written] == [10, 20]
     assert len(list((tmp_path / "LVISEvaluator").iterdir())) == 1  # what waited on the disk is gone
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Iterator[tuple[str, list[dict]]]:
+    """A dataset half of whose boxes lie outside of their images, loaded with invalid="drop"."""
+    content = json.loads(json.dumps(CONTENT))
+    content["annotations"] += [
+        {**each, "id": 10 + each["id"], "bbox": [5000, 5000, 10, 10]} for each in content["annotations"]
+    ]
+    for image in content["images"]:
+        image["file_name"] = f"{image['id']}.png"
+        Image.new("RGB", (100, 100)).save(tmp_path / image["file_name"])
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    name = f"evaluator-test-{uuid.uuid4()}"
+    source = {"json_file": tmp_path / "val.json", "image_root": tmp_path, "format": "lvis"}
+    yield name, get_dataset(name=name, training=False, invalid="drop", names=["hound", "tom"], **source)
+    MetadataCatalog.pop(name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_loader_drops_does_not_count_and_classes_have_the_dataset_s_names(
+    faulty: tuple[str, list[dict]], kind: type[BoxEvaluator]
+) -> None:
+    name, records = faulty
+    outputs = {
+        record["image_id"]: instances(
+            [a["bbox"] for a in record["annotations"]],
+            [1.0] * len(record["annotations"]),
+            [a["category_id"] for a in record["annotations"]],
+        )
+        for record in records
+    }
+    metrics = evaluate(name, outputs, kind)
+    assert metrics["AP"] == pytest.approx(100)
+    assert metrics["AP-hound"] == pytest.approx(100) and metrics["AP-tom"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_annotations_are_read_before_there_is_anything_to_evaluate_and_never_again(
+    dataset: str, kind: type[BoxEvaluator]
+) -> None:
+    evaluator = kind(dataset)
+    names = evaluator.prepare()
+    Path(MetadataCatalog.get(dataset).json_file).unlink()
+    for _ in range(2):
+        evaluator.reset()
+        evaluator.process([{"image_id": 10}, {"image_id": 20}], [PERFECT[10], PERFECT[20]])
+        results = evaluator.evaluate()
+        assert results["bbox"]["AP"] == pytest.approx(100)
+    assert set(names) == {f"{task}/{metric}" for task, metrics in results.items() for metric in metrics}
+
+
+def test_the_metrics_of_ap_fixed_are_announced_too(dataset: str) -> None:
+    names = LVISEvaluator(dataset, fixed=True).prepare()
+    assert {"bbox/AP", "bbox_fixed/AP", "bbox_fixed/AR10000", "bbox/AR300"} <= set(names)
+    assert "bbox/AR5" in COCOEvaluator(dataset, max_dets_per_image=5).prepare()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"backend": "pycoco"}, "no evaluation backend 'pycoco'"),
+        ({"max_dets_per_image": 0}, "must be a positive integer, not 0"),
+        ({"max_dets_per_image": "100"}, "must be a positive integer"),
+    ],
+)
+def test_a_wrong_option_is_refused_when_an_evaluator_is_made(
+    kind: type[BoxEvaluator], arguments: dict, error: str
+) -> None:
+    with pytest.raises(UserError, match=error):
+        kind("any", **arguments)
+
+
+def test_annotations_that_cannot_be_evaluated_are_refused_before_there_is_anything_to_evaluate(dataset: str) -> None:
+    path = Path(MetadataCatalog.get(dataset).json_file)
+    content = json.loads(json.dumps(CONTENT))
+    del content["images"][1]["neg_category_ids"]
+    path.write_text(json.dumps(content))
+    COCOEvaluator(dataset).prepare()
+    with pytest.raises(GroundTruthError, match='image 20 has no list "neg_category_ids"'):
+        LVISEvaluator(dataset).prepare()
+    path.write_text(json.dumps({**CONTENT, "annotations": [{**CONTENT["annotations"][0], "iscrowd": "0"}]}))
+    with pytest.raises(GroundTruthError, match="neither 0 nor 1"):
+        COCOEvaluator(dataset).prepare()

@@ -216,7 +216,7 @@ def test_what_cannot_be_reported_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = [folder / each if each.endswith("json") or each in ("one_to_one", "branch") else each for each in arguments]
-    assert call_program(monkeypatch, *paths, "--output", folder / "never.html") == 1
+    assert call_program(monkeypatch, *paths, "--output", folder / "never.html") == 2
     assert message in capsys.readouterr().err and not (folder / "never.html").exists()
 
 

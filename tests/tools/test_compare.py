@@ -50,7 +50,10 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["compare.py", "two.yaml", *arguments])
-        return module.main()
+        try:
+            return module.main()
+        except SystemExit as end:
+            return int(end.code or 0)
 
     return run
 

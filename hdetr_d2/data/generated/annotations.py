@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..frequency import frequency_group
+from hdetr_d2.annotations import frequency_group
+
 from .classes import ObjectClass
 from .scene import Placed
 

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...data.images import read_rgb_image
+from hdetr_d2.annotations import pairwise_iou
+from hdetr_d2.data import read_rgb_image
+
 from ..detections import Detections
 from ..ground_truth import GroundTruth
 from .figures import ClassFigures, LongTailFigures
-from .matches import IOU, pairwise_iou
+from .matches import IOU
 
 _LONG_SIDE = 320  # pixels of a thumbnail
 _QUALITY = 70  # of its JPEG: 10 to 15 kB

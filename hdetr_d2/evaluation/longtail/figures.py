@@ -221,7 +221,7 @@ def _calibration(truth: GroundTruth, judged: Judged) -> dict[str, Calibration]:
     ids = truth.category_ids
     group = np.array([FREQUENCIES.index(groups[category]) for category in ids.tolist()], dtype=np.int64)
     of_detection = group[np.searchsorted(ids, judged.detections.category_ids)]
-    found = {}
+    found: dict[str, Calibration] = {}
     for index, name in enumerate(FREQUENCIES):
         scores, correct = judged.detections.scores[of_detection == index], judged.correct[of_detection == index]
         place = (scores * NUM_BINS).astype(np.int64).clip(0, NUM_BINS - 1)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hdetr_d2.annotations import pairwise_iou
+
 from ..detections import Detections
 from ..ground_truth import Annotations, GroundTruth
 from ..lvis import of_annotated_classes
@@ -26,23 +28,6 @@ class Judged:
 
     detections: Detections
     correct: NDArray[np.bool_]
-
-
-def pairwise_iou(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """IoU of every pair of boxes.
-
-    Args:
-        boxes: (N, 4) XYWH.
-        others: (M, 4) XYWH, the same unit.
-
-    Returns:
-        (N, M) in [0, 1]; 0 for two boxes without area.
-    """
-    starts = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    ends = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
-    overlap = (ends - starts).clip(0).prod(axis=2)
-    union = boxes[:, 2:].prod(axis=1)[:, None] + others[:, 2:].prod(axis=1)[None] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def judge(truth: GroundTruth, detections: Detections) -> Judged:

@@ -6,25 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from hdetr_d2.annotations import read_annotation_file, read_dataset_info, resolve_path
+from hdetr_d2.data.image_files import locate_images
+from hdetr_d2.output import writing
 
-from hdetr_d2.errors import UserError
-
-from ...data import read_annotation_file, read_dataset_info, resolve_path
-from ...data.validation import locate_images
+from ..errors import ReportError
 from ..ground_truth import GroundTruth, load_ground_truth
-from ..lvis import RESULTS_FILE, prepare_truth
+from ..lvis import prepare_truth
 from ..results import load_results
+from ..runs import read_run
 from .examples import make_example
 from .figures import LongTailFigures, analyse, best_and_worst
 from .page import Page, render
 
 POSITIVES_FILE = "positives.json"
 KINDS = ("one_to_one", "one_to_many")
-
-
-class ReportError(UserError, ValueError):
-    """The report cannot be written; the message says which file is missing or does not fit."""
 
 
 @dataclass(frozen=True)
@@ -65,37 +61,30 @@ def files_of_run(folder: str | os.PathLike[str]) -> tuple[DatasetFiles, RunFiles
     """The files of an output folder of ``train_net.py``, as its config.yaml names them.
 
     Raises:
-        ReportError: it is no such folder, its dataset is not in LVIS format, or it has not been evaluated.
+        ReportError: it is no such folder, it is not evaluated as LVIS is, or not at all.
         DatasetError: a file of the dataset is gone.
     """
     path = Path(folder)
-    if not (path / "config.yaml").is_file():
-        raise ReportError(f"{path} is no output folder of a run: it has no config.yaml")
-    config = OmegaConf.load(path / "config.yaml")
-    dataset = config.dataset
-    if dataset.get("format") != "lvis":
-        raise ReportError(f'{path}: the report is for datasets in LVIS format, this one is "{dataset.get("format")}"')
-    results = path / "inference" / RESULTS_FILE
-    if not results.is_file():
-        raise ReportError(f"{path}: there is no {results}; evaluate the run with train_net.py --eval-only --resume")
+    run = read_run(path, only="lvis")
+    dataset = run.config.get("dataset") or {}
+    val, train = dataset.get("val") or {}, dataset.get("train") or {}
     positives = path / POSITIVES_FILE
     files = DatasetFiles(
-        gt=resolve_path(dataset.val.json),
-        images=resolve_path(dataset.val.images),
-        train=_if_there(dataset.train.json),
-        name=str(dataset.name),
+        gt=run.annotations,
+        images=_if_there(val.get("images")),
+        train=_if_there(train.get("json")),
+        name=str(dataset.get("name", path.name)),
     )
-    run = RunFiles(
+    return files, RunFiles(
         name=path.name,
-        results=str(results),
+        results=str(run.results),
         positives=str(positives) if positives.is_file() else None,
-        max_dets=config.dataloader.evaluator.get("max_dets_per_image", 300),
+        max_dets=run.max_dets,
     )
-    return files, run
 
 
 def _if_there(path: str | None) -> str | None:
-    """A training file need not be where a run is evaluated."""
+    """A training file need not be where a run is evaluated, nor its images."""
     try:
         return None if path is None else resolve_path(path)
     except ValueError:
@@ -115,13 +104,13 @@ def write_report(dataset: DatasetFiles, runs: Sequence[RunFiles], output: str | 
 
     Raises:
         ReportError, GroundTruthError, ResultsError, DatasetError: a file is missing or wrong.
-        OSError: a file cannot be read or written.
+        OutputError: the page cannot be written.
     """
     truth, image_counts = _truth(dataset)
     figures = [_analyse(run, truth, image_counts) for run in runs]
     page = _page(dataset, figures, truth)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    Path(output).write_text(render(page), encoding="utf-8")
+    with writing(output) as path:
+        path.write_text(render(page), encoding="utf-8")
     return page
 
 
@@ -156,7 +145,7 @@ def read_positives(path: str | os.PathLike[str], truth: GroundTruth) -> dict[str
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         counts = {kind: [int(count) for count in content[kind]] for kind in KINDS}
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ReportError(f"{path} does not hold counts of positive queries ({error!r})") from None
     ids = truth.category_ids.tolist()
     if any(len(each) != len(ids) for each in counts.values()):

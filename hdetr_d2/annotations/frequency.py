@@ -1,15 +1,18 @@
-"""How often classes occur, and LVIS's groups of rare, common and frequent ones."""
+"""How often classes occur, and LVIS's groups of rare, common and frequent ones: the one place that decides them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .annotation_file import AnnotationFile
+from .table import AnnotationFile
+
+Frequency = Literal["r", "c", "f"]
+FREQUENCIES: tuple[Frequency, ...] = ("r", "c", "f")
+"""Rare, common, frequent."""
 
 # LVIS (Gupta et al., CVPR 2019): a class is rare in at most 10 training images, common in at most 100.
 RARE_MAX_IMAGES = 10
@@ -29,7 +32,7 @@ class ClassFrequencies:
     groups: tuple[str, ...]
 
 
-def frequency_group(image_count: int) -> str:
+def frequency_group(image_count: int) -> Frequency:
     """LVIS's group of a class with so many training images: "r", "c" or "f"."""
     if image_count <= RARE_MAX_IMAGES:
         return "r"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 from hdetr_d2.data import DatasetError, load_dataset_dicts, read_dataset_info
+from hdetr_d2.errors import UserError
+from hdetr_d2.evaluation import GroundTruthError, load_ground_truth
 
 Spoil = Callable[[dict[str, Any]], None]
 
@@ -150,46 +151,6 @@ def test_rare_boxes_of_zero_size_are_left_out_as_coco_needs_it(
         load(coco_folder)
 
 
-def test_a_missing_image_file_is_refused_and_can_be_dropped_in_training_only(coco_folder: Any) -> None:
-    (coco_folder.images / "001.png").unlink()
-    with pytest.raises(DatasetError, match=r'image 99: its file ".*001\.png" does not exist'):
-        load(coco_folder)
-    assert [r["image_id"] for r in load(coco_folder, invalid="drop")] == [100, 98, 97, 96, 95]
-    with pytest.raises(DatasetError, match=r"001\.png"):
-        load(coco_folder, invalid="drop", training=False)
-
-
-def test_an_image_of_another_size_is_refused_when_headers_are_checked(coco_folder: Any) -> None:
-    Image.new("RGB", (64, 48)).save(coco_folder.images / "001.png")  # sides exchanged
-    with pytest.raises(DatasetError, match=r'001\.png" has 64 x 48 pixels where the json says 48 x 64'):
-        load(coco_folder)
-    assert len(load(coco_folder, check_files="exists")) == 6
-    assert [r["image_id"] for r in load(coco_folder, invalid="drop")] == [100, 98, 97, 96, 95]
-
-
-def test_a_file_that_is_no_image_is_refused_when_headers_are_checked(coco_folder: Any) -> None:
-    (coco_folder.images / "001.png").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r'001\.png" cannot be read as an image'):
-        load(coco_folder)
-
-
-def test_a_wrong_image_folder_is_refused_even_with_drop(coco_folder: Any, tmp_path: Path) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    with pytest.raises(DatasetError, match="not one of its 6 images is usable"):
-        load(coco_folder, image_root=tmp_path / "elsewhere", invalid="drop")
-    with pytest.raises(DatasetError, match="there is no"):
-        load(coco_folder, image_root=tmp_path / "nowhere")
-
-
-def test_an_image_turned_by_exif_has_either_size(coco_folder: Any) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (64, 48)).save(coco_folder.images / "001.png", exif=exif)  # shown as 48 x 64
-    assert len(load(coco_folder)) == 6
-    Image.new("RGB", (48, 64)).save(coco_folder.images / "001.png", exif=exif)
-    assert len(load(coco_folder)) == 6
-
-
 def test_real_lvis_annotations_load_without_images(shared_folder: Path) -> None:
     path = shared_folder / "data" / "lvis" / "lvis_val_100.json"
     if not path.exists():
@@ -203,3 +164,110 @@ def test_real_lvis_annotations_load_without_images(shared_folder: Path) -> None:
     for record in records:
         assert [ids[i] for i in record["neg_category_ids"]] == by_id[record["image_id"]]["neg_category_ids"]
     assert read_dataset_info(path).num_classes == 1230
+
+
+# What is wrong with a value, whoever reads it. Annotation 13 is the third.
+WRONG_VALUES = {
+    "crowd of text": ("iscrowd", "0", r'has "iscrowd": \'0\', which is neither 0 nor 1'),
+    "crowd of false as text": ("iscrowd", "false", "neither 0 nor 1"),
+    "crowd of two": ("iscrowd", 2, "neither 0 nor 1"),
+    "crowd of minus one": ("iscrowd", -1, "neither 0 nor 1"),
+    "crowd of a float": ("iscrowd", 1.0, "neither 0 nor 1"),
+    "crowd of a list": ("iscrowd", [0], "neither 0 nor 1"),
+    "crowd beyond 64 bits": ("iscrowd", 2**70, "neither 0 nor 1"),
+    "ignore of text": ("ignore", "1", '"ignore"'),
+    "area of text": ("area", "100", r'has "area": \'100\''),
+    "area of a boolean": ("area", True, r'has "area": True'),
+    "negative area": ("area", -4.0, r'has "area": -4\.0'),
+    "area that is not finite": ("area", float("nan"), r'has "area": nan'),
+    "infinite area": ("area", float("inf"), r'has "area": inf'),
+    "huge area": ("area", 1e300, r'has "area": 1e\+300'),
+    "area that no float holds": ("area", 10**400, '"area": a int too long|"area": 1000'),
+    "box of booleans": ("bbox", [True, False, True, True], "not four finite numbers"),
+    "box of texts": ("bbox", ["1", "2", "3", "4"], "not four finite numbers"),
+    "box with one text": ("bbox", [1, "2", 3, 4], "not four finite numbers"),
+    "box with null": ("bbox", [1, None, 3, 4], "not four finite numbers"),
+    "box of five": ("bbox", [1, 2, 3, 4, 5], "not four finite numbers"),
+    "box in a list": ("bbox", [[1, 2, 3, 4]], "not four finite numbers"),
+    "huge box": ("bbox", [1, 2, 1e300, 4], "not four finite numbers of pixels"),
+    "box that no float holds": ("bbox", [10**400, 2, 3, 4], "not four finite numbers"),
+    "vanishing width": ("bbox", [20, 20, 1e-300, 4], "zero size"),
+    "empty box and no outline": ("bbox", [], r"has bbox \[\] and no outline"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+@pytest.mark.parametrize("reader", ["training", "evaluation", "objects"])
+def test_every_reader_refuses_a_wrong_value_in_the_same_words(coco_folder: Any, reader: str, name: str) -> None:
+    key, value, message = WRONG_VALUES[name]
+    coco_folder.content["annotations"][2][key] = value
+    coco_folder.write()
+    with pytest.raises(DatasetError, match=message) as caught:
+        if reader == "training":
+            load_dataset_dicts(json_file=coco_folder.json, image_root=None)
+        else:
+            load_ground_truth(coco_folder.json if reader == "evaluation" else coco_folder.content)
+    assert 'annotation 13 (image 99, "001.png")' in str(caught.value)
+    assert 'set dataset.invalid="drop"' in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("name", WRONG_VALUES)
+def test_what_training_drops_evaluation_drops(coco_folder: Any, name: str) -> None:
+    key, value, _ = WRONG_VALUES[name]
+    coco_folder.content["annotations"][2][key] = value
+    assert [a["id"] for r in load(coco_folder, invalid="drop") for a in r["annotations"]] == [11, 12, 14, 15]
+    truth = load_ground_truth(coco_folder.json, invalid="drop")
+    assert truth.annotations.image_ids.tolist() == [100, 100, 98, 96]
+
+
+@pytest.mark.parametrize("error", [DatasetError, GroundTruthError, UserError, ValueError])
+def test_a_caller_may_expect_the_error_under_each_of_its_names(coco_folder: Any, error: type[Exception]) -> None:
+    coco_folder.content["annotations"][2]["bbox"] = "?"
+    coco_folder.write()
+    for read in (load_ground_truth, lambda path: load_dataset_dicts(json_file=path, image_root=None)):
+        with pytest.raises(error):
+            read(coco_folder.json)
+
+
+@pytest.mark.parametrize(("value", "crowd"), [(0, 0), (1, 1), (False, 0), (True, 1), (None, 0)])
+@pytest.mark.parametrize("key", ["iscrowd", "ignore"])
+def test_crowds_and_ignored_objects_are_the_same_for_both(coco_folder: Any, key: str, value: Any, crowd: int) -> None:
+    coco_folder.content["annotations"][2][key] = value
+    assert load(coco_folder)[1]["annotations"][0]["iscrowd"] == crowd
+    annotations = load_ground_truth(coco_folder.json).annotations
+    assert (annotations.crowd | annotations.ignored).tolist() == [False, False, bool(crowd), False, False]
+
+
+def test_null_and_no_area_are_the_box_s(coco_folder: Any) -> None:
+    coco_folder.content["annotations"][0]["area"] = None
+    del coco_folder.content["annotations"][1]["area"]
+    coco_folder.content["annotations"][2]["area"] = 7
+    coco_folder.write()
+    assert load_ground_truth(coco_folder.json).annotations.areas[:3].tolist() == [200.0, 220.0, 7.0]
+
+
+def test_boxes_far_outside_are_refused_by_both_and_amodal_ones_by_training_alone(coco_folder: Any) -> None:
+    coco_folder.content["annotations"][2]["bbox"] = [500, 500, 5, 5]
+    coco_folder.write()
+    for read in (load_ground_truth, lambda path: load_dataset_dicts(json_file=path, image_root=None)):
+        with pytest.raises(DatasetError, match="exceeds its image of 48 x 64"):
+            read(coco_folder.json)
+    coco_folder.content["annotations"][2]["bbox"] = [40, 6, 20, 10]
+    coco_folder.write()
+    assert load_ground_truth(coco_folder.json).annotations.boxes[2].tolist() == [40, 6, 20, 10]
+    for refused in ({"amodal": False}, None):
+        with pytest.raises(DatasetError, match=r"by 12\.0"):
+            load_ground_truth(coco_folder.json, **refused) if refused else load(coco_folder)
+
+
+def test_boxes_that_are_parts_of_the_image_draw_a_warning(coco_folder: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for annotation in coco_folder.content["annotations"]:
+        annotation["bbox"] = [0.25, 0.5, 0.5, 0.5]
+    with caplog.at_level(logging.WARNING):
+        load(coco_folder)
+    assert "all 5 boxes lie between 0 and 1" in caplog.text and str(coco_folder.json) in caplog.text
+    caplog.clear()
+    coco_folder.content["annotations"][0]["bbox"] = [0, 0, 9, 9]
+    with caplog.at_level(logging.WARNING):
+        load(coco_folder)
+    assert "between 0 and 1" not in caplog.text

@@ -1,0 +1,56 @@
+"""What is wrong with image files is said when a dataset is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from hdetr_d2.data import DatasetError, load_dataset_dicts
+
+
+def load(folder: Any, **changes: Any) -> list[dict[str, Any]]:
+    folder.write()
+    return load_dataset_dicts(**{"json_file": folder.json, "image_root": folder.images, **changes})
+
+
+def test_a_missing_image_file_is_refused_and_can_be_dropped_in_training_only(coco_folder: Any) -> None:
+    (coco_folder.images / "001.png").unlink()
+    with pytest.raises(DatasetError, match=r'image 99: its file ".*001\.png" does not exist'):
+        load(coco_folder)
+    assert [r["image_id"] for r in load(coco_folder, invalid="drop")] == [100, 98, 97, 96, 95]
+    with pytest.raises(DatasetError, match=r"001\.png"):
+        load(coco_folder, invalid="drop", training=False)
+
+
+def test_an_image_of_another_size_is_refused_when_headers_are_checked(coco_folder: Any) -> None:
+    Image.new("RGB", (64, 48)).save(coco_folder.images / "001.png")  # sides exchanged
+    with pytest.raises(DatasetError, match=r'001\.png" has 64 x 48 pixels where the json says 48 x 64'):
+        load(coco_folder)
+    assert len(load(coco_folder, check_files="exists")) == 6
+    assert [r["image_id"] for r in load(coco_folder, invalid="drop")] == [100, 98, 97, 96, 95]
+
+
+def test_a_file_that_is_no_image_is_refused_when_headers_are_checked(coco_folder: Any) -> None:
+    (coco_folder.images / "001.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r'001\.png" cannot be read as an image'):
+        load(coco_folder)
+
+
+def test_a_wrong_image_folder_is_refused_even_with_drop(coco_folder: Any, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DatasetError, match="not one of its 6 images is usable"):
+        load(coco_folder, image_root=tmp_path / "elsewhere", invalid="drop")
+    with pytest.raises(DatasetError, match="there is no"):
+        load(coco_folder, image_root=tmp_path / "nowhere")
+
+
+def test_an_image_turned_by_exif_has_either_size(coco_folder: Any) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(coco_folder.images / "001.png", exif=exif)  # shown as 48 x 64
+    assert len(load(coco_folder)) == 6
+    Image.new("RGB", (48, 64)).save(coco_folder.images / "001.png", exif=exif)
+    assert len(load(coco_folder)) == 6
