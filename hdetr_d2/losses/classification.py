@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import Targets
 
 
@@ -142,6 +143,7 @@ def background_loss(logits: Tensor, *, weight: float | Tensor, gamma: float | Te
     return _Background.apply(logits, weight, gamma, detach)
 
 
+@LOSS_REGISTRY.register()
 class SigmoidFocalLoss(ClassificationLoss):
     """Focal loss over independent sigmoids (Lin et al., ICCV 2017), as in Deformable DETR.
 

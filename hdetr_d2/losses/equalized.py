@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import Targets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, background_loss
 from .ranks import sum_over_ranks
 
 
+@LOSS_REGISTRY.register()
 class EqualizedFocalLoss(ClassificationLoss):
     """Focal loss that focuses the more, the less gradient a class gets from its objects (EFL, Li et al., CVPR 2022).
 

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import Targets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 
 
+@LOSS_REGISTRY.register()
 class FederatedLoss(ClassificationLoss):
     """Another loss over the classes of the batch and some more (federated loss, Zhou et al., arXiv 2103.07461).
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.registry import LOSS_REGISTRY
+
 from .classification import ClassificationLoss, Positives, background_loss
 
 
@@ -25,6 +27,7 @@ def _soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.softplus(logits) - target * logits
 
 
+@LOSS_REGISTRY.register()
 class VarifocalLoss(_IoUAwareLoss):
     """Cross entropy towards the IoU, weighted by the IoU (Zhang et al., CVPR 2021), as in RT-DETR.
 
@@ -50,6 +53,7 @@ class VarifocalLoss(_IoUAwareLoss):
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
 
+@LOSS_REGISTRY.register()
 class MatchabilityAwareLoss(_IoUAwareLoss):
     """Cross entropy towards a power of the IoU, unweighted, so that poor matches count too (DEIM, section 3.2).
 
@@ -76,6 +80,7 @@ class MatchabilityAwareLoss(_IoUAwareLoss):
         return total.index_add(0, positives.layer, as_positive - as_negative)
 
 
+@LOSS_REGISTRY.register()
 class IoUAwareBCE(_IoUAwareLoss):
     """Cross entropy towards a mean of score and IoU (Align-DETR, section 3.1), as in DAC-DETR and Mr. DETR-Align.
 

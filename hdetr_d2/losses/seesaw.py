@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import Targets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 from .ranks import sum_over_ranks
 
 
+@LOSS_REGISTRY.register()
 class SeesawLoss(ClassificationLoss):
     """Objects of frequent classes punish rare classes less (Wang et al., CVPR 2021, section 3), over sigmoids.
 

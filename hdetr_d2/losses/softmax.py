@@ -3,9 +3,12 @@
 import torch
 from torch import Tensor
 
+from hdetr_d2.registry import LOSS_REGISTRY
+
 from .classification import ClassificationLoss, Positives
 
 
+@LOSS_REGISTRY.register()
 class SoftmaxCrossEntropy(ClassificationLoss):
     """Cross entropy in which "no object" counts less (DETR, section 3.1 and its code).
 
