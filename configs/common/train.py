@@ -1,7 +1,7 @@
 """How a run is carried out. The settings' meanings: ``hdetr_d2.engine.settings.TrainSettings``."""
 
 train = dict(
-    output_dir="output",
+    output_dir=None,  # None = output/<name of the recipe's file>
     init_checkpoint="",  # weights to start from; optimiser and iteration are not taken from it
     device="auto",  # "auto" | "cpu" | "cuda"
     precision="fp32",  # "fp32" | "bf16" | "fp16"
@@ -19,5 +19,7 @@ train = dict(
     freeze=[],  # regular expressions of parameters that are not trained
     freeze_bn=[],  # regular expressions of BatchNorms that become fixed scales and shifts
     sync_bn=False,  # statistics of BatchNorms over all processes
+    hooks=[],  # further hooks of the trainer: [L(MyHook)(...)]
+    writers=[],  # further writers of metrics: [L(MyWriter)(...)]
     longtail_report=False,  # on a dataset in LVIS format: write longtail.html at the end
 )

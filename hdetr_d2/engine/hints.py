@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from detectron2.utils.registry import locate
 
+from hdetr_d2.data import get_dataset, register_dataset
+
 from .errors import ConfigError
 
 Hint: TypeAlias = Any
@@ -57,15 +59,29 @@ def name_of(target: Callable[..., Any]) -> str:
 def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """By name; nothing where it has no signature."""
     try:
-        return inspect.signature(target).parameters
+        found = dict(inspect.signature(target).parameters)
     except (TypeError, ValueError):
         return {}
+    if target in _HANDS_ON and _takes_more(found):
+        found = {name: parameter for name, parameter in found.items() if parameter.kind is not _MORE}
+        found = {**parameters(_HANDS_ON[target]), **found}
+    return found
+
+
+_MORE = inspect.Parameter.VAR_KEYWORD
+
+_HANDS_ON: Mapping[Callable[..., Any], Callable[..., Any]] = {get_dataset: register_dataset}
+"""Functions that hand what they do not know on to another."""
+
+
+def _takes_more(found: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is _MORE for parameter in found.values())
 
 
 def takes_any(target: Callable[..., Any]) -> bool:
     """Whether it takes arguments of any name, or none is known."""
-    found = parameters(target).values()
-    return not found or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in found)
+    found = parameters(target)
+    return not found or _takes_more(found)
 
 
 def argument_names(target: Callable[..., Any]) -> list[str]:
@@ -83,6 +99,12 @@ def required_names(target: Callable[..., Any]) -> list[str]:
 @lru_cache(maxsize=None)
 def argument_hints(target: Callable[..., Any]) -> Mapping[str, Hint]:
     """The annotations of its arguments, those that can be read."""
+    if target in _HANDS_ON:
+        return {**argument_hints(_HANDS_ON[target]), **_hints_of(target)}
+    return _hints_of(target)
+
+
+def _hints_of(target: Callable[..., Any]) -> Mapping[str, Hint]:
     function: Any = vars(target).get("__init__", target) if isinstance(target, type) else target
     if isinstance(target, type) and function is target:
         function = getattr(target, "__init__", target)

@@ -123,7 +123,7 @@ def _validate(cfg: DictConfig) -> None:
 def _check_generated(dataset: DatasetSettings) -> None:
     if dataset.generate is None:
         return
-    _check_call({"_target_": ensure_generated, **dataset.generate}, {}, "dataset.generate", follows=True)
+    _check_call({"_target_": ensure_generated, **dataset.generate}, {}, "dataset.generate", follows=False)
     try:
         generated_spec(**dataset.generate)
     except (ValueError, TypeError) as error:
@@ -280,8 +280,14 @@ def _check_loading(cfg: DictConfig, resolved: Mapping[str, Any]) -> None:
                 build(cfg.dataloader[split][name], f"dataloader.{split}.{name}")
         if not is_call(loader.get("dataset", {"_target_": None})):
             raise ConfigError(f"dataloader.{split}.dataset must be a call, L(...)(...), not {shown(loader['dataset'])}")
-    if not is_call(resolved.get("evaluator")):
-        raise ConfigError(f"dataloader.evaluator must be a call, L(...)(...), not {shown(resolved.get('evaluator'))}")
+    evaluator = resolved.get("evaluator")
+    if not is_call(evaluator):
+        raise ConfigError(f"dataloader.evaluator must be a call, L(...)(...), not {shown(evaluator)}")
+    evaluated, tested = evaluator.get("dataset_name"), resolved["test"].get("dataset", {}).get("name")
+    if evaluated is not None and tested is not None and evaluated != tested:
+        raise ConfigError(
+            f"dataloader.evaluator.dataset_name={evaluated} is not the data set of dataloader.test, {tested}"
+        )
 
 
 def _check_model(cfg: DictConfig) -> None:
@@ -320,6 +326,9 @@ def _pretrained(node: Any, where: str) -> Iterator[str]:
 def _check_size(model: object) -> None:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model calls what makes a {type(model).__name__}, not a torch.nn.Module")
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            raise ConfigError(f"model: the parameter {name} would be empty, of shape {list(parameter.shape)}")
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
