@@ -62,7 +62,9 @@ def after_loading(cfg: DictConfig, path: str, load_names: Callable[[str, tuple[s
         found = _IN_FILE.fullmatch(node._target_) if isinstance(node._target_, str) else None
         if found is not None:
             if not os.path.isfile(found["file"]):
-                raise OwnCodeError(f"{path}: {key} is of {found['file']}, which is not there; put it back, or edit the key")
+                raise OwnCodeError(
+                    f"{path}: {key} is of {found['file']}, which is not there; put it back, or edit the key"
+                )
             places.setdefault(found["file"], []).append((node, found["name"]))
     for file, nodes in places.items():
         first_names = tuple(dict.fromkeys(name.partition(".")[0] for _, name in nodes))
@@ -102,6 +104,8 @@ def for_saving(cfg: DictConfig) -> DictConfig:
 def _is_of_config_file(value: object) -> bool:
     """Whether a config file defines it; Detectron2 runs these under no module's name."""
     module = getattr(value, "__module__", None)
+    if isinstance(value, FunctionType) and module is None:
+        return True
     if not callable(value) or not isinstance(module, str) or not hasattr(value, "__qualname__"):
         return False
     unnamed = module == "builtins" and getattr(builtins, value.__qualname__.partition(".")[0], None) is None
@@ -109,7 +113,9 @@ def _is_of_config_file(value: object) -> bool:
 
 
 def _name_in_file(value: Any, key: str) -> str:
-    functions = [value] if isinstance(value, FunctionType) else [f for f in vars(value).values() if isinstance(f, FunctionType)]
+    functions = (
+        [value] if isinstance(value, FunctionType) else [f for f in vars(value).values() if isinstance(f, FunctionType)]
+    )
     files = [function.__code__.co_filename for function in functions if function.__code__.co_filename.endswith(".py")]
     if "<" in value.__qualname__ or not files:
         raise OwnCodeError(

@@ -14,6 +14,8 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], Note("CUDA_VISIBLE_DEVICES chooses among GPUs")]
 
+IfExists = Literal["refuse", "number", "overwrite"]
+
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
 
 Decay = Annotated[float, Bounds(0, 1, below=True)]
@@ -110,6 +112,8 @@ class TrainSettings:
         hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run after the package's own; those with a state
             have it saved and resumed.
         writers: further event writers, ``L(MyWriter)(...)``, on the main process.
+        if_exists: what a new run does with an output folder that holds a training: "refuse", "number" (take the first
+            free of ``<output_dir>-2``, ``-3``, ...), or "overwrite" (delete it). ``--resume`` does not ask.
     """
 
     output_dir: str
@@ -133,6 +137,7 @@ class TrainSettings:
     longtail_report: bool = False
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()
+    if_exists: IfExists = "refuse"
 
     def __post_init__(self) -> None:
         if not self.output_dir.strip():

@@ -332,7 +332,9 @@ def _check_size(model: object) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > memory:
-        raise ConfigError(f"the model's weights are {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}")
+        raise ConfigError(
+            f"the model's weights are {size / 2**30:,.0f} GiB, and this machine has {memory / 2**30:,.0f}"
+        )
 
 
 def build(node: Any, where: str) -> Any:

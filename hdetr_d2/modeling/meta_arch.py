@@ -14,13 +14,14 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
 
+from .building import FromLazyConfig
 from .composition import check_composition
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(nn.Module):
+class DETR(FromLazyConfig, nn.Module):
     """Every model of the DETR family, by what it is composed of.
 
     Args:
