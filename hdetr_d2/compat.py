@@ -21,6 +21,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hdetr_d2 import own_code
+
 
 @dataclass(frozen=True)
 class Detectron2Info:
@@ -58,12 +60,24 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
     ``LazyConfig.load`` replaces ``builtins.__import__`` while it runs a config and does not put it back when the config
     raises: every later import in the process then goes through the config loader. Here it is put back.
 
+    Modules beside the file are found (`own_code`).
+
     Raises:
         Whatever the config raises; OSError if there is no such file; ValueError for another file name extension.
     """
+    path = os.fspath(path)
+    if path.endswith(".py"):
+        own_code.search_beside(path)
+    cfg = _lazy_load(path)
+    if OmegaConf.is_dict(cfg) and not path.endswith(".py"):
+        own_code.after_loading(cfg, path, _lazy_load)
+    return cfg
+
+
+def _lazy_load(path: str, keys: tuple[str, ...] | None = None) -> Any:
     original_import = builtins.__import__
     try:
-        return LazyConfig.load(os.fspath(path))
+        return LazyConfig.load(path, keys)
     finally:
         builtins.__import__ = original_import
 
@@ -85,9 +99,10 @@ def save_config(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
     if not path.endswith((".yaml", ".yml")):
         raise ValueError(f"a config is saved as .yaml, not as '{path}'")
     for key, value in _leaves(cfg, ""):
-        name = getattr(value, "__qualname__", "")
+        name = getattr(value, "__qualname__", "") if callable(value) else ""
         if "<lambda>" in name or "<locals>" in name:
             raise ValueError(f"config key '{key}' is {value!r}, which no file can name: use a function of a module")
+    cfg = own_code.for_saving(cfg)
     stem, extension = os.path.splitext(path)
     temporary = f"{stem}.tmp-{os.getpid()}{extension}"
     try:

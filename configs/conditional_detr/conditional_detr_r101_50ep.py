@@ -1,4 +1,3 @@
 from .conditional_detr_r50_50ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.backbone.stages.depth = 101
-train.output_dir = "output/conditional_detr_r101_50ep"

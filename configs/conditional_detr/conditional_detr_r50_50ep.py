@@ -3,5 +3,3 @@ from ..common.models.conditional_detr import model
 from ..common.optim import detr_optimizer as optimizer
 from ..common.schedule import schedule_50ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/conditional_detr_r50_50ep"

@@ -3,5 +3,3 @@ from ..common.models.dab_deformable_detr import model
 from ..common.optim import detr_optimizer as optimizer
 from ..common.schedule import schedule_50ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/dab_deformable_detr_r50_50ep"

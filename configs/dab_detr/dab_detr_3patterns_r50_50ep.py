@@ -1,4 +1,3 @@
 from .dab_detr_r50_50ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.transformer.query_source.num_patterns = 3
-train.output_dir = "output/dab_detr_3patterns_r50_50ep"

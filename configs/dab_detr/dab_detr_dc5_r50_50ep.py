@@ -3,4 +3,3 @@ from hdetr_d2.modeling.backbone import dilated_stages as _dilated_stages
 from .dab_detr_r50_50ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.backbone.stages._target_ = _dilated_stages
-train.output_dir = "output/dab_detr_dc5_r50_50ep"

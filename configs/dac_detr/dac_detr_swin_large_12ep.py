@@ -4,4 +4,3 @@ from .dac_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, 
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/dac_detr_swin_large_12ep"

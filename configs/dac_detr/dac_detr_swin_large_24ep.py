@@ -1,4 +1,2 @@
 from ..common.schedule import schedule_24ep as schedule
 from .dac_detr_swin_large_12ep import dataloader, dataset, model, optimizer, train
-
-train.output_dir = "output/dac_detr_swin_large_24ep"

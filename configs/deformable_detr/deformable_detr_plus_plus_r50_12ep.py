@@ -3,5 +3,3 @@ from ..common.models.deformable_detr_plus_plus import model
 from ..common.optim import optimizer
 from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/deformable_detr_plus_plus_r50_12ep"

@@ -5,4 +5,3 @@ from .deformable_detr_plus_plus_r50_12ep import dataloader, dataset, model, opti
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/deformable_detr_plus_plus_swin_large_36ep"

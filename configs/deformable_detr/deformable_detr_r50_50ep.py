@@ -5,4 +5,3 @@ from ..common.schedule import schedule_50ep as schedule
 from ..common.train import train
 
 train.batch_size = 32  # Deformable DETR's repository
-train.output_dir = "output/deformable_detr_r50_50ep"

@@ -3,4 +3,3 @@ from .deformable_detr_r50_50ep import dataloader, dataset, model, optimizer, sch
 # Iterative box refinement: heads of their own in each layer.
 model.transformer.decoder.refine = True
 model.transformer.heads.shared = False
-train.output_dir = "output/deformable_detr_refine_r50_50ep"

@@ -3,4 +3,3 @@ from .deformable_detr_r50_50ep import dataloader, dataset, model, optimizer, sch
 model.backbone.out_features = ["res5"]
 model.neck.in_channels = [2048]
 model.transformer.num_levels = 1
-train.output_dir = "output/deformable_detr_single_scale_r50_50ep"

@@ -1,4 +1,2 @@
 from ..common.models.deformable_detr_two_stage import model
 from .deformable_detr_r50_50ep import dataloader, dataset, optimizer, schedule, train
-
-train.output_dir = "output/deformable_detr_two_stage_r50_50ep"

@@ -3,4 +3,3 @@ from .deim_rtdetrv2_r50_60ep import dataloader, dataset, model, optimizer, sched
 
 make_r101(model)
 optimizer.params.rules[1].lr_factor = 0.01  # of the backbone
-train.output_dir = "output/deim_rtdetrv2_r101_60ep"

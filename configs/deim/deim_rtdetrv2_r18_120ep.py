@@ -4,4 +4,3 @@ from .deim_rtdetrv2_r50_60ep import dataloader, dataset, model, optimizer, train
 
 make_r18(model)
 optimizer.params.rules[1].lr_factor = 1.0  # of the backbone
-train.output_dir = "output/deim_rtdetrv2_r18_120ep"

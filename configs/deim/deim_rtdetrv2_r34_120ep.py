@@ -4,4 +4,3 @@ from .deim_rtdetrv2_r50_60ep import dataloader, dataset, model, optimizer, train
 
 make_r34(model)
 optimizer.params.rules[1].lr_factor = 0.5  # of the backbone
-train.output_dir = "output/deim_rtdetrv2_r34_120ep"

@@ -7,4 +7,3 @@ from ..common.train import train
 # The last epochs, without strong augmentation, start from the best weights.
 train.ema = dict(restart=dict(epoch="${schedule.cosine_epochs.1}", decay=0.9999, decay_step=1e-4))
 train.best_metric = "ema/bbox/AP"
-train.output_dir = "output/deim_rtdetrv2_r50_60ep"

@@ -3,4 +3,3 @@ from .deim_rtdetrv2_r50_60ep import dataloader, dataset, model, optimizer, sched
 
 make_r50_m(model)
 model.transformer.decoder.update(num_layers=3, num_eval_layers=None)  # none for training only
-train.output_dir = "output/deim_rtdetrv2_r50_m_60ep"

@@ -3,4 +3,3 @@ from hdetr_d2.modeling.backbone import dilated_stages as _dilated_stages
 from .detr_r50_500ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.backbone.stages._target_ = _dilated_stages
-train.output_dir = "output/detr_dc5_r50_500ep"

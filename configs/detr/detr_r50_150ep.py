@@ -3,5 +3,3 @@ from ..common.models.detr import model
 from ..common.optim import detr_optimizer as optimizer
 from ..common.schedule import schedule_150ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/detr_r50_150ep"

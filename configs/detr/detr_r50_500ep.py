@@ -1,4 +1,2 @@
 from ..common.schedule import schedule_500ep as schedule
 from .detr_r50_300ep import dataloader, dataset, model, optimizer, train
-
-train.output_dir = "output/detr_r50_500ep"

@@ -3,5 +3,3 @@ from ..common.models.dino import model
 from ..common.optim import detr_optimizer as optimizer
 from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/dino_4scale_r50_12ep"

@@ -4,4 +4,3 @@ from .dino_4scale_r50_12ep import dataloader, dataset, model, optimizer, schedul
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/dino_4scale_swin_large_12ep"

@@ -3,5 +3,3 @@ from ..common.models.dino_5scale import model
 from ..common.optim import detr_optimizer as optimizer
 from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/dino_5scale_r50_12ep"

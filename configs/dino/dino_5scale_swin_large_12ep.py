@@ -5,4 +5,3 @@ from .dino_5scale_r50_12ep import dataloader, dataset, model, optimizer, schedul
 model.backbone = _backbone
 model.backbone.out_features = ["res2", "res3", "res4", "res5"]
 model.neck.in_channels = [192, *_channels]
-train.output_dir = "output/dino_5scale_swin_large_12ep"

@@ -5,4 +5,3 @@ from ..common.schedule import schedule_50ep as schedule
 from ..common.train import train
 
 model.backbone.freeze_at = 1  # detrex
-train.output_dir = "output/group_detr_r50_50ep"

@@ -3,5 +3,3 @@ from ..common.models.h_deformable_detr import model
 from ..common.optim import optimizer
 from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/h_deformable_detr_r50_12ep"

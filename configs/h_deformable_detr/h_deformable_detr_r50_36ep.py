@@ -1,4 +1,2 @@
 from ..common.schedule import schedule_36ep as schedule
 from .h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, train
-
-train.output_dir = "output/h_deformable_detr_r50_36ep"

@@ -1,4 +1,3 @@
 from .deformable_detr_plus_plus_lvis_r50_24ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.transformer.encoder.layer.hidden_dim = 1024  # the authors' LVIS configs; their paper has 2048
-train.output_dir = "output/deformable_detr_plus_plus_lvis_ffn1024_r50_24ep"

@@ -9,4 +9,3 @@ from ..common.train import train
 # Of their configs: steps, batch, rates, clipping, sampling, federated loss, 300 detections.
 train.clip_grad.max_norm = 0.01
 train.longtail_report = True
-train.output_dir = "output/deformable_detr_plus_plus_lvis_r50_24ep"

@@ -7,4 +7,3 @@ from .deformable_detr_plus_plus_lvis_r50_24ep import dataloader, dataset, model,
 model.backbone = _backbone
 model.neck.in_channels = _channels
 train.batch_size = 32
-train.output_dir = "output/deformable_detr_plus_plus_lvis_swin_base_48ep"

@@ -1,4 +1,3 @@
 from .h_deformable_detr_lvis_swin_large_48ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.transformer.encoder.layer.hidden_dim = 1024  # the authors' LVIS configs; their paper has 2048
-train.output_dir = "output/h_deformable_detr_lvis_ffn1024_swin_large_48ep"

@@ -7,4 +7,3 @@ from .h_deformable_detr_lvis_r50_24ep import dataloader, dataset, model, optimiz
 model.backbone = _backbone
 model.neck.in_channels = _channels
 train.batch_size = 32
-train.output_dir = "output/h_deformable_detr_lvis_swin_base_48ep"

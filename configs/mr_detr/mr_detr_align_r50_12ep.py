@@ -5,4 +5,3 @@ from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
 
 model.backbone.freeze_at = 1  # the authors', which is detrex'
-train.output_dir = "output/mr_detr_align_r50_12ep"

@@ -5,4 +5,3 @@ from .mr_detr_align_r50_12ep import dataloader, dataset, model, optimizer, sched
 model.backbone = _backbone
 model.neck.in_channels = _channels
 optimizer.weight_decay = 0.05
-train.output_dir = "output/mr_detr_align_swin_large_12ep"

@@ -3,4 +3,3 @@ from .ms_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, t
 model.transformer.query_source.num_queries = 900
 model.supervision.matcher.max_positives = 225  # a quarter
 model.num_detections = 300
-train.output_dir = "output/ms_detr_n900_r50_12ep"

@@ -3,5 +3,3 @@ from ..common.models.ms_detr import model
 from ..common.optim import optimizer
 from ..common.schedule import schedule_12ep as schedule
 from ..common.train import train
-
-train.output_dir = "output/ms_detr_r50_12ep"

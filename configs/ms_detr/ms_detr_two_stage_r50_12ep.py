@@ -4,4 +4,3 @@ from .ms_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, t
 model.transformer.encoder.layer.dropout = 0.1
 model.transformer.query_source.mixed = False
 model.transformer.decoder.look_forward_twice = False
-train.output_dir = "output/ms_detr_two_stage_r50_12ep"

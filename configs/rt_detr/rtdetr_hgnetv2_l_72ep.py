@@ -3,4 +3,3 @@ from .rtdetr_r50_72ep import dataloader, dataset, model, optimizer, schedule, tr
 
 make_hgnetv2_l(model)
 optimizer.params.rules[0].lr_factor = 0.05  # of the backbone
-train.output_dir = "output/rtdetr_hgnetv2_l_72ep"

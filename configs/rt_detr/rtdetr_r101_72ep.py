@@ -3,4 +3,3 @@ from .rtdetr_r50_72ep import dataloader, dataset, model, optimizer, schedule, tr
 
 make_r101(model)
 optimizer.params.rules[0].lr_factor = 0.01  # of the backbone
-train.output_dir = "output/rtdetr_r101_72ep"

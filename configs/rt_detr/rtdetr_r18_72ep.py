@@ -2,4 +2,3 @@ from ..common.models.rtdetr_sizes import make_r18
 from .rtdetr_r50_72ep import dataloader, dataset, model, optimizer, schedule, train
 
 make_r18(model)
-train.output_dir = "output/rtdetr_r18_72ep"

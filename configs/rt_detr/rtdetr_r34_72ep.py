@@ -2,4 +2,3 @@ from ..common.models.rtdetr_sizes import make_r34
 from .rtdetr_r50_72ep import dataloader, dataset, model, optimizer, schedule, train
 
 make_r34(model)
-train.output_dir = "output/rtdetr_r34_72ep"

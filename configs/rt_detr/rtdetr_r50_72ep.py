@@ -6,4 +6,3 @@ from ..common.train import train
 
 train.ema = dict()
 train.best_metric = "ema/bbox/AP"
-train.output_dir = "output/rtdetr_r50_72ep"

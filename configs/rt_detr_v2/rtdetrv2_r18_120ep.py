@@ -6,4 +6,3 @@ optimizer.params.rules[0].lr_factor = 1.0  # of the backbone
 schedule.epochs = 120
 dataloader.train.mapper.augmentations.strong_epochs = [0, 117]
 dataloader.train.batch_transforms = []  # one size alone
-train.output_dir = "output/rtdetrv2_r18_120ep"

@@ -6,4 +6,3 @@ make_r34(model)
 optimizer.params.rules[0].lr_factor = 0.5  # of the backbone
 schedule.epochs = 120
 dataloader.train.mapper.augmentations.strong_epochs = [0, 117]
-train.output_dir = "output/rtdetrv2_r34_120ep"

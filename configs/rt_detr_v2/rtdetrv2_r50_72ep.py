@@ -9,4 +9,3 @@ dataloader.train.mapper.augmentations.strong_epochs = [0, 71]
 dataloader.train.batch_transforms[0].epochs = "${...mapper.augmentations.strong_epochs}"
 train.ema = dict()
 train.best_metric = "ema/bbox/AP"
-train.output_dir = "output/rtdetrv2_r50_72ep"

@@ -4,4 +4,3 @@ from .rtdetrv2_r50_72ep import dataloader, dataset, model, optimizer, schedule, 
 make_r50_m(model)
 schedule.epochs = 84
 dataloader.train.mapper.augmentations.strong_epochs = [0, 81]
-train.output_dir = "output/rtdetrv2_r50_m_84ep"

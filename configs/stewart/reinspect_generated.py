@@ -20,4 +20,3 @@ schedule.drop_factor = 0.3
 schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_period_epochs = 5
-train.output_dir = "output/reinspect_generated"

@@ -29,6 +29,7 @@ from hdetr_d2.annotations import (
 
 from .generated import ensure_generated
 from .image_files import check_images, locate_images, require_image_entries
+from .registered import files_of_registered
 
 # Up to here the headers of all image files are read when loading (a few seconds), beyond only their existence is
 # checked.
@@ -307,7 +308,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         dataset: the node (dict or DictConfig), changed in place: ``train``/``val`` files of a generated dataset are
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
             missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
-            that key, is filled with the training images of each class; only training needs it.
+            that key, is filled with the training images of each class; only training needs it. A split with a
+            ``name`` is that data set of Detectron2's catalogs.
 
     Returns:
         The information of the training file (of the validation file where that is missing).
@@ -320,6 +322,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         for split in ("train", "val"):
             dataset[split]["json"] = str(files.json(split))
             dataset[split]["images"] = str(files.images(split))
+    for split in ("train", "val"):
+        _use_registered(dataset[split])
     infos: dict[str, DatasetInfo] = {}
     errors: list[DatasetError] = []
     for split in ("train", "val"):
@@ -342,6 +346,14 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
     if "image_counts" in dataset and dataset["image_counts"] is None and "train" in infos:
         dataset["image_counts"] = list(infos["train"].image_counts)
     return info
+
+
+def _use_registered(split: MutableMapping[str, Any]) -> None:
+    """Fill in the files of a split that is named as Detectron2's catalogs have it."""
+    name = split.get("name")
+    if name is None or (name not in DatasetCatalog and split.get("json") is not None):  # as a saved config has it
+        return
+    split["json"], split["images"] = files_of_registered(name)
 
 
 def _require_equal_categories(dataset: MutableMapping[str, Any], train: DatasetInfo, val: DatasetInfo) -> None:

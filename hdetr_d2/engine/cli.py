@@ -20,6 +20,7 @@ from .config import load, train_settings
 from .distributed import check_device, launch
 from .hooks import Results
 from .run import resolve, run_evaluation, run_training
+from .validation import validate
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     with exit_on_user_error("train_net.py"):
         cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
+        validate(cfg, args.opts or ())
         device = train_settings(cfg).device
         check_device(device)
         launch(

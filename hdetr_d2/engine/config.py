@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
-from ..compat import load_config, save_config
-from ..model_zoo import config_path
+from hdetr_d2.errors import UserError
+
+from ..compat import save_config
+from ..model_zoo import config_path, load_recipe
 from .errors import ConfigError
 from .overrides import apply_overrides
 from .schedule import ScheduleSettings, epochs_to_iterations
@@ -64,13 +67,30 @@ def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     """Load a config and apply overrides; nothing is read from the data set yet.
 
     Raises:
-        ConfigError: no such file, a root key is missing, or an override is refused (`apply_overrides`).
+        ConfigError: no such file, it cannot be loaded, a root key is missing, or an override is refused
+            (`apply_overrides`).
     """
-    cfg = load_config(find_config(config_file))
+    path = find_config(config_file)
+    try:
+        cfg = load_recipe(path)
+    except Exception as error:  # a config is a program
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
+    if not OmegaConf.is_dict(cfg):
+        raise ConfigError(f"{path} is no config: it holds no mapping")
     missing = [key for key in ROOT_KEYS if key not in cfg]
     if missing:
         raise ConfigError(f"{config_file} does not define {', '.join(missing)}")
     return apply_overrides(cfg, overrides)
+
+
+def _line_in(path: str, error: Exception) -> str:
+    """Where in the config file an exception comes from."""
+    if isinstance(error, SyntaxError) and isinstance(error.__cause__, SyntaxError):
+        return f":{error.__cause__.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f":{lines[-1]}" if lines else ""
 
 
 def train_settings(cfg: DictConfig) -> TrainSettings:

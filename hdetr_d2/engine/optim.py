@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from tabulate import tabulate
 from torch import nn
 
@@ -168,6 +169,37 @@ def get_param_groups(
             conditions = [*rule.contains, *([rule.pattern] if rule.pattern else []), *rule.kinds]
             logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(conditions))
     return list(groups.values())
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Continue from a state dict; rates, decays, betas and the like stay those that ``optimizer`` was built with.
+
+    Raises:
+        ValueError: the state is of another kind of optimiser, or of other groups of parameters.
+    """
+    groups = []
+    for index, (now, before) in enumerate(zip(optimizer.param_groups, state["param_groups"])):
+        options = {name: value for name, value in now.items() if name != "params"}
+        if not set(options) - {"initial_lr"} <= set(before):
+            raise ValueError(f"its optimiser is no {type(optimizer).__name__}; set optimizer back")
+        if options.get("name", "") != before.get("name", ""):
+            raise ValueError(
+                f'its optimiser group {index} is "{before.get("name")}", now it is "{options.get("name")}"; set '
+                "optimizer.params.rules back"
+            )
+        changed = [name for name in options if name != "lr" and not _equal(options[name], before[name])]
+        for name in changed:
+            logger.warning(
+                'resuming with %s=%s in the optimiser group "%s"; it was %s',
+                name, options[name], options.get("name", index), before[name],
+            )  # fmt: skip
+        groups.append({**before, **options})
+    optimizer.load_state_dict({**state, "param_groups": groups + list(state["param_groups"][len(groups) :])})
+
+
+def _equal(now: Any, before: Any) -> bool:
+    both_lists = isinstance(now, Sequence) and isinstance(before, Sequence) and not isinstance(now, str)
+    return list(now) == list(before) if both_lists else bool(now == before)
 
 
 def describe_param_groups(groups: Iterable[Mapping[str, Any]]) -> str:

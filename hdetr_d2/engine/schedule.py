@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fvcore.common.param_scheduler import ConstantParamScheduler, MultiStepParamScheduler, ParamScheduler
 
 from .errors import ConfigError
-from .settings import from_mapping
+from .typed import Count, NotNegative, Positive, from_mapping
 
-SHAPES = ("step", "flat_cosine")
+Shape = Literal["step", "flat_cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,27 +32,19 @@ class ScheduleSettings:
         final_factor: see ``shape``.
     """
 
-    epochs: float
+    epochs: Positive
     drop_epochs: tuple[float, ...]
-    drop_factor: float
-    warmup_iters: int
-    warmup_factor: float
-    warmup_power: float = 1.0
-    shape: str = "step"
+    drop_factor: Positive
+    warmup_iters: Count
+    warmup_factor: NotNegative
+    warmup_power: Positive = 1.0
+    shape: Shape = "step"
     cosine_epochs: tuple[float, ...] = ()
-    final_factor: float = 0.5
+    final_factor: NotNegative = 0.5
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0:
-            raise ConfigError(f"schedule.epochs must be positive, not {self.epochs}")
         if list(self.drop_epochs) != sorted(set(self.drop_epochs)) or any(epoch <= 0 for epoch in self.drop_epochs):
             raise ConfigError(f"schedule.drop_epochs must be positive and ascending, not {list(self.drop_epochs)}")
-        if self.warmup_iters < 0:
-            raise ConfigError(f"schedule.warmup_iters must not be negative, not {self.warmup_iters}")
-        if not self.warmup_power > 0:
-            raise ConfigError(f"schedule.warmup_power must be positive, not {self.warmup_power}")
-        if self.shape not in SHAPES:
-            raise ConfigError(f'schedule.shape must be one of {", ".join(SHAPES)}, not "{self.shape}"')
         if self.shape == "flat_cosine":
             self._check_cosine()
         elif self.cosine_epochs:

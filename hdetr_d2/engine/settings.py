@@ -1,20 +1,24 @@
-"""The ``train`` node of a config as a checked object."""
+"""The ``train`` and ``dataset`` nodes of a config as checked objects."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, get_args
 
 from .errors import ConfigError
+from .typed import AtLeastOne, Bounds, Count, Note, NotNegative, Positive, from_mapping
 
-T = TypeVar("T")
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+Device = Annotated[Literal["auto", "cpu", "cuda"], Note("CUDA_VISIBLE_DEVICES chooses among GPUs")]
+
+IfExists = Literal["refuse", "number", "overwrite"]
+
+Seed = Annotated[int, Bounds(0, 2**63 - 1)]
+
+Decay = Annotated[float, Bounds(0, 1, below=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +26,22 @@ class ClipGradSettings:
     """Clipping of the norm of the whole model's gradient to ``max_norm``."""
 
     max_norm: float
-    norm_type: float
+    norm_type: Annotated[float, Bounds(0, above=True, infinite=True)]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_norm < float("inf"):
+            raise ConfigError(
+                f"train.clip_grad.max_norm must be positive, not {self.max_norm}; train.clip_grad=null turns clipping "
+                "off"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSettings:
     """A checkpoint every ``period_epochs`` epochs (0: only at the end), of which the ``max_to_keep`` latest stay."""
 
-    period_epochs: float
-    max_to_keep: int
+    period_epochs: NotNegative
+    max_to_keep: AtLeastOne
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +58,12 @@ class RestartSettings:
         decay_step: what every further return lowers it by.
     """
 
-    epoch: float
-    decay: float = 0.9999
-    decay_step: float = 1e-4
+    epoch: Positive
+    decay: Decay = 0.9999
+    decay_step: NotNegative = 1e-4
 
 
-EMA_WEIGHTS = ("ema", "model")
+EMAWeights = Literal["ema", "model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +78,11 @@ class EMASettings:
         restart: None does not.
     """
 
-    decay: float = 0.9999
-    tau: float = 2000.0
-    evaluate: str = "both"
-    final: str = "ema"
+    decay: Decay = 0.9999
+    tau: NotNegative = 2000.0
+    evaluate: Literal["both", "ema", "model"] = "both"
+    final: EMAWeights = "ema"
     restart: RestartSettings | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1 or self.tau < 0:
-            raise ConfigError(
-                f"train.ema.decay must be in [0, 1) and tau not negative, not {self.decay} and {self.tau}"
-            )
-        if self.evaluate not in ("both", *EMA_WEIGHTS):
-            raise ConfigError(f'train.ema.evaluate must be "both", "ema" or "model", not "{self.evaluate}"')
-        if self.final not in EMA_WEIGHTS:
-            raise ConfigError(f'train.ema.final must be "ema" or "model", not "{self.final}"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,38 +109,42 @@ class TrainSettings:
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
         longtail_report: write ``longtail.html`` after the last evaluation; for datasets in LVIS format.
+        hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run after the package's own; those with a state
+            have it saved and resumed.
+        writers: further event writers, ``L(MyWriter)(...)``, on the main process.
+        if_exists: what a new run does with an output folder that holds a training: "refuse", "number" (take the first
+            free of ``<output_dir>-2``, ``-3``, ...), or "overwrite" (delete it). ``--resume`` does not ask.
     """
 
     output_dir: str
     init_checkpoint: str
-    device: str
-    precision: str
-    seed: int
-    batch_size: int
-    accumulate: int
+    device: Device
+    precision: Precision
+    seed: Seed
+    batch_size: AtLeastOne
+    accumulate: AtLeastOne
     clip_grad: ClipGradSettings | None
     checkpoint: CheckpointSettings
-    eval_period_epochs: float
+    eval_period_epochs: NotNegative
     eval_untrained: bool
     best_metric: str
-    log_period: int
+    log_period: AtLeastOne
     ddp: dict[str, Any]
     ema: EMASettings | None = None
     freeze: tuple[str, ...] = ()
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
     longtail_report: bool = False
+    hooks: tuple[Any, ...] = ()
+    writers: tuple[Any, ...] = ()
+    if_exists: IfExists = "refuse"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f'train.precision must be one of {", ".join(PRECISIONS)}, not "{self.precision}"')
-        for name in ("batch_size", "accumulate", "log_period"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train.{name} must be at least 1, not {getattr(self, name)}")
-        if self.checkpoint.max_to_keep < 1:
-            raise ConfigError(f"train.checkpoint.max_to_keep must be at least 1, not {self.checkpoint.max_to_keep}")
-        if self.clip_grad is not None and not self.clip_grad.max_norm > 0:
-            raise ConfigError("train.clip_grad.max_norm must be positive; train.clip_grad=null turns clipping off")
+        if not self.output_dir.strip():
+            raise ConfigError("train.output_dir is empty; name a folder")
+        for name in ("freeze", "freeze_bn"):
+            if "" in getattr(self, name):
+                raise ConfigError(f"train.{name} has an empty expression, which matches every name; leave it out")
         of_average = self.best_metric.startswith("ema/")
         if of_average and self.ema is None:
             raise ConfigError(f'train.best_metric="{self.best_metric}" needs train.ema')
@@ -151,7 +156,15 @@ class TrainSettings:
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any]) -> TrainSettings:
-        return from_mapping(cls, node, "train")
+        """Check a resolved ``train`` node.
+
+        Raises:
+            ConfigError: a setting is unknown, missing or makes no sense.
+        """
+        given = dict(node)
+        if given.get("init_checkpoint", "") is None:
+            given["init_checkpoint"] = ""
+        return from_mapping(cls, given, "train")
 
     def check_world_size(self, world_size: int) -> None:
         """Refuse a batch that cannot be shared evenly among ``world_size`` processes and the accumulation steps."""
@@ -162,56 +175,45 @@ class TrainSettings:
             )
 
 
-def unknown_key_hint(key: str, known: typing.Iterable[str]) -> str:
-    """What to say after "no such key": the nearest names, or all of them."""
-    known = sorted(known)
-    near = difflib.get_close_matches(key, known, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-
-
-def from_mapping(cls: type[T], node: Mapping[str, Any], where: str) -> T:
-    """Build the dataclass ``cls`` from a config node, refusing unknown, missing and wrongly typed fields.
+@dataclass(frozen=True, kw_only=True)
+class FileSettings:
+    """A split of the data set.
 
     Args:
-        node: a resolved mapping, with nested mappings for nested dataclasses.
-        where: the node's dotted name, for messages.
+        json, images: the annotation file and the folder of its pictures.
+        name: of a data set in Detectron2's catalogs, in place of both.
     """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    for key in node:
-        if key not in fields:
-            raise ConfigError(f"{where}.{key} is not a setting; {unknown_key_hint(str(key), fields)}")
-    missing = sorted(
-        name for name, field in fields.items() if name not in node and field.default is dataclasses.MISSING
-    )
-    if missing:
-        file = where.partition(".")[0]
-        raise ConfigError(f"{where} lacks {', '.join(missing)}; start from configs/common/{file}.py")
-    return cls(**{name: _convert(hints[name], node[name], f"{where}.{name}") for name in fields if name in node})
+
+    json: str | None = None
+    images: str | None = None
+    name: str | None = None
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Check ``value`` against the annotation ``hint``; numbers widen from int to float, lists become tuples."""
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
-        hint = next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a mapping, not {value!r}")
-        return from_mapping(typing.cast(type, hint), value, where)
-    origin = typing.get_origin(hint)
-    if origin is tuple:
-        item = typing.get_args(hint)[0]
-        if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
-            raise ConfigError(f"{where} must be a list, not {value!r}")
-        return tuple(_convert(item, entry, where) for entry in value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a mapping, not {value!r}")
-        return dict(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be of type {hint.__name__}, not {value!r}")
-    return value
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings:
+    """What a config says about its data; the meanings stand in ``configs/common/data/coco.py``. More keys are allowed."""
+
+    name: str
+    train: FileSettings
+    val: FileSettings
+    format: Literal["coco", "lvis"] = "coco"
+    names: tuple[str, ...] | None = None
+    num_classes: AtLeastOne | None = None
+    invalid: Literal["error", "drop"] = "error"
+    filter_empty: bool = False
+    generate: dict[str, Any] | None = None
+    short_side: Annotated[int, Bounds(1, 2**14)] = 800
+    image_counts: tuple[Count, ...] | None = None
+
+    @classmethod
+    def from_config(cls, node: Mapping[str, Any]) -> DatasetSettings:
+        """Check a resolved ``dataset`` node.
+
+        Raises:
+            ConfigError: a setting is missing or makes no sense.
+        """
+        settings = from_mapping(cls, node, "dataset", open=True)
+        if settings.names is not None and len(set(settings.names)) < len(settings.names):
+            twice = next(name for name in settings.names if settings.names.count(name) > 1)
+            raise ConfigError(f'dataset.names has "{twice}" more than once; metrics are told apart by these names')
+        return settings

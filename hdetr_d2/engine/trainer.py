@@ -20,6 +20,7 @@ from hdetr_d2.supervision import set_progress
 
 from ..checkpoint.loading import write_atomically
 from .distributed import all_reduce_mean, unwrap
+from .optim import load_optimizer_state
 from .precision import Precision
 from .settings import ClipGradSettings
 
@@ -215,7 +216,7 @@ class Trainer(TrainerBase):
 
     def load_optimizer(self, state_dict: Mapping[str, Any]) -> None:
         """Of a `state_dict`, the optimiser and the gradient scaler."""
-        self.optimizer.load_state_dict(state_dict["optimizer"])
+        load_optimizer_state(self.optimizer, state_dict["optimizer"])
         if self.precision.scales and state_dict["scaler"]:
             self.precision.scaler.load_state_dict(state_dict["scaler"])
 

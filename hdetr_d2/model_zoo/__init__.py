@@ -12,7 +12,7 @@ upon, without a clone::
 
 from .entries import Entry, Weights, entries
 from .trained import MissingWeightsError, get, weights_folder
-from .zoo import config_names, config_path, get_config
+from .zoo import config_names, config_path, get_config, load_recipe
 
 __all__ = [
     "Entry",
@@ -23,5 +23,6 @@ __all__ = [
     "entries",
     "get",
     "get_config",
+    "load_recipe",
     "weights_folder",
 ]

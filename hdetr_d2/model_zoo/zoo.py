@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ..compat import load_config
 
@@ -42,4 +42,15 @@ def get_config(name: str) -> DictConfig:
     Args:
         name: as for :func:`config_path`.
     """
-    return load_config(config_path(name))
+    return load_recipe(config_path(name))
+
+
+def load_recipe(path: str) -> DictConfig:
+    """Load a config file, of this package or the user's own.
+
+    Where it is silent about ``train.output_dir``, that is ``output/`` and the file's name without ending.
+    """
+    config = load_config(path)
+    if OmegaConf.is_dict(config.get("train")) and config.train.get("output_dir", "") is None:
+        config.train.output_dir = f"output/{Path(path).stem}"
+    return config

@@ -14,6 +14,8 @@ from hdetr_d2.losses.criterion import mean_over_ranks
 from hdetr_d2.structures import BatchedTargets, KnownMatches, QueryGroup, Targets
 from hdetr_d2.supervision import PRIMARY
 
+from .building import require_class_count
+
 
 @dataclass(frozen=True)
 class NoiseDraws:
@@ -116,6 +118,7 @@ class DenoisingQueries(nn.Module):
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
+        require_class_count(num_classes)
         if (num_groups is None) == (budget is None):
             raise ArgumentError(
                 f"DenoisingQueries: give num_groups or budget, got {num_groups} and {budget}; None is none"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP
 
+from .building import require_class_count
 from .priors import mean_prior, start_at
 
 
@@ -77,6 +78,7 @@ class PredictionHeads(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        require_class_count(num_classes)
         if encoder not in (None, "own", "shared"):
             raise ValueError(f'PredictionHeads: encoder must be None, "own" or "shared", got {encoder!r}')
         if encoder == "shared" and not shared:

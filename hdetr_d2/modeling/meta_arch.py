@@ -15,13 +15,14 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision, warn_of_no_progress
 
+from .building import FromLazyConfig
 from .composition import check_composition
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
 
 @META_ARCH_REGISTRY.register()
-class DETR(nn.Module):
+class DETR(FromLazyConfig, nn.Module):
     """Every model of the DETR family, by what it is composed of.
 
     Args:

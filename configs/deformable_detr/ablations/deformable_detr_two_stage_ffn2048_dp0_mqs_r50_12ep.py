@@ -2,4 +2,3 @@ from ..deformable_detr_plus_plus_r50_12ep import dataloader, dataset, model, opt
 
 # All tricks but look-forward-twice (H-DETR, table 8).
 model.transformer.decoder.look_forward_twice = False
-train.output_dir = "output/deformable_detr_two_stage_ffn2048_dp0_mqs_r50_12ep"

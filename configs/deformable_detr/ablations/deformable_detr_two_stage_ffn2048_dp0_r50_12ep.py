@@ -2,4 +2,3 @@ from .deformable_detr_two_stage_ffn2048_dp0_mqs_r50_12ep import dataloader, data
 
 # The wide FFN and no dropout (H-DETR, table 8).
 model.transformer.query_source.mixed = False
-train.output_dir = "output/deformable_detr_two_stage_ffn2048_dp0_r50_12ep"

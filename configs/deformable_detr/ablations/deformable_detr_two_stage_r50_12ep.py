@@ -5,4 +5,3 @@ from ...common.schedule import schedule_12ep as schedule
 from ...common.train import train
 
 # No trick at all (H-DETR, table 8).
-train.output_dir = "output/deformable_detr_two_stage_r50_12ep"

@@ -2,4 +2,3 @@ from .deformable_detr_two_stage_ffn2048_r50_12ep import dataloader, dataset, mod
 
 # As many queries as the hybrid schemes train, here also at inference (H-DETR, table 6).
 model.transformer.query_source.num_queries = 1800
-train.output_dir = "output/deformable_detr_two_stage_ffn2048_n1800_r50_12ep"

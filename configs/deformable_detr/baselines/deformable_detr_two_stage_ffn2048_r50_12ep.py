@@ -3,5 +3,3 @@ from ...common.models.deformable_detr_two_stage_ffn2048 import model
 from ...common.optim import optimizer
 from ...common.schedule import schedule_12ep as schedule
 from ...common.train import train
-
-train.output_dir = "output/deformable_detr_two_stage_ffn2048_r50_12ep"

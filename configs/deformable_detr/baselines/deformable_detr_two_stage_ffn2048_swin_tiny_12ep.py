@@ -4,4 +4,3 @@ from .deformable_detr_two_stage_ffn2048_r50_12ep import dataloader, dataset, mod
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/deformable_detr_two_stage_ffn2048_swin_tiny_12ep"

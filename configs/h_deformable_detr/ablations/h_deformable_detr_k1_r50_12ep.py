@@ -1,4 +1,3 @@
 from ..h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.supervision.update(k=1, num_queries=300)  # H-DETR, table 9
-train.output_dir = "output/h_deformable_detr_k1_r50_12ep"

@@ -1,4 +1,3 @@
 from ..h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.supervision.update(k=4, num_queries=1200)  # H-DETR, table 9
-train.output_dir = "output/h_deformable_detr_k4_r50_12ep"

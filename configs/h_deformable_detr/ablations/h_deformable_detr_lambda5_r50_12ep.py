@@ -1,4 +1,3 @@
 from ..h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.supervision.weight = 5.0  # H-DETR, table 16
-train.output_dir = "output/h_deformable_detr_lambda5_r50_12ep"

@@ -1,4 +1,3 @@
 from ..h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.supervision.num_queries = 600  # H-DETR, table 10
-train.output_dir = "output/h_deformable_detr_t600_r50_12ep"

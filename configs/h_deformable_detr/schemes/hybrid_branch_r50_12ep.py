@@ -10,4 +10,3 @@ from ...deformable_detr.baselines.deformable_detr_two_stage_ffn2048_r50_12ep imp
 
 # Without tricks (H-DETR, table 6).
 model.supervision = _scheme
-train.output_dir = "output/hybrid_branch_r50_12ep"

@@ -10,4 +10,3 @@ from ...deformable_detr.baselines.deformable_detr_two_stage_ffn2048_n1800_r50_12
 
 # Without tricks, one set of queries in training and at inference (H-DETR, table 6).
 model.supervision = _scheme
-train.output_dir = "output/hybrid_epoch_r50_12ep"

@@ -1,4 +1,2 @@
 from ...common.schedule import schedule_24ep as schedule
 from .hybrid_epoch_r50_12ep import dataloader, dataset, model, optimizer, train
-
-train.output_dir = "output/hybrid_epoch_r50_24ep"

@@ -5,4 +5,3 @@ from .h_deformable_detr_swin_large_n900_12ep import dataloader, dataset, model, 
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/h_deformable_detr_swin_large_n900_36ep"

@@ -2,4 +2,3 @@ from .h_deformable_detr_swin_large_n900_wd005_36ep import dataloader, dataset, m
 
 # Trained as the recipe it imports; evaluated with more detections an image (H-DETR's repository).
 model.num_detections = 300
-train.output_dir = "output/h_deformable_detr_swin_large_n900_wd005_top300_36ep"

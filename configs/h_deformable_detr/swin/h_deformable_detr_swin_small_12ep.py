@@ -4,4 +4,3 @@ from ..h_deformable_detr_r50_12ep import dataloader, dataset, model, optimizer, 
 
 model.backbone = _backbone
 model.neck.in_channels = _channels
-train.output_dir = "output/h_deformable_detr_swin_small_12ep"

@@ -4,4 +4,3 @@ from ..deformable_detr_plus_plus_lvis_r50_24ep import dataloader, dataset, model
 # queries in float32, take 7.7 GB.) Not published, and not trained by us.
 train.accumulate = 4
 train.precision = "bf16"
-train.output_dir = "output/deformable_detr_plus_plus_lvis_24gb_r50_24ep"

@@ -7,4 +7,3 @@ dataset.short_side = 640
 optimizer.lr = 1e-4
 train.batch_size = 8
 train.accumulate = 2
-train.output_dir = "output/h_deformable_detr_lvis_24gb_short_r50_12ep"

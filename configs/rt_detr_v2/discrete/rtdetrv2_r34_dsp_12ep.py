@@ -4,4 +4,3 @@ from ..rtdetrv2_r34_120ep import dataloader, dataset, model, optimizer, schedule
 model.transformer.decoder.layer.sampling = "discrete"
 schedule.epochs = 12
 dataloader.train.mapper.augmentations.strong_epochs = [0, 10]
-train.output_dir = "output/rtdetrv2_r34_dsp_12ep"

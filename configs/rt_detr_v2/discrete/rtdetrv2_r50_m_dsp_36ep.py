@@ -4,4 +4,3 @@ from ..rtdetrv2_r50_m_84ep import dataloader, dataset, model, optimizer, schedul
 model.transformer.decoder.layer.sampling = "discrete"
 schedule.epochs = 36
 dataloader.train.mapper.augmentations.strong_epochs = [0, 33]
-train.output_dir = "output/rtdetrv2_r50_m_dsp_36ep"

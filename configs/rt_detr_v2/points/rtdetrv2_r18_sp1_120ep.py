@@ -1,4 +1,3 @@
 from ..rtdetrv2_r18_120ep import dataloader, dataset, model, optimizer, schedule, train
 
 model.transformer.decoder.layer.num_points = [1, 1, 1]
-train.output_dir = "output/rtdetrv2_r18_sp1_120ep"

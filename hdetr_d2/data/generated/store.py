@@ -74,6 +74,49 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("HDETR_D2_CACHE") or Path.home() / ".cache" / "hdetr_d2")
 
 
+def generated_spec(
+    *,
+    num_train: int = 2000,
+    num_val: int = 300,
+    image_size: int | tuple[int, int] = 192,
+    num_classes: int = 20,
+    first_class: int = 0,
+    max_objects: int = 30,
+    object_scale: tuple[float, float] = (0.08, 0.64),
+    max_classes_per_image: int = 8,
+    clutter: float = 1.0,
+    seed: int = 0,
+    long_tail: bool = False,
+    format: str = "coco",
+    **_drawing: object,
+) -> GeneratedSpec:
+    """What ``ensure_generated`` would draw with these arguments; draws nothing.
+
+    Raises:
+        ValueError: a parameter makes no sense.
+    """
+    low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    scene = Scene(
+        image_size=(int(low), int(high)),
+        max_objects=max_objects,
+        object_scale=(float(object_scale[0]), float(object_scale[1])),
+        max_classes_per_image=max_classes_per_image,
+        clutter=float(clutter),
+    )
+    spec = GeneratedSpec(
+        num_train=num_train,
+        num_val=num_val,
+        num_classes=num_classes,
+        first_class=first_class,
+        seed=seed,
+        long_tail=long_tail,
+        format=format,
+        scene=scene,
+    )
+    _check(spec)
+    return spec
+
+
 def ensure_generated(
     *,
     num_train: int = 2000,
@@ -115,25 +158,20 @@ def ensure_generated(
         ValueError: a parameter makes no sense.
         DatasetError: scikit-image's photographs are not there.
     """
-    low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    scene = Scene(
-        image_size=(int(low), int(high)),
-        max_objects=max_objects,
-        object_scale=(float(object_scale[0]), float(object_scale[1])),
-        max_classes_per_image=max_classes_per_image,
-        clutter=float(clutter),
-    )
-    spec = GeneratedSpec(
+    spec = generated_spec(
         num_train=num_train,
         num_val=num_val,
+        image_size=image_size,
         num_classes=num_classes,
         first_class=first_class,
+        max_objects=max_objects,
+        object_scale=object_scale,
+        max_classes_per_image=max_classes_per_image,
+        clutter=clutter,
         seed=seed,
         long_tail=long_tail,
         format=format,
-        scene=scene,
     )
-    _check(spec)
     cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
     files = GeneratedFiles(cache / spec.key())
     if not files.root.is_dir():

@@ -14,14 +14,19 @@ from hdetr_d2.layers import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hdetr_d2.matching import CostMatcher, LexicographicMatcher
 from hdetr_d2.supervision import Supervision
 
+<<<<<<< HEAD:hdetr_d2/modeling/reinspect/meta_arch.py
 from ..postprocess import to_instances
 from .cells import cell_centres, cell_targets
 from .recurrent import CellDecoder
+=======
+from .building import FromLazyConfig, require_class_count
+from .postprocess import to_instances
+>>>>>>> h/config:hdetr_d2/modeling/stewart.py
 from .stitching import stitch
 
 
 @META_ARCH_REGISTRY.register()
-class ReInspect(nn.Module):
+class ReInspect(FromLazyConfig, nn.Module):
     """End-to-end people detection in crowded scenes (Stewart et al., CVPR 2016), on any backbone.
 
     Each cell of the last feature map predicts the objects around it one after another; a loss over sets trains it, the
@@ -64,6 +69,7 @@ class ReInspect(nn.Module):
         pixel_std: Sequence[float] = (58.395, 57.12, 57.375),
     ) -> None:
         super().__init__()
+        require_class_count(num_classes)
         if num_classes != 1:
             raise ValueError(
                 f"ReInspect: predicts one class, and the data set has {num_classes}; choose one with one class"
