@@ -5,17 +5,16 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
+
+from hdetr_d2.seeding import seeded
 
 from .batch_transforms import BatchTransform
 from .context import ContextMapper, Record, SampleContext, StepContext
@@ -28,23 +27,6 @@ Mapper = Callable[[Record], Record]
 _MAX_SUBSTITUTIONS = 20
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def seeded(*entropy: int) -> Iterator[None]:
-    """Seeds the global generators of NumPy, Python and PyTorch (CPU) for a while; their states come back afterwards."""
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
-    words = np.random.SeedSequence(entropy).generate_state(3)
-    np.random.seed(int(words[0]))  # noqa: NPY002  (Detectron2 draws from the global generator)
-    random.seed(int(words[1]))
-    torch.random.default_generator.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-        torch.random.set_rng_state(torch_state)
 
 
 class _TrainSamples(Dataset):
@@ -91,10 +73,11 @@ class _TrainSamples(Dataset):
 class TrainLoader:
     """Endless iterator over the micro-batches of this process, each a list of samples.
 
-    ``for micro_batch in loader`` begins at step ``start_iter``; a step has ``accumulate`` of them.
+    ``loader.batches(start_iter)`` begins at that optimiser step, a step has ``accumulate`` of them; ``iter(loader)``
+    begins where the loader was built to.
 
     Attributes:
-        start_iter: first optimiser step; may be set until iteration begins.
+        num_images: that the loader draws from.
         num_skipped: how often an unusable image file was replaced so far in this process.
     """
 
@@ -124,7 +107,7 @@ class TrainLoader:
         self._num_workers = num_workers
         self._sampler(start_iter)  # refuses an impossible batch size now and not in the first step
         self.num_images = len(records)
-        self.start_iter = start_iter
+        self._start_iter = start_iter
         self.num_skipped = 0
         self._reported: set[str] = set()
 
@@ -147,7 +130,11 @@ class TrainLoader:
         return any(transform.needs_previous(self._context(step)) for transform in self._transforms)
 
     def __iter__(self) -> Iterator[list[Record]]:
-        sampler = self._sampler(self.start_iter)
+        return self.batches(self._start_iter)
+
+    def batches(self, start_iter: int) -> Iterator[list[Record]]:
+        """The micro-batches from optimiser step ``start_iter`` on."""
+        sampler = self._sampler(start_iter)
         # Workers hand over single samples: all of them work on the next micro-batch together, and no more than two
         # micro-batches wait in shared memory (whose file handles are limited), whatever the number of workers.
         prefetch = max(2, math.ceil(2 * sampler.share / max(self._num_workers, 1)))
@@ -163,7 +150,7 @@ class TrainLoader:
         )
         samples = iter(loader)
         for index in itertools.count():
-            context = self._context(self.start_iter + index // self._accumulate)
+            context = self._context(start_iter + index // self._accumulate)
             extra = int(self._with_previous(context.step))
             micro_batch = list(itertools.islice(samples, sampler.share + extra))
             for sample in micro_batch[extra:]:

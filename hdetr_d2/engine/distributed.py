@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..compat import create_local_process_group, destroy_process_group
@@ -171,13 +171,3 @@ def broadcast_buffers(model: nn.Module) -> None:
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-
-
-def all_reduce_mean(values: Tensor) -> Tensor:
-    """The mean of ``values`` over the processes, on all of them; without waiting for the device."""
-    world_size = comm.get_world_size()
-    if world_size == 1:
-        return values
-    values = values.clone()
-    dist.all_reduce(values)
-    return values / world_size

@@ -16,9 +16,10 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from hdetr_d2.seeding import get_random_state, preserved_random_state
+
 from ..checkpoint.loading import SafeCheckpointer, write_atomically
 from .schedule import LearningRateSchedule
-from .seeding import get_random_state, preserved_random_state
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,10 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from hdetr_d2.seeding import RandomState, seed_everything, set_random_state
+
 from ..checkpoint.loading import SafeCheckpointer
-from ..data import resolve_dataset
+from ..data import TrainLoader, resolve_dataset
 from ..losses.positive_counts import PositiveCounter
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
 from .distributed import broadcast_buffers, resolve_device, unwrap, wrap_ddp
@@ -32,7 +35,6 @@ from .longtail_hooks import CountPositives, WriteLongTailReport
 from .optim import describe_param_groups
 from .precision import Precision
 from .schedule import build_schedule, epochs_to_iterations
-from .seeding import seed_everything, set_random_state
 from .settings import TrainSettings
 from .trainer import Trainer
 
@@ -137,12 +139,11 @@ def run_training(cfg: DictConfig, num_images: int, *, resume: bool = False) -> R
         length.num_images, settings.batch_size, length.iterations_per_epoch, length.max_iter,
     )  # fmt: skip
     trainer, checkpointer = build_trainer(cfg, length)
-    random_states = _load(trainer, checkpointer, cfg, length, resume=resume)
-    loader.start_iter = trainer.start_iter
-    trainer.set_data(iter(loader))
-    if random_states is not None:
-        set_random_state(random_states)  # last: building the loader draws numbers too
-    trainer.train(trainer.start_iter, length.max_iter)
+    start = _load(trainer, checkpointer, cfg, length, resume=resume)
+    batches = loader.batches(start.iteration) if isinstance(loader, TrainLoader) else iter(loader)
+    if start.random_state is not None:
+        set_random_state(start.random_state)  # last: building the loader draws numbers too
+    trainer.fit(batches, start_iter=start.iteration, max_iter=length.max_iter)
     return next(hook.latest for hook in trainer._hooks if isinstance(hook, Evaluate))
 
 
@@ -261,34 +262,41 @@ def _identity(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """Where training begins: its first iteration, and this process's random state if a checkpoint has it."""
+
+    iteration: int = 0
+    random_state: RandomState | None = None
+
+
 # the meaning of "iteration" and the order of the images hang on these
 _MUST_AGREE = ("batch_size", "seed", "num_images")
 
 
 def _load(
     trainer: Trainer, checkpointer: SafeCheckpointer, cfg: DictConfig, length: RunLength, *, resume: bool
-) -> dict[str, Any] | None:
-    """Set weights, state and ``trainer.start_iter``, register the writers; this process's random state, if it is known.
+) -> _Start:
+    """Set weights and state, and register the writers.
 
     Raises:
         ResumeError: the checkpoint belongs to a run with other settings or another model.
     """
     settings = train_settings(cfg)
     resuming = resume and checkpointer.has_checkpoint()
-    random_state = None
+    start = _Start()
     if resume and not resuming:
         logger.warning("--resume: there is no checkpoint in %s yet; starting from the beginning", settings.output_dir)
     if resuming:
-        random_state = _resume(trainer, checkpointer, _identity(cfg, length))
+        start = _resume(checkpointer, _identity(cfg, length))
     else:
         checkpointer.load(settings.init_checkpoint, checkpointables=[])
         _start_average(checkpointer)
-        trainer.start_iter = 0
     if comm.is_main_process():
-        keep_lines_until(os.path.join(settings.output_dir, "metrics.json"), trainer.start_iter - 1)
+        keep_lines_until(os.path.join(settings.output_dir, "metrics.json"), start.iteration - 1)
         writers = d2_hooks.PeriodicWriter(_writers(settings.output_dir, length), period=settings.log_period)
         trainer.register_hooks([writers])
-    return random_state
+    return start
 
 
 def _start_average(checkpointer: SafeCheckpointer) -> None:
@@ -298,7 +306,7 @@ def _start_average(checkpointer: SafeCheckpointer) -> None:
         ema.start_from_model()
 
 
-def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> dict[str, Any] | None:
+def _resume(checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> _Start:
     path = checkpointer.get_checkpoint_file()
     try:
         extra = checkpointer.load(path)
@@ -323,11 +331,11 @@ def _resume(trainer: Trainer, checkpointer: SafeCheckpointer, identity: dict[str
                 f"would not go on where they stopped. Set {key} back, or start a new run with train.init_checkpoint"
             )
         logger.warning("resuming with %s=%s; it was %s", key, value, before.get(key))
-    trainer.start_iter = int(extra["iteration"]) + 1
-    logger.info("resuming %s after %d steps", path, trainer.start_iter)
+    done = int(extra["iteration"]) + 1
+    logger.info("resuming %s after %d steps", path, done)
     states = extra.get("random_states") or []
     if len(states) != comm.get_world_size():
         # the order of the data does not depend on the number of processes, dropout does
-        seed_everything(identity["seed"] + trainer.start_iter * 1000 + comm.get_rank())
-        return None
-    return states[comm.get_rank()]
+        seed_everything(identity["seed"] + done * 1000 + comm.get_rank())
+        return _Start(iteration=done)
+    return _Start(iteration=done, random_state=states[comm.get_rank()])

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from detectron2.engine import TrainerBase
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hdetr_d2.distributed import all_over_ranks, mean_over_ranks
+
 from ..checkpoint.loading import write_atomically
-from .distributed import all_reduce_mean, unwrap
+from .distributed import unwrap
 from .precision import Precision
 from .settings import ClipGradSettings
 
@@ -72,13 +73,14 @@ class Trainer(TrainerBase):
         self._norm_sum: Tensor | None = None
         self._summed_steps = 0
 
-    def set_data(self, batches: Iterator[Batch]) -> None:
-        """Give the micro-batches of this process, from the first step that will run.
+    def fit(self, batches: Iterable[Batch], *, start_iter: int = 0, max_iter: int) -> None:
+        """Train from step ``start_iter`` to ``max_iter``.
 
         Args:
-            batches: endless; ``accumulate`` of them make a step.
+            batches: the micro-batches of this process from the first of these steps on; ``accumulate`` make a step.
         """
-        self._batches = batches
+        self._batches = iter(batches)
+        self.train(start_iter, max_iter)
 
     def run_step(self) -> None:
         """One optimiser step."""
@@ -143,10 +145,7 @@ class Trainer(TrainerBase):
             finite = finite & norm.isfinite()
         elif self.precision.scaler.get_scale() < Precision.MIN_SCALE:
             finite = torch.zeros_like(finite)
-        flag = finite.to(torch.uint8)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-        if flag.item():
+        if all_over_ranks(finite).item():
             return
         self._save_and_stop(losses, norm, batches)
 
@@ -188,7 +187,7 @@ class Trainer(TrainerBase):
         if next_iter % self.log_period and next_iter != self.max_iter:
             return
         means = torch.cat([self._loss_sum, self._norm_sum.reshape(1)]) / self._summed_steps
-        *values, norm_value = all_reduce_mean(means).tolist()
+        *values, norm_value = mean_over_ranks(means).tolist()
         self._loss_sum = self._norm_sum = None
         self._summed_steps = 0
         named = dict(zip(self._loss_names, values, strict=True))
@@ -232,7 +231,7 @@ def micro_batch_weights(batches: Sequence[Batch], device: torch.device) -> Seque
     if len(batches) == 1:
         return [1.0]
     counts = [sum(len(sample["instances"]) for sample in batch) for batch in batches]
-    mean_counts = all_reduce_mean(torch.tensor(counts, dtype=torch.float32, device=device))
+    mean_counts = mean_over_ranks(torch.tensor(counts, dtype=torch.float32, device=device))
     return list((mean_counts.clamp(min=1) / mean_counts.sum().clamp(min=1)).unbind())
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from hdetr_d2.compat import record_metrics
+from hdetr_d2.distributed import mean_count_over_ranks
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
 from hdetr_d2.structures import Predictions, Targets
@@ -98,7 +98,7 @@ class SetCriterion(nn.Module):
         for job, matches in zip(jobs[: len(predictions)], all_matches):
             if self.counter is not None and job.rules:
                 self.counter.add(job.request.matchers, matches.layer, classes[matches.target])
-        num_targets = mean_over_ranks(len(classes), like)
+        num_targets = mean_count_over_ranks(len(classes), like)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
             for name, per_layer in _layer_sums(job, matches).items():
@@ -250,12 +250,3 @@ def _known_matches(predictions: Predictions) -> Matches:
 def _relabelled(targets: Sequence[Targets], columns: Tensor) -> list[Targets]:
     """Labels as positions in ``columns``, which hold all of them."""
     return [replace(t, labels=torch.searchsorted(columns, t.labels)) for t in targets]
-
-
-def mean_over_ranks(count: int, like: Tensor) -> Tensor:
-    """Mean of a count over all processes, on the device of ``like``: a scalar tensor, no host sync."""
-    total = torch.tensor(float(count), device=like.device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return total

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hdetr_d2.distributed import sum_over_ranks
 from hdetr_d2.structures import Targets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, background_loss
-from .ranks import sum_over_ranks
 
 
 class EqualizedFocalLoss(ClassificationLoss):
