@@ -88,8 +88,8 @@ def from_main_process(function: Callable[[], T]) -> T:
             error.__traceback__ = None
             outcome = [(None, error)]
     dist.broadcast_object_list(outcome, src=0)
-    result, error = outcome[0]
-    if error is not None:
-        error.shared = True
-        raise error
+    result, failure = outcome[0]
+    if failure is not None:
+        failure.shared = True
+        raise failure
     return cast(T, result)

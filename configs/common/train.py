@@ -19,5 +19,8 @@ train = dict(
     freeze=[],  # regular expressions of parameters that are not trained
     freeze_bn=[],  # regular expressions of BatchNorms that become fixed scales and shifts
     sync_bn=False,  # statistics of BatchNorms over all processes
+    if_exists="refuse",  # what a new run does with a folder that holds a training: "refuse" | "number" | "overwrite"
+    hooks=[],  # of your own: L(MyHook)(...)
+    writers=[],  # of your own, for the log: L(MyWriter)(...)
     longtail_report=False,  # on a dataset in LVIS format: write longtail.html at the end
 )

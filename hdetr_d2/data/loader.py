@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.data.common import DatasetFromList
 from detectron2.data.samplers import InferenceSampler
@@ -96,9 +97,11 @@ class TrainLoader:
     ) -> None:
         sampling.start(records)
         self._stream = SampleStream(sampling, seed=seed)
-        self._samples = _TrainSamples(
-            DatasetFromList(list(records), copy=False), mapper, seed=seed, batch_size=batch_size
+        self._object_counts = np.array(
+            [sum(not each.get("iscrowd", 0) for each in record.get("annotations", ())) for record in records]
         )
+        self._records = DatasetFromList(list(records), copy=False)
+        self._samples = _TrainSamples(self._records, mapper, seed=seed, batch_size=batch_size)
         self._transforms = list(batch_transforms)
         _check_transforms(self._transforms, batch_size)
         self._seed = seed
@@ -110,6 +113,14 @@ class TrainLoader:
         self._start_iter = start_iter
         self.num_skipped = 0
         self._reported: set[str] = set()
+
+    def object_counts(self) -> np.ndarray:
+        """(num_images,) how many objects an image has to learn: crowds are not learned."""
+        return self._object_counts
+
+    def file_name(self, index: int) -> str:
+        """Of the image at ``index`` of `object_counts`."""
+        return str(self._records[index].get("file_name", index))
 
     def _sampler(self, start_iter: int) -> MicroBatchSampler:
         return MicroBatchSampler(

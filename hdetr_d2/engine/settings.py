@@ -8,13 +8,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from .errors import ConfigError
 
 T = TypeVar("T")
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+
+IfExists = Literal["refuse", "number", "overwrite"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,11 @@ class TrainSettings:
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
         longtail_report: write ``longtail.html`` after the last evaluation; for datasets in LVIS format.
+        hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run after the package's own; those with a state
+            have it saved and resumed.
+        writers: further event writers, ``L(MyWriter)(...)``, on the main process.
+        if_exists: what a new run does with an output folder that holds a training: "refuse", "number" (take the first
+            free of ``<output_dir>-2``, ``-3``, ...), or "overwrite" (delete it). ``--resume`` does not ask.
     """
 
     output_dir: str
@@ -129,6 +136,9 @@ class TrainSettings:
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
     longtail_report: bool = False
+    hooks: tuple[Any, ...] = ()
+    writers: tuple[Any, ...] = ()
+    if_exists: IfExists = "refuse"
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -206,6 +216,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
             raise ConfigError(f"{where} must be a list, not {value!r}")
         return tuple(_convert(item, entry, where) for entry in value)
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ConfigError(f"{where} must be one of {', '.join(typing.get_args(hint))}, not {value!r}")
+        return value
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a mapping, not {value!r}")
