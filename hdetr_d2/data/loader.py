@@ -15,12 +15,14 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from hdetr_d2.errors import UserError
 from hdetr_d2.seeding import seeded
 
 from .batch_transforms import BatchTransform
 from .context import ContextMapper, Record, SampleContext, StepContext
 from .errors import DatasetError, UnusableImageError
 from .sampling import EpochSampling, MicroBatchSampler, SampleStream, ShuffledSampling
+from .workers import WORKER_TIMEOUT, Failure, WatchedLoader
 
 Mapper = Callable[[Record], Record]
 
@@ -47,8 +49,13 @@ class _TrainSamples(Dataset):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Record:
-        position, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Record | Failure:
+        try:
+            return self._sample(*key)
+        except UserError as error:
+            return Failure(error)
+
+    def _sample(self, position: int, index: int) -> Record:
         skipped: list[str] = []
         for shift in range(min(len(self._records), _MAX_SUBSTITUTIONS)):
             record = self._records[(index + shift) % len(self._records)]
@@ -94,6 +101,7 @@ class TrainLoader:
         num_workers: int,
         start_iter: int,
         batch_transforms: Sequence[BatchTransform] = (),
+        worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
         sampling.start(records)
         self._stream = SampleStream(sampling, seed=seed)
@@ -108,6 +116,7 @@ class TrainLoader:
         self._batch_size = batch_size
         self._accumulate = accumulate
         self._num_workers = num_workers
+        self._worker_timeout = worker_timeout
         self._sampler(start_iter)  # refuses an impossible batch size now and not in the first step
         self.num_images = len(records)
         self._start_iter = start_iter
@@ -149,8 +158,9 @@ class TrainLoader:
         # Workers hand over single samples: all of them work on the next micro-batch together, and no more than two
         # micro-batches wait in shared memory (whose file handles are limited), whatever the number of workers.
         prefetch = max(2, math.ceil(2 * sampler.share / max(self._num_workers, 1)))
-        loader = DataLoader(
+        loader = WatchedLoader(
             self._samples,
+            limit=self._worker_timeout,
             batch_size=None,
             sampler=itertools.chain.from_iterable(sampler),
             num_workers=self._num_workers,
@@ -208,6 +218,7 @@ def build_train_loader(
     start_iter: int = 0,
     sampling: EpochSampling | None = None,
     batch_transforms: Sequence[BatchTransform] = (),
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> TrainLoader:
     """The loader of training.
 
@@ -226,6 +237,7 @@ def build_train_loader(
         start_iter: first optimiser step, for resuming.
         sampling: what an epoch holds; None means every image once in random order.
         batch_transforms: applied in order to the samples of a micro-batch, for example `MixUp` and `MultiScale`.
+        worker_timeout: seconds without a sample after which loading processes count as hanging; 0 waits for ever.
 
     Raises:
         DatasetError: the dataset is empty; while iterating: many image files in a row are unusable.
@@ -243,6 +255,7 @@ def build_train_loader(
         num_workers=num_workers,
         start_iter=start_iter,
         batch_transforms=batch_transforms,
+        worker_timeout=worker_timeout,
     )
 
 
@@ -254,13 +267,21 @@ class _TestSamples(Dataset):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Record:
-        return self._mapper(self._records[index])
+    def __getitem__(self, index: int) -> Record | Failure:
+        try:
+            return self._mapper(self._records[index])
+        except UserError as error:
+            return Failure(error)
 
 
 def build_test_loader(
-    *, dataset: Sequence[Record], mapper: Mapper, batch_size: int = 1, num_workers: int = 2
-) -> DataLoader:
+    *,
+    dataset: Sequence[Record],
+    mapper: Mapper,
+    batch_size: int = 1,
+    num_workers: int = 2,
+    worker_timeout: float = WORKER_TIMEOUT,
+) -> DataLoader[Any]:
     """The loader of evaluation: every image once, in order, split among the processes.
 
     An unusable image file ends the evaluation with an UnusableImageError that names it.
@@ -270,14 +291,18 @@ def build_test_loader(
         mapper: turns a dataset dict into a sample.
         batch_size: images per forward pass of one process.
         num_workers: loading processes of this process.
+        worker_timeout: seconds without a batch after which loading processes count as hanging; 0 waits for ever.
 
     Raises:
-        DatasetError: the dataset is empty.
+        DatasetError: the dataset is empty; ``batch_size`` is below 1.
     """
     if not dataset:
         raise DatasetError("the evaluation dataset has no images")
-    return DataLoader(
+    if batch_size < 1:
+        raise DatasetError(f"dataloader.test.batch_size={batch_size}: give 1 or more")
+    return WatchedLoader(
         _TestSamples(DatasetFromList(list(dataset), copy=False), mapper),
+        limit=worker_timeout,
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
         num_workers=num_workers,
