@@ -13,7 +13,13 @@ USER_ERROR_EXIT_CODE = 2
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message names the file, image or key, what is wrong, and what to do."""
+    """A mistake that the user can mend. The message names the file, image or key, what is wrong, and what to do.
+
+    Attributes:
+        shared: every process of the job has it, so that one of them tells it for all.
+    """
+
+    shared = False
 
 
 @contextmanager

@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,14 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
+from hdetr_d2.errors import UserError
+from hdetr_d2.seeding import seeded
+
 from .batch_transforms import BatchTransform
 from .context import ContextMapper, Record, SampleContext, StepContext
 from .errors import DatasetError, UnusableImageError
 from .sampling import EpochSampling, MicroBatchSampler, SampleStream, ShuffledSampling
+from .workers import WORKER_TIMEOUT, Failure, WatchedLoader
 
 Mapper = Callable[[Record], Record]
 
@@ -28,23 +30,6 @@ Mapper = Callable[[Record], Record]
 _MAX_SUBSTITUTIONS = 20
 
 logger = logging.getLogger(__name__)
-
-
-@contextmanager
-def seeded(*entropy: int) -> Iterator[None]:
-    """Seeds the global generators of NumPy, Python and PyTorch (CPU) for a while; their states come back afterwards."""
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
-    words = np.random.SeedSequence(entropy).generate_state(3)
-    np.random.seed(int(words[0]))  # noqa: NPY002  (Detectron2 draws from the global generator)
-    random.seed(int(words[1]))
-    torch.random.default_generator.manual_seed(int(words[2]))
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-        torch.random.set_rng_state(torch_state)
 
 
 class _TrainSamples(Dataset):
@@ -64,8 +49,13 @@ class _TrainSamples(Dataset):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, key: tuple[int, int]) -> Record:
-        position, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Record | Failure:
+        try:
+            return self._sample(*key)
+        except UserError as error:
+            return Failure(error)
+
+    def _sample(self, position: int, index: int) -> Record:
         skipped: list[str] = []
         for shift in range(min(len(self._records), _MAX_SUBSTITUTIONS)):
             record = self._records[(index + shift) % len(self._records)]
@@ -91,10 +81,11 @@ class _TrainSamples(Dataset):
 class TrainLoader:
     """Endless iterator over the micro-batches of this process, each a list of samples.
 
-    ``for micro_batch in loader`` begins at step ``start_iter``; a step has ``accumulate`` of them.
+    ``loader.batches(start_iter)`` begins at that optimiser step, a step has ``accumulate`` of them; ``iter(loader)``
+    begins where the loader was built to.
 
     Attributes:
-        start_iter: first optimiser step; may be set until iteration begins.
+        num_images: that the loader draws from.
         num_skipped: how often an unusable image file was replaced so far in this process.
     """
 
@@ -110,23 +101,35 @@ class TrainLoader:
         num_workers: int,
         start_iter: int,
         batch_transforms: Sequence[BatchTransform] = (),
+        worker_timeout: float = WORKER_TIMEOUT,
     ) -> None:
         sampling.start(records)
         self._stream = SampleStream(sampling, seed=seed)
-        self._samples = _TrainSamples(
-            DatasetFromList(list(records), copy=False), mapper, seed=seed, batch_size=batch_size
+        self._object_counts = np.array(
+            [sum(not each.get("iscrowd", 0) for each in record.get("annotations", ())) for record in records]
         )
+        self._records = DatasetFromList(list(records), copy=False)
+        self._samples = _TrainSamples(self._records, mapper, seed=seed, batch_size=batch_size)
         self._transforms = list(batch_transforms)
         _check_transforms(self._transforms, batch_size)
         self._seed = seed
         self._batch_size = batch_size
         self._accumulate = accumulate
         self._num_workers = num_workers
+        self._worker_timeout = worker_timeout
         self._sampler(start_iter)  # refuses an impossible batch size now and not in the first step
         self.num_images = len(records)
-        self.start_iter = start_iter
+        self._start_iter = start_iter
         self.num_skipped = 0
         self._reported: set[str] = set()
+
+    def object_counts(self) -> np.ndarray:
+        """(num_images,) how many objects an image has to learn: crowds are not learned."""
+        return self._object_counts
+
+    def file_name(self, index: int) -> str:
+        """Of the image at ``index`` of `object_counts`."""
+        return str(self._records[index].get("file_name", index))
 
     def _sampler(self, start_iter: int) -> MicroBatchSampler:
         return MicroBatchSampler(
@@ -147,12 +150,17 @@ class TrainLoader:
         return any(transform.needs_previous(self._context(step)) for transform in self._transforms)
 
     def __iter__(self) -> Iterator[list[Record]]:
-        sampler = self._sampler(self.start_iter)
+        return self.batches(self._start_iter)
+
+    def batches(self, start_iter: int) -> Iterator[list[Record]]:
+        """The micro-batches from optimiser step ``start_iter`` on."""
+        sampler = self._sampler(start_iter)
         # Workers hand over single samples: all of them work on the next micro-batch together, and no more than two
         # micro-batches wait in shared memory (whose file handles are limited), whatever the number of workers.
         prefetch = max(2, math.ceil(2 * sampler.share / max(self._num_workers, 1)))
-        loader = DataLoader(
+        loader = WatchedLoader(
             self._samples,
+            limit=self._worker_timeout,
             batch_size=None,
             sampler=itertools.chain.from_iterable(sampler),
             num_workers=self._num_workers,
@@ -163,7 +171,7 @@ class TrainLoader:
         )
         samples = iter(loader)
         for index in itertools.count():
-            context = self._context(self.start_iter + index // self._accumulate)
+            context = self._context(start_iter + index // self._accumulate)
             extra = int(self._with_previous(context.step))
             micro_batch = list(itertools.islice(samples, sampler.share + extra))
             for sample in micro_batch[extra:]:
@@ -210,6 +218,7 @@ def build_train_loader(
     start_iter: int = 0,
     sampling: EpochSampling | None = None,
     batch_transforms: Sequence[BatchTransform] = (),
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> TrainLoader:
     """The loader of training.
 
@@ -228,6 +237,7 @@ def build_train_loader(
         start_iter: first optimiser step, for resuming.
         sampling: what an epoch holds; None means every image once in random order.
         batch_transforms: applied in order to the samples of a micro-batch, for example `MixUp` and `MultiScale`.
+        worker_timeout: seconds without a sample after which loading processes count as hanging; 0 waits for ever.
 
     Raises:
         DatasetError: the dataset is empty; while iterating: many image files in a row are unusable.
@@ -245,6 +255,7 @@ def build_train_loader(
         num_workers=num_workers,
         start_iter=start_iter,
         batch_transforms=batch_transforms,
+        worker_timeout=worker_timeout,
     )
 
 
@@ -256,13 +267,21 @@ class _TestSamples(Dataset):
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> Record:
-        return self._mapper(self._records[index])
+    def __getitem__(self, index: int) -> Record | Failure:
+        try:
+            return self._mapper(self._records[index])
+        except UserError as error:
+            return Failure(error)
 
 
 def build_test_loader(
-    *, dataset: Sequence[Record], mapper: Mapper, batch_size: int = 1, num_workers: int = 2
-) -> DataLoader:
+    *,
+    dataset: Sequence[Record],
+    mapper: Mapper,
+    batch_size: int = 1,
+    num_workers: int = 2,
+    worker_timeout: float = WORKER_TIMEOUT,
+) -> DataLoader[Any]:
     """The loader of evaluation: every image once, in order, split among the processes.
 
     An unusable image file ends the evaluation with an UnusableImageError that names it.
@@ -272,6 +291,7 @@ def build_test_loader(
         mapper: turns a dataset dict into a sample.
         batch_size: images per forward pass of one process.
         num_workers: loading processes of this process.
+        worker_timeout: seconds without a batch after which loading processes count as hanging; 0 waits for ever.
 
     Raises:
         DatasetError: the dataset is empty, or ``batch_size`` or ``num_workers`` is no count.
@@ -281,8 +301,9 @@ def build_test_loader(
             raise DatasetError(f"dataloader.{key}={value!r} must be an integer, at least {least}")
     if not dataset:
         raise DatasetError("the evaluation dataset has no images")
-    return DataLoader(
+    return WatchedLoader(
         _TestSamples(DatasetFromList(list(dataset), copy=False), mapper),
+        limit=worker_timeout,
         batch_size=batch_size,
         sampler=InferenceSampler(len(dataset)),
         num_workers=num_workers,

@@ -14,7 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from .errors import DatasetError
+from hdetr_d2.annotations import DatasetError
+
 from .generated.store import default_cache_folder
 
 

@@ -6,20 +6,26 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
-from hdetr_d2.errors import exit_on_user_error
+from hdetr_d2.errors import USER_ERROR_EXIT_CODE, UserError, exit_on_user_error
 
 from ..compat import detectron2_info
 from .config import load, train_settings
-from .distributed import check_device, launch
-from .hooks import Results
-from .run import resolve, run_evaluation, run_training
+from .distributed import check_device
+from .evaluation import run_evaluation
+from .failures import failures_explained
+from .launch import Job, launch
+from .lock import job_and_attempt
+from .logs import set_up_logging
+from .records import Results
+from .run import resolve, run_training
+from .run_folder import Purpose, claimed
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -28,8 +34,14 @@ EPILOG = """
 examples:
   train_net.py --config-file h_deformable_detr/h_deformable_detr_r50_12ep.py --num-gpus 8
   train_net.py --config-file ... --resume
+  train_net.py --config-file ... train.if_exists=number
   train_net.py --config-file ... --eval-only train.init_checkpoint=output/model_best.pth
   torchrun --nproc-per-node 2 train_net.py --config-file ... train.batch_size=4 train.device=cpu
+
+exit codes:
+  0   done
+  2   a mistake that the message says how to mend
+  75  stopped by SIGTERM, SIGINT or SIGUSR1 after a whole step; --resume goes on
 """
 
 
@@ -56,42 +68,78 @@ def main(args: argparse.Namespace) -> Results:
 
     Returns:
         The evaluation's results, {task: {metric: value}}; {} except on the main process.
+
+    Raises:
+        UserError: what the user can mend.
+        TrainingStopped: a signal stopped the training; it can be resumed.
     """
     cfg = load(args.config_file, args.opts or ())
     settings = train_settings(cfg)
-    _set_up_logging(settings.output_dir)
-    logger.info("%s, PyTorch %s, %d process(es)", detectron2_info(), torch.__version__, comm.get_world_size())
-    num_images = resolve(cfg)
-    if args.eval_only:
-        return run_evaluation(cfg, resume=args.resume)
-    return run_training(cfg, num_images, resume=args.resume)
+    job, attempt = job_and_attempt()
+    resume = args.resume or attempt > 0
+    purpose: Purpose = "evaluate" if args.eval_only else "resume" if resume else "start"
+    with claimed(
+        settings.output_dir,
+        purpose=purpose,
+        if_exists=settings.if_exists,
+        needed_files=(settings.init_checkpoint,),
+    ) as folder:
+        cfg.train.output_dir = folder
+        set_up_logging(folder)
+        logger.info("%s, PyTorch %s, %d process(es)", detectron2_info(), torch.__version__, comm.get_world_size())
+        if folder != settings.output_dir:
+            logger.info("writing into %s", folder)
+        if attempt:
+            logger.info("%s was started again (%d): going on with what it left", job, attempt)
+        num_images = resolve(cfg)
+        if args.eval_only:
+            return run_evaluation(cfg, resume=args.resume)
+        return run_training(cfg, num_images, resume=resume)
 
 
 def run(argv: Sequence[str] | None = None) -> None:
-    """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2."""
+    """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2.
+
+    A training that a signal stopped exits with `STOPPED_EXIT_CODE`.
+    """
     args = parse_arguments(argv)
-    with exit_on_user_error("train_net.py"):
-        cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
-        validate(cfg, args.opts or ())
-        device = train_settings(cfg).device
-        check_device(device)
-        launch(
-            main,
-            num_processes=args.num_gpus or 1,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            device=device,
-            args=(args,),
-        )
+    with exit_on_user_error("train_net.py"), _told_by_one_process(), failures_explained():
+        with _the_same_in_every_process():
+            cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
+            validate(cfg, args.opts or ())
+            job = Job(
+                num_processes=args.num_gpus,
+                num_machines=args.num_machines,
+                machine_rank=args.machine_rank,
+                dist_url=args.dist_url,
+                device=train_settings(cfg).device,
+            )
+            check_device(job.device)
+        launch(_main_explained, job, args=(args,))
 
 
-def _set_up_logging(output_dir: str) -> None:
-    """Detectron2's log format for its loggers and ours: to the terminal from rank 0, to log.txt from every rank."""
-    os.makedirs(output_dir, exist_ok=True)
-    setup_logger.cache_clear()
-    for name in ("detectron2", "fvcore", "hdetr_d2"):
-        former = logging.getLogger(name)
-        for handler in list(former.handlers):  # of an earlier run in the same process
-            former.removeHandler(handler)
-        setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty())
+def _main_explained(args: argparse.Namespace) -> Results:
+    """`main`, as spawned processes call it."""
+    with failures_explained():
+        return main(args)
+
+
+@contextmanager
+def _the_same_in_every_process() -> Iterator[None]:
+    """What goes wrong inside goes wrong alike in all processes that torchrun has started."""
+    try:
+        yield
+    except UserError as error:
+        error.shared = True
+        raise
+
+
+@contextmanager
+def _told_by_one_process() -> Iterator[None]:
+    """Of the processes that torchrun has started, the first tells an error that all have."""
+    try:
+        yield
+    except UserError as error:
+        if error.shared and int(os.environ.get("RANK", "0")) > 0:
+            sys.exit(USER_ERROR_EXIT_CODE)
+        raise

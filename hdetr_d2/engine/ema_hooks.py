@@ -121,6 +121,8 @@ class RestartFromBest(HookBase):
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
+        if self.trainer.stopping:
+            return  # the evaluation that decides may be missing; the resumed run acts first
         if done == self.at or self.evaluation.is_due(done):
             self._act(done)
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
 
-from ..checkpoint.loading import SafeCheckpointer, write_atomically
+from hdetr_d2.seeding import get_random_state, preserved_random_state
+
+from ..checkpoint.loading import SafeCheckpointer
+from .records import (
+    EVALUATIONS_FILE,
+    Results,
+    flatten_results,
+    json_values,
+    keep_records_until,
+    metric_value,
+    read_evaluations,
+    write_records,
+)
 from .schedule import LearningRateSchedule
-from .seeding import get_random_state, preserved_random_state
+from .stopping import EvaluationStopped
 
 logger = logging.getLogger(__name__)
-
-Results = dict[str, Any]
-"""An evaluator's results: {task: {metric: value}}."""
 
 
 class SetLearningRate(HookBase):
@@ -54,17 +62,29 @@ class SaveCheckpoints(HookBase):
         period: in steps; 0 saves only at the end.
         max_to_keep: how many of this run's checkpoints stay on the disk.
         run: what a later ``--resume`` compares with its own config; plain values.
+        before_save: called with the number of steps done, in every process, before each save.
+
+    Attributes:
+        saved: the steps done at the latest save; -1 before the first.
     """
 
     FILE = re.compile(r"^model_(\d{7})\.pth$")
 
     def __init__(
-        self, *, checkpointer: SafeCheckpointer, period: int, max_to_keep: int, run: Mapping[str, Any]
+        self,
+        *,
+        checkpointer: SafeCheckpointer,
+        period: int,
+        max_to_keep: int,
+        run: Mapping[str, Any],
+        before_save: Sequence[Callable[[int], None]] = (),
     ) -> None:
         self.checkpointer = checkpointer
         self.period = period
         self.max_to_keep = max_to_keep
         self.run = dict(run)
+        self.before_save = tuple(before_save)
+        self.saved = -1
         self._written: list[str] = []
 
     def before_train(self) -> None:
@@ -88,10 +108,17 @@ class SaveCheckpoints(HookBase):
 
     def save(self, done: int) -> None:
         """Write ``model_<done>.pth``, the state after ``done`` steps; every process must call this."""
-        random_states = comm.gather(get_random_state())
+        for call in self.before_save:
+            call(done)
         path = self.checkpointer.save(
-            f"model_{done:07d}", iteration=self.trainer.iter, random_states=random_states, run=self.run
+            f"model_{done:07d}",
+            iteration=self.trainer.iter,
+            random_states=comm.gather(get_random_state()),
+            partial_losses=comm.gather(self.trainer.losses.state()),
+            metrics_line=self._metrics_line(done),
+            run=self.run,
         )
+        self.saved = done
         if not path:
             return
         self._written = [*(old for old in self._written if old != path), path]
@@ -99,6 +126,14 @@ class SaveCheckpoints(HookBase):
             old = self._written.pop(0)
             if os.path.exists(old):
                 os.remove(old)
+
+    def _metrics_line(self, done: int) -> dict[str, float]:
+        """What the line of this step in ``metrics.json`` will hold, should a kill prevent it; {} where none is due."""
+        if not comm.is_main_process() or not self.trainer.losses.is_due(done, self.trainer.max_iter):
+            return {}
+        latest = self.trainer.storage.latest_with_smoothing_hint(20)
+        line = {name: float(value) for name, (value, iteration) in latest.items() if iteration == self.trainer.iter}
+        return {"iteration": self.trainer.iter, **line}
 
 
 class Evaluate(HookBase):
@@ -132,14 +167,14 @@ class Evaluate(HookBase):
         self.best_metric = best_metric
         self.untrained = untrained
         self.best_weights = best_weights
-        self.path = os.path.join(checkpointer.save_dir, "evaluations.json")
+        self.path = os.path.join(checkpointer.save_dir, EVALUATIONS_FILE)
         self.latest: Results = {}
 
     def before_train(self) -> None:
         """Make up for an evaluation that a kill prevented, or evaluate the untrained model."""
         start = self.trainer.start_iter
         if comm.is_main_process():
-            keep_lines_until(self.path, start if start else -1)
+            keep_records_until(self.path, start if start else -1)
         comm.synchronize()
         due = self.is_due(start) if start else self.untrained
         records = read_evaluations(self.path)
@@ -149,22 +184,33 @@ class Evaluate(HookBase):
         elif records:
             self.latest = records[-1]["results"]
 
+    def results_of_latest(self) -> Results:
+        """Those of the latest record on the disk; {} except on the main process, and where there is none."""
+        records = read_evaluations(self.path) if comm.is_main_process() else []
+        return records[-1]["results"] if records else {}
+
     def is_due(self, done: int) -> bool:
         """Whether there is an evaluation after ``done`` steps."""
         return bool(self.period and done % self.period == 0) or done == self.trainer.max_iter
 
     def after_step(self) -> None:
-        if self.is_due(self.trainer.iter + 1):
+        """Evaluate where it is due, unless the run is to stop: the resumed run then does it first."""
+        if self.is_due(self.trainer.iter + 1) and not self.trainer.stopping:
             self._run(self.trainer.iter + 1)
 
     def _run(self, done: int) -> None:
-        with preserved_random_state():
-            results = self.evaluate()
+        try:
+            with preserved_random_state():
+                results = self.evaluate()
+        except EvaluationStopped:
+            self.trainer.stopping = True
+            return
         comm.synchronize()
         if not comm.is_main_process():
             return
         self.latest = results
         flat = flatten_results(results)
+        self.trainer.storage.iter = max(done - 1, 0)  # before training, the resumed run's step is a later one
         self.trainer.storage.put_scalars(smoothing_hint=False, **flat)
         records = read_evaluations(self.path)
         best_before = max(
@@ -181,72 +227,8 @@ class Evaluate(HookBase):
                     "model_best", tag=False, with_checkpointables=False, iteration=done, metrics=flat
                 )
         # last, so that an evaluation with a record is one whose weights were kept
-        records.append({"iteration": done, "results": _json_values(results)})
-        _write_lines(self.path, records)
-
-
-def _json_values(value: Any) -> Any:
-    """Numpy's numbers as Python's; NaN, the metric of what no object belongs to, as None, which json has."""
-    if isinstance(value, Mapping):
-        return {str(key): _json_values(inner) for key, inner in value.items()}
-    if isinstance(value, (int, str)) or value is None:
-        return value
-    number = float(value)
-    return None if number != number else number
-
-
-def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """{"bbox": {"AP": 1.0}} as {"bbox/AP": 1.0}; what is not a number is left out."""
-    flat: dict[str, float] = {}
-    for key, value in results.items():
-        name = f"{prefix}/{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            flat.update(flatten_results(value, name))
-        elif isinstance(value, (int, float)) or hasattr(value, "__float__"):
-            flat[name] = float(value)
-    return flat
-
-
-def metric_value(results: Mapping[str, Any], metric: str) -> float:
-    """ "task/metric" of an evaluation's results, -inf where there is none."""
-    value = flatten_results(results).get(metric, float("-inf"))
-    return value if value == value else float("-inf")  # NaN: a data set without objects of that kind
-
-
-def read_evaluations(path: str) -> list[dict[str, Any]]:
-    """The records {"iteration": steps done, "results": ...} in an ``evaluations.json``; none if there is no file."""
-    if not os.path.isfile(path):
-        return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
-
-
-def keep_lines_until(path: str, iteration: int) -> None:
-    """Drop the lines of a file of json lines whose "iteration" is above ``iteration``, and a line cut short by a kill.
-
-    A resumed run writes them again; without this the logs would hold both.
-    """
-    if not os.path.isfile(path):
-        return
-    records = []
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if record["iteration"] <= iteration:
-                records.append(record)
-    _write_lines(path, records)
-
-
-def _write_lines(path: str, records: list[dict[str, Any]]) -> None:
-    text = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
-    write_atomically(path, lambda file: _write_text(file, text))
-
-
-def _write_text(file: Any, text: str) -> None:
-    file.write(text.encode())
+        records.append({"iteration": done, "results": json_values(results)})
+        write_records(self.path, records)
 
 
 class ProgressPrinter(EventWriter):
@@ -282,3 +264,53 @@ class ProgressPrinter(EventWriter):
         if torch.cuda.is_available():
             parts.append(f"max_mem {torch.cuda.max_memory_allocated() / 2**20:.0f}M")
         logger.info("  ".join(part for part in parts if part))
+
+
+class WriteEvents(HookBase):
+    """Give the event storage to the writers every ``period`` steps and at the end (Detectron2's ``PeriodicWriter``).
+
+    They are made when training begins, when the files that they go on with are in order. A training that ends early
+    writes no more: the resumed one writes these lines, and they then hold the whole period.
+
+    Args:
+        make_writers: called with the first iteration.
+        period: in steps.
+    """
+
+    def __init__(self, *, make_writers: Callable[[int], Sequence[EventWriter]], period: int) -> None:
+        self.make_writers = make_writers
+        self.period = period
+        self._writers: list[EventWriter] = []
+
+    def before_train(self) -> None:
+        self._writers = list(self.make_writers(self.trainer.start_iter))
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done % self.period == 0 or done == self.trainer.max_iter:
+            self._write()
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
+
+    def after_train(self) -> None:
+        """Write what other hooks added after the last step, and close."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._write()
+        for writer in self._writers:
+            with suppress(OSError):  # closing writes; a full disk has been told already, or is by the next write
+                writer.close()
+
+
+class MetricsWriter(JSONWriter):
+    """Detectron2's ``metrics.json``, going on where a run stopped.
+
+    Args:
+        path: of the file.
+        start_iter: what belongs to earlier iterations is in the file.
+    """
+
+    def __init__(self, path: str, *, start_iter: int = 0) -> None:
+        super().__init__(path)
+        self._last_write = start_iter - 1

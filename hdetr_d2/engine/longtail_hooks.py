@@ -30,22 +30,15 @@ class CountPositives(HookBase):
     Args:
         counter: of the criterion of this process.
         output_dir: of the run.
-        period: in steps, that of checkpoints, before whose hook this must stand; 0 writes only at the end.
     """
 
-    def __init__(self, *, counter: PositiveCounter, output_dir: str, period: int) -> None:
+    def __init__(self, *, counter: PositiveCounter, output_dir: str) -> None:
         self.counter = counter
         self.path = os.path.join(output_dir, POSITIVES_FILE)
-        self.period = period
         self._total = torch.zeros(len(KINDS), counter.num_classes, dtype=torch.int64)
 
-    def after_step(self) -> None:
-        """Write where a checkpoint follows."""
-        done = self.trainer.iter + 1
-        if (self.period and done % self.period == 0) or done == self.trainer.max_iter:
-            self._write(done)
-
-    def _write(self, done: int) -> None:
+    def write(self, done: int) -> None:
+        """Take in what the processes have counted, and write; every process calls this before a checkpoint is saved."""
         parts: list[Tensor] = comm.gather(self.counter.take())
         if not comm.is_main_process():
             return

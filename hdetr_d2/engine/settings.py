@@ -14,11 +14,11 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], Note("CUDA_VISIBLE_DEVICES chooses among GPUs")]
 
-IfExists = Literal["refuse", "number", "overwrite"]
-
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
 
 Decay = Annotated[float, Bounds(0, 1, below=True)]
+
+IfExists = Literal["refuse", "number", "overwrite"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,28 +5,33 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
-from detectron2.engine import TrainerBase
+from detectron2.engine import HookBase, TrainerBase
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hdetr_d2.distributed import all_over_ranks, mean_over_ranks
 from hdetr_d2.supervision import set_progress
 
 from ..checkpoint.loading import write_atomically
-from .distributed import all_reduce_mean, unwrap
+from .distributed import unwrap
+from .errors import DivergedError
+from .loss_log import LossLog
 from .optim import load_optimizer_state
 from .precision import Precision
 from .settings import ClipGradSettings
+from .stopping import StopRequest
 
 logger = logging.getLogger(__name__)
 
 Batch = Sequence[Mapping[str, Any]]
+H = TypeVar("H", bound=HookBase)
 
 
 class Trainer(TrainerBase):
@@ -46,6 +51,11 @@ class Trainer(TrainerBase):
         clip_grad: None does not clip.
         log_period: steps between two transfers of losses to the event storage.
         output_dir: where the state is saved when a loss or gradient is not finite.
+        stop: asked after every step; None trains to the end.
+
+    Attributes:
+        stopping: a process was asked to stop; all of them know of it in the same step.
+        losses: of the steps since the last line of the log.
     """
 
     def __init__(
@@ -58,6 +68,7 @@ class Trainer(TrainerBase):
         clip_grad: ClipGradSettings | None = None,
         log_period: int = 20,
         output_dir: str = "",
+        stop: StopRequest | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -66,22 +77,46 @@ class Trainer(TrainerBase):
         self.accumulate = accumulate
         self.clip_grad = clip_grad
         self.output_dir = output_dir
-        self.log_period = log_period
+        self.losses = LossLog(period=log_period)
+        self.stop = StopRequest() if stop is None else stop
+        self.stopping = False
         self.skipped_steps = 0
         self._batches: Iterator[Batch] = iter(())
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._loss_names: tuple[str, ...] = ()
-        self._loss_sum: Tensor | None = None
-        self._norm_sum: Tensor | None = None
-        self._summed_steps = 0
 
-    def set_data(self, batches: Iterator[Batch]) -> None:
-        """Give the micro-batches of this process, from the first step that will run.
+    def fit(self, batches: Iterable[Batch], *, start_iter: int = 0, max_iter: int) -> None:
+        """Train from step ``start_iter`` to ``max_iter``.
 
         Args:
-            batches: endless; ``accumulate`` of them make a step.
+            batches: the micro-batches of this process from the first of these steps on; ``accumulate`` make a step.
         """
-        self._batches = batches
+        self._batches = iter(batches)
+        self.train(start_iter, max_iter)
+
+    def train(self, start_iter: int, max_iter: int) -> None:
+        """Detectron2's loop; what the user can mend ends it without a traceback in the log.
+
+        Raises:
+            TrainingStopped: a signal asked for it (`Stop`).
+        """
+        logger.info("training from iteration %d to %d", start_iter, max_iter)
+        self.iter = self.start_iter = start_iter
+        self.max_iter = max_iter
+        with EventStorage(start_iter) as self.storage:
+            try:
+                self.before_train()
+                for self.iter in range(start_iter, max_iter):
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter += 1  # as Detectron2 has it: hooks tell by it whether the training was finished
+            finally:
+                self.after_train()
+
+    def hook(self, kind: type[H]) -> H:
+        """The first registered hook of a class."""
+        return next(hook for hook in self._hooks if isinstance(hook, kind))
 
     def run_step(self) -> None:
         """One optimiser step."""
@@ -139,19 +174,20 @@ class Trainer(TrainerBase):
         return torch.stack([losses[name].float() for name in names])
 
     def _check_finite(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
-        """Stop before the optimiser has seen a loss or gradient that is not finite; one scalar leaves the device."""
+        """Stop before the optimiser has seen a loss or gradient that is not finite; learn whether to stop.
+
+        Two flags leave the device, after one exchange between the processes.
+        """
         finite = losses.isfinite().all()
         if not self.precision.scales:
             # gradients are averaged over the processes, so that all see the same norm; each has its own losses
             finite = finite & norm.isfinite()
         elif self.precision.scaler.get_scale() < Precision.MIN_SCALE:
             finite = torch.zeros_like(finite)
-        flag = finite.to(torch.uint8)
-        if comm.get_world_size() > 1:
-            dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-        if flag.item():
-            return
-        self._save_and_stop(losses, norm, batches)
+        is_finite, goes_on = all_over_ranks(torch.stack([finite, finite.new_full((), not self.stop)])).tolist()
+        self.stopping = not goes_on
+        if not is_finite:
+            self._save_and_stop(losses, norm, batches)
 
     def _save_and_stop(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
         """Save the state before this step with the step's batches, and raise."""
@@ -175,30 +211,21 @@ class Trainer(TrainerBase):
             what = f"losses not finite: {', '.join(bad)}" if bad else f"gradient norm {process['gradient_norm']}"
             names = ", ".join(str(image["file_name"]) for image in process["images"])
             lines.append(f"  process {process['rank']}: {what}; images: {names}")
-        raise FloatingPointError(
-            f"a loss or the gradient is not finite at iteration {self.iter}; the state before this step is in {path}\n"
+        raise DivergedError(
+            f"the training diverged: a loss or the gradient is not finite at iteration {self.iter}\n"
             + "\n".join(lines)
+            + f"\nthe state before this step is in {path}; a lower optimizer.lr, a warm-up (schedule.warmup_iters), or "
+            "train.precision=fp32 are what helps most often, and so does a look at these images",
+            shared=True,
         )
 
     def _log(self, losses: Tensor, norm: Tensor, data_time: float) -> None:
         """Add up on the device; every ``log_period`` steps put the means into the event storage."""
-        norm = torch.where(norm.isfinite(), norm.detach(), 0.0).float()  # fp16: of a step that the scaler skips
-        self._loss_sum = losses if self._loss_sum is None else self._loss_sum + losses
-        self._norm_sum = norm if self._norm_sum is None else self._norm_sum + norm
-        self._summed_steps += 1
+        self.losses.add(losses, norm)
         self.storage.put_scalar("data_time", data_time)
-        next_iter = self.iter + 1
-        if next_iter % self.log_period and next_iter != self.max_iter:
+        if not self.losses.is_due(self.iter + 1, self.max_iter):
             return
-        means = torch.cat([self._loss_sum, self._norm_sum.reshape(1)]) / self._summed_steps
-        *values, norm_value = all_reduce_mean(means).tolist()
-        self._loss_sum = self._norm_sum = None
-        self._summed_steps = 0
-        named = dict(zip(self._loss_names, values, strict=True))
-        self.storage.put_scalar("total_loss", sum(values), smoothing_hint=False)
-        for name, value in named.items():
-            self.storage.put_scalar(name, value, smoothing_hint=False)
-        self.storage.put_scalar("gradient_norm", norm_value, smoothing_hint=False)
+        self.losses.write(self.storage, self._loss_names)
         if self.precision.scales:
             self.storage.put_scalar("gradient_scale", self.precision.scaler.get_scale(), smoothing_hint=False)
             self.storage.put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
@@ -235,7 +262,7 @@ def micro_batch_weights(batches: Sequence[Batch], device: torch.device) -> Seque
     if len(batches) == 1:
         return [1.0]
     counts = [sum(len(sample["instances"]) for sample in batch) for batch in batches]
-    mean_counts = all_reduce_mean(torch.tensor(counts, dtype=torch.float32, device=device))
+    mean_counts = mean_over_ranks(torch.tensor(counts, dtype=torch.float32, device=device))
     return list((mean_counts.clamp(min=1) / mean_counts.sum().clamp(min=1)).unbind())
 
 

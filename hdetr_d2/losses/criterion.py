@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
+from hdetr_d2.distributed import mean_count_over_ranks
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
@@ -120,7 +120,7 @@ class SetCriterion(nn.Module):
         solved = iter(match_step([job.request for job in jobs if job.rules]))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
-        num_targets = mean_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
+        num_targets = mean_count_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
             for name, per_layer in _layer_sums(job, matches).items():
@@ -279,10 +279,3 @@ def _known_matches(predictions: Predictions) -> Matches:
     return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
 
 
-def mean_over_ranks(count: int, like: Tensor) -> Tensor:
-    """Mean of a count over all processes, on the device of ``like``: a scalar tensor, no host sync."""
-    total = torch.tensor(float(count), device=like.device)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(total)
-        total = total / dist.get_world_size()
-    return total

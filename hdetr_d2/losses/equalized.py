@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdetr_d2.arguments import check_positive, check_whole, check_within
+from hdetr_d2.distributed import sum_over_ranks
 from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import BatchedTargets
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss, background_loss, check_same_classes
-from .ranks import sum_over_ranks
 
 
 @LOSS_REGISTRY.register()

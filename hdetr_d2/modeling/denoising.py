@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from hdetr_d2.arguments import ArgumentError, check_whole, check_within
+from hdetr_d2.distributed import mean_count_over_ranks
 from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from hdetr_d2.losses.criterion import mean_over_ranks
 from hdetr_d2.structures import BatchedTargets, KnownMatches, QueryGroup, Targets
 from hdetr_d2.supervision import PRIMARY
 
@@ -267,7 +267,7 @@ class DenoisingQueries(nn.Module):
         divisor: Tensor | float = float(max(1, groups * total))
         if not self.local_divisor:
             # Every process takes part in every step, also one without targets.
-            divisor = groups * mean_over_ranks(total, self.label_embed.weight).clamp(min=1.0)
+            divisor = groups * mean_count_over_ranks(total, self.label_embed.weight).clamp(min=1.0)
         return KnownMatches(row=row, target=target, divisor=divisor, trained=trained)
 
     def forward(self, noised: NoisedTargets) -> QueryGroup:

@@ -20,7 +20,7 @@ from hdetr_d2.data import (
     detr_train_augmentation,
     read_rgb_image,
 )
-from hdetr_d2.data.loader import seeded
+from hdetr_d2.seeding import seeded
 
 BOXES = np.array([[20, 30, 90, 80], [100, 10, 180, 60], [60, 90, 150, 140]], dtype=np.float64)
 HEIGHT, WIDTH = 150, 200

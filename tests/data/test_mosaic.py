@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from hdetr_d2.data import DetrDatasetMapper, Mosaic, SampleContext, square_train_augmentation
-from hdetr_d2.data.loader import seeded
 from hdetr_d2.data.mosaic import AffineTransform, LabelledImage, apply_affine, resize_shorter_side, tile
+from hdetr_d2.seeding import seeded
 
 from .drawing import draw, find, write_record
 

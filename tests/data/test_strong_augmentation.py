@@ -22,8 +22,8 @@ from hdetr_d2.data import (
     square_test_augmentation,
     square_train_augmentation,
 )
-from hdetr_d2.data.loader import seeded
 from hdetr_d2.data.strong_augmentation import PhotometricTransform, ScheduledInput, best_overlap
+from hdetr_d2.seeding import seeded
 
 from .drawing import draw, find, write_record
 

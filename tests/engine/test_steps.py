@@ -36,8 +36,7 @@ def train_steps(batches, *, accumulate=1, steps=1, precision="fp32", max_norm=No
         clip_grad=None if max_norm is None else ClipGradSettings(max_norm=max_norm, norm_type=2.0),
         log_period=1,
     )
-    trainer.set_data(iter(batches))
-    trainer.train(0, steps)
+    trainer.fit(batches, max_iter=steps)
     return model, trainer
 
 
@@ -133,6 +132,5 @@ def test_losses_that_change_their_keys_are_refused():
     model.register_forward_hook(
         lambda module, inputs, output: output if module.progress == 0 else {**output, "loss_more": output["loss_box"]}
     )
-    trainer.set_data(iter([[sample(0, 1)]] * 2))
     with pytest.raises(RuntimeError, match="loss_more"):
-        trainer.train(0, 2)
+        trainer.fit([[sample(0, 1)]] * 2, max_iter=2)

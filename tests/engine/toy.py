@@ -17,9 +17,9 @@ from detectron2.utils import comm
 from PIL import Image
 from torch import Tensor, nn
 
+from hdetr_d2.distributed import mean_over_ranks
 from hdetr_d2.engine import Trainer
 from hdetr_d2.engine.cli import main, parse_arguments
-from hdetr_d2.engine.distributed import all_reduce_mean
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ class ToyDetector(nn.Module):
             return [self._instances(*pair) for pair in zip(batch, logits, boxes, strict=True)]
         self.seen_progress.append(self.progress)
         count = torch.tensor(float(sum(len(sample["instances"]) for sample in batch)), device=logits.device)
-        divisor = all_reduce_mean(count).clamp(min=1)
+        divisor = mean_over_ranks(count).clamp(min=1)
         loss_class, loss_box = logits.sum().float() * 0, boxes.sum().float() * 0
         for sample, image_logits, box in zip(batch, logits, boxes, strict=True):
             target = sample["instances"].to(logits.device)

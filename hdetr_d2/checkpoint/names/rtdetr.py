@@ -12,16 +12,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-<<<<<<< HEAD:hdetr_d2/checkpoint/rtdetr.py
 from hdetr_d2.supervision import PRIMARY
 
-from .backbones import Pairs
-from .class_rows import choose_classes
-from .family import Names
-=======
 from ..class_heads import Scoring
 from ..renaming import Code, KeyTable, Names, Pairs, State, is_derived, join_projections, split_projections
->>>>>>> h/checkpoint:hdetr_d2/checkpoint/names/rtdetr.py
 
 _HYBRID = "neck.necks.0."
 _PROJECTION = "neck.necks.1.levels.*."

@@ -9,17 +9,24 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from hdetr_d2.processes import die_with_parent, is_running, is_stopped
+
+from ..errors import DatasetError
 from .annotations import Pictures, as_coco, as_lvis, image_file_name
 from .classes import class_probabilities, object_classes
 from .scene import Placed, Scene, SpriteBank, compose
@@ -156,7 +163,8 @@ def ensure_generated(
 
     Raises:
         ValueError: a parameter makes no sense.
-        DatasetError: scikit-image's photographs are not there.
+        DatasetError: scikit-image's photographs are not there, a drawing process was killed, or the process that draws
+            does not go on.
     """
     spec = generated_spec(
         num_train=num_train,
@@ -176,7 +184,7 @@ def ensure_generated(
     files = GeneratedFiles(cache / spec.key())
     if not files.root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / f"{spec.key()}.lock"):
+        with _lock(cache / f"{spec.key()}.lock", _partial(files.root)):
             if not files.root.is_dir():
                 _draw(spec, files.root, num_workers=num_workers, progress=progress)
     return files
@@ -203,19 +211,91 @@ def _check(spec: GeneratedSpec) -> None:
     object_classes(spec.num_classes, first=spec.first_class)
 
 
+WAIT_SECONDS = 300.0
+"""How long to wait for another process's drawing while it draws nothing: a picture takes a fraction of a second."""
+
+_LOOK_SECONDS = 0.5
+
+
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time; the operating system lets go of it when the holder dies."""
+def _lock(path: Path, partial: Path) -> Iterator[None]:
+    """One process at a time; the operating system lets go of it when the holder dies.
+
+    Args:
+        partial: the folder that the holder draws into, which shows whether it goes on.
+
+    Raises:
+        DatasetError: the holder has drawn nothing for `WAIT_SECONDS`.
+    """
     import fcntl  # not on Windows, where Detectron2 does not run either
 
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    with path.open("a+") as handle:
+        if not _try_lock(handle):
+            _wait_for_holder(handle, path, partial)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(str(os.getpid()))
+        handle.flush()
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _wait_for_holder(handle: IO[str], path: Path, partial: Path) -> None:
+    """Until the lock is this process's."""
+    handle.seek(0)
+    holder = handle.read().strip()
+    logger.info("Waiting for process %s, which draws %s", holder or "unknown", partial)
+    seen, since = _drawn(partial), time.monotonic()
+    while not _try_lock(handle):
+        time.sleep(_LOOK_SECONDS)
+        now = _drawn(partial)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif time.monotonic() - since > WAIT_SECONDS:
+            raise DatasetError(
+                f"{path} is held by process {holder or 'unknown'}, which has drawn nothing for "
+                f"{time.monotonic() - since:.0f} s{_state(holder)}; end it and start again, or choose another "
+                "cache folder (dataset.generate.cache_folder, $HDETR_D2_CACHE)"
+            )
+
+
+def _state(pid: str) -> str:
+    if not pid.isdigit() or not is_running(int(pid)):
+        return ""
+    return " (it was stopped by a signal)" if is_stopped(int(pid)) else " (it is running)"
+
+
+def _drawn(partial: Path) -> tuple[int, ...]:
+    """Changes as pictures are added."""
+    times = []
+    for folder in (partial, *(partial / split for split in _SPLITS)):
+        try:
+            times.append(folder.stat().st_mtime_ns)
+        except OSError:
+            times.append(0)
+    return tuple(times)
+
+
+def _partial(target: Path) -> Path:
+    """Where a dataset is drawn before it is whole."""
+    return target.with_name(f"{target.name}.partial")
 
 
 def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progress: bool) -> None:
     """Draws into a folder beside the target and renames it at the end: the target is whole or does not exist."""
-    partial = target.with_name(f"{target.name}.partial")
+    partial = _partial(target)
     shutil.rmtree(partial, ignore_errors=True)  # of a drawing that was killed; the lock keeps living ones away
     jobs = []
     for split, count in zip(_SPLITS, (spec.num_train, spec.num_val), strict=True):
@@ -261,21 +341,62 @@ def _drawing(
     # Forked where that is safe: a fresh interpreter would import PyTorch first, which takes longer than much of the
     # drawing. The workers call neither PyTorch nor anything else that keeps threads.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    with context.Pool(workers, initializer=_start_worker, initargs=(spec, folder)) as pool:
-        yield pool.imap_unordered(_work, jobs, chunksize=16)
+    arguments = (os.getpid(), spec, folder)
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=arguments) as pool:
+        yield _outcomes(pool, jobs)
+
+
+_CHUNK = 16  # pictures: one at a time, processes would wait for one another
+
+
+def _outcomes(pool: ProcessPoolExecutor, jobs: list[tuple[str, int]]) -> Iterator[Any]:
+    """As they are drawn.
+
+    Raises:
+        DatasetError: a process was killed, or draws nothing for `WAIT_SECONDS`.
+    """
+    waiting = {pool.submit(_work, jobs[start : start + _CHUNK]) for start in range(0, len(jobs), _CHUNK)}
+    try:
+        while waiting:
+            done, waiting = wait(waiting, timeout=WAIT_SECONDS, return_when=FIRST_COMPLETED)
+            if not done:
+                raise _stalled(pool)
+            for future in done:
+                yield from future.result()
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a process that draws the generated dataset was killed; where nobody did that, the machine's memory was "
+            "used up: start again with dataset.generate.num_workers=1"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stalled(pool: ProcessPoolExecutor) -> DatasetError:
+    """End the processes, for whom the program would wait otherwise, and say which they were."""
+    processes = list((pool._processes or {}).keys())
+    stopped = [pid for pid in processes if is_stopped(pid)] or processes
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return DatasetError(
+        f"the processes that draw the generated dataset have drawn nothing for {WAIT_SECONDS:.0f} s; look at process "
+        f"{', '.join(map(str, stopped))} (was it stopped by a signal?), and start again"
+    )
 
 
 _painter: _Painter | None = None
 
 
-def _start_worker(spec: GeneratedSpec, folder: Path) -> None:
+def _start_worker(parent: int, spec: GeneratedSpec, folder: Path) -> None:
     global _painter  # a pool hands its workers no other place to keep the sprite bank
+    die_with_parent(parent)  # it would hold the lock, which it has inherited
     _painter = _Painter(spec, folder)
 
 
-def _work(job: tuple[str, int]) -> Any:
+def _work(jobs: list[tuple[str, int]]) -> list[Any]:
     assert _painter is not None
-    return _painter(job)
+    return [_painter(job) for job in jobs]
 
 
 class _Painter:

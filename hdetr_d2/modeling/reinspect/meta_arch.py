@@ -14,14 +14,10 @@ from hdetr_d2.layers import cxcywh_to_xyxy, xyxy_to_cxcywh
 from hdetr_d2.matching import CostMatcher, LexicographicMatcher
 from hdetr_d2.supervision import Supervision
 
-<<<<<<< HEAD:hdetr_d2/modeling/reinspect/meta_arch.py
+from ..building import FromLazyConfig, require_class_count
 from ..postprocess import to_instances
 from .cells import cell_centres, cell_targets
 from .recurrent import CellDecoder
-=======
-from .building import FromLazyConfig, require_class_count
-from .postprocess import to_instances
->>>>>>> h/config:hdetr_d2/modeling/stewart.py
 from .stitching import stitch
 
 

@@ -1,4 +1,4 @@
-"""Random state of a process: seeding, saving, restoring."""
+"""The one place that seeds: the random state of a process, and of a sample."""
 
 # ruff: noqa: NPY002  (Detectron2's transforms draw from numpy's global generator)
 
@@ -47,6 +47,27 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Seeds the global generators of NumPy, Python and PyTorch (CPU) for a while; their states come back afterwards.
+
+    Args:
+        entropy: what decides the seeds, for example a run's seed and a sample's position.
+    """
+    numpy_state = np.random.get_state()
+    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
+    words = np.random.SeedSequence(entropy).generate_state(3)
+    np.random.seed(int(words[0]))
+    random.seed(int(words[1]))
+    torch.random.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        torch.random.set_rng_state(torch_state)
 
 
 @contextmanager

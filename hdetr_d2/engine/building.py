@@ -1,0 +1,77 @@
+"""From a config's nodes to the parts of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from detectron2.config import instantiate
+from detectron2.utils import comm
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from hdetr_d2.errors import UserError
+from hdetr_d2.seeding import seed_everything
+
+from .config import train_settings
+from .distributed import resolve_device
+from .errors import ConfigError
+from .freezing import prepare_model
+from .optim import describe_param_groups
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def build_part(cfg: DictConfig, key: str) -> Any:
+    """Build the node ``key`` of a config.
+
+    Args:
+        key: dotted.
+
+    Raises:
+        ConfigError: what the node calls refuses its arguments; the message names the key.
+    """
+    try:
+        return instantiate(OmegaConf.select(cfg, key))
+    except UserError:
+        raise
+    except (TypeError, ValueError, ImportError) as error:
+        raise ConfigError(f"{key} cannot be built: {error}") from error
+
+
+def build_all(cfg: DictConfig, key: str, kind: type[T]) -> list[T]:
+    """Build a list of nodes, each of which must give a ``kind``.
+
+    Raises:
+        ConfigError: a node cannot be built, or gives something else.
+    """
+    nodes: Sequence[Any] = OmegaConf.select(cfg, key) or ()
+    parts = [build_part(cfg, f"{key}[{index}]") for index in range(len(nodes))]
+    for index, part in enumerate(parts):
+        if not isinstance(part, kind):
+            raise ConfigError(f"{key}[{index}] gives a {type(part).__name__}; it must be a Detectron2 {kind.__name__}")
+    return parts
+
+
+def build_model(cfg: DictConfig) -> nn.Module:
+    """The model on its device, initialised from ``train.seed`` alike in every process, with its frozen parts."""
+    settings = train_settings(cfg)
+    device = resolve_device(settings.device)
+    seed_everything(settings.seed)
+    model = prepare_model(build_part(cfg, "model"), settings, device=device, world_size=comm.get_world_size())
+    model = model.to(device)
+    seed_everything(settings.seed + comm.get_rank())  # dropout differs between the processes
+    return model
+
+
+def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over ``model``, with the groups that ``optimizer.params`` describes."""
+    node = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
+    node.optimizer.params.model = model
+    optimizer = build_part(node, "optimizer")
+    logger.info("optimiser %s\n%s", type(optimizer).__name__, describe_param_groups(optimizer.param_groups))
+    return optimizer

@@ -1,0 +1,66 @@
+"""What is looked at before the first training step, so that it is not found out after an epoch."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+
+from ..data import TrainLoader
+from .errors import ConfigError
+from .evaluation import Evaluation, check_best_metric
+from .settings import TrainSettings
+
+logger = logging.getLogger(__name__)
+
+
+def check_before_training(
+    cfg: DictConfig, settings: TrainSettings, *, loader: Any, model: nn.Module, evaluation: Evaluation
+) -> None:
+    """Look at everything that a training will use; its first step comes next.
+
+    Raises:
+        UserError: it cannot succeed; the message names the key, file or item, and what to do.
+    """
+    check_objects(loader, model, source=str(cfg.dataset.train.json))
+    check_best_metric(settings.best_metric, evaluation.rehearse())
+
+
+def check_objects(loader: Any, model: nn.Module, *, source: str) -> None:
+    """Refuse a training set without an object to learn; warn of images with more objects than the model has queries.
+
+    Args:
+        loader: of training; one of a user's own is not looked at.
+        source: the annotation file, for messages.
+
+    Raises:
+        ConfigError: there is no object.
+    """
+    if not isinstance(loader, TrainLoader):
+        return
+    counts = loader.object_counts()
+    if not counts.any():
+        raise ConfigError(
+            f"{source}: no object to learn in any of its {len(counts)} images (crowds are not learned, and those that "
+            "dataset.invalid=drop leaves out neither); see that the file has annotations with boxes and iscrowd 0"
+        )
+    queries = num_queries(model)
+    if queries and counts.max() > queries:
+        crowded = int((counts > queries).sum())
+        logger.warning(
+            "%s: %d image(s) have more objects than the model's %d queries, up to %d (%s): some are never learned or "
+            "found; raise num_queries",
+            source,
+            crowded,
+            queries,
+            counts.max(),
+            loader.file_name(int(counts.argmax())),
+        )
+
+
+def num_queries(model: nn.Module) -> int:
+    """The queries of a model's primary group; 0 where it does not say."""
+    specs = getattr(getattr(getattr(model, "transformer", None), "query_source", None), "specs", ())
+    return int(specs[0].num_queries) if specs else 0

@@ -1,0 +1,157 @@
+"""Going on with a run: what its checkpoint must agree with, and what to do where it cannot be read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from detectron2.utils import comm
+from omegaconf import DictConfig
+
+from hdetr_d2.distributed import from_main_process
+from hdetr_d2.seeding import RandomState, seed_everything
+
+from ..checkpoint.loading import CheckpointError, SafeCheckpointer, load_checkpoint
+from .config import RunLength, train_settings
+from .ema import ModelEMA
+from .errors import ResumeError
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = re.compile(r"^model_(\d{7})\.pth$")
+LATEST = "last_checkpoint"
+
+MUST_AGREE = ("batch_size", "seed", "num_images")
+"""The meaning of "iteration" and the order of the images hang on these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Where a training begins.
+
+    Args:
+        iteration: the first.
+        random_state: of this process at that point, if a checkpoint has it.
+        partial_losses: of every process, since the last line of the log.
+        metrics_line: what ``metrics.json`` must hold of the step before, {} where it need not.
+    """
+
+    iteration: int = 0
+    random_state: RandomState | None = None
+    partial_losses: Sequence[Mapping[str, Any]] = ()
+    metrics_line: Mapping[str, Any] = field(default_factory=dict)
+
+
+def identity_of(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
+    """What must not change between a run and its continuation, and what is worth a warning."""
+    settings = train_settings(cfg)
+    return {
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "num_images": length.num_images,
+        "world_size": comm.get_world_size(),
+        "max_iter": length.max_iter,
+        "precision": settings.precision,
+        "ema": None if settings.ema is None else f"decay {settings.ema.decay}, tau {settings.ema.tau}",
+    }
+
+
+def load_start(checkpointer: SafeCheckpointer, cfg: DictConfig, length: RunLength, *, resume: bool) -> Start:
+    """Load the weights to start from, or with ``resume`` the whole state of the run's latest checkpoint if it has one.
+
+    Raises:
+        ResumeError: the checkpoint is of a run with other settings, of another model, or damaged.
+        CheckpointError: ``train.init_checkpoint`` cannot be read.
+    """
+    settings = train_settings(cfg)
+    if resume and checkpointer.has_checkpoint():
+        return _resume(checkpointer, identity_of(cfg, length))
+    if resume:
+        logger.warning("--resume: there is no checkpoint in %s yet; starting from the beginning", settings.output_dir)
+    checkpointer.load(settings.init_checkpoint, checkpointables=[])
+    _start_average(checkpointer)
+    return Start()
+
+
+def _start_average(checkpointer: SafeCheckpointer) -> None:
+    """The weights that were just loaded are the first average, if there is one."""
+    ema = checkpointer.checkpointables.get("ema")
+    if isinstance(ema, ModelEMA):
+        ema.start_from_model()
+
+
+def _resume(checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> Start:
+    path = checkpointer.get_checkpoint_file()
+    extra = _load(checkpointer, path)
+    if checkpointer.report is not None and not checkpointer.report.complete:
+        raise ResumeError(
+            f"{path} holds another model; to start from its weights use train.init_checkpoint without --resume, and "
+            f"another train.output_dir\n{checkpointer.report.table()}"
+        )
+    if "run" not in extra or "iteration" not in extra:
+        raise ResumeError(f"{path} was not written by this trainer; use train.init_checkpoint without --resume")
+    _compare(path, extra["run"], identity)
+    if extra["run"].get("ema") is None:
+        _start_average(checkpointer)
+    done = int(extra["iteration"]) + 1
+    logger.info("resuming %s after %d steps", path, done)
+    states = extra.get("random_states") or []
+    same_processes = len(states) == comm.get_world_size()
+    if not same_processes:
+        # the order of the data does not depend on the number of processes, dropout does
+        seed_everything(identity["seed"] + done * 1000 + comm.get_rank())
+    return Start(
+        iteration=done,
+        random_state=states[comm.get_rank()] if same_processes else None,
+        partial_losses=extra.get("partial_losses") or (),
+        metrics_line=extra.get("metrics_line") or {},
+    )
+
+
+def _load(checkpointer: SafeCheckpointer, path: str) -> dict[str, Any]:
+    try:
+        return checkpointer.load(path)
+    except CheckpointError as error:
+        reason = str(error)  # the name must not be "error" below: Python forgets that one
+        folder, latest = os.path.split(path)
+        advice = from_main_process(lambda: _advice(folder, latest))
+        raise ResumeError(f"--resume: {reason}. {advice}") from error
+    except (ValueError, KeyError) as error:
+        raise ResumeError(f"{path} does not fit this config's model or optimiser: {error}") from error
+
+
+def _advice(folder: str, damaged: str) -> str:
+    """What to do about a latest checkpoint that cannot be read: the newest earlier one that can."""
+    names = sorted((name for name in os.listdir(folder) if CHECKPOINT.match(name) and name != damaged), reverse=True)
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            if "iteration" not in load_checkpoint(path):
+                continue
+        except CheckpointError:
+            continue
+        return (
+            f"{name} in the same folder is whole: to go on from it, write its name into {os.path.join(folder, LATEST)} "
+            f"(echo {name} > {os.path.join(folder, LATEST)}) and start again with --resume"
+        )
+    return (
+        "There is no other checkpoint in the folder that could be resumed: start again, with "
+        "train.if_exists=overwrite or another train.output_dir"
+    )
+
+
+def _compare(path: str, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    for key, value in identity.items():
+        if before.get(key) == value:
+            continue
+        if key in MUST_AGREE:
+            raise ResumeError(
+                f"{path} is of a run with {key}={before.get(key)}, now it is {value}: the data order and the schedule "
+                f"would not go on where they stopped. Set {key} back, or start a new run with train.init_checkpoint in "
+                "another train.output_dir"
+            )
+        logger.warning("resuming with %s=%s; it was %s", key, value, before.get(key))
