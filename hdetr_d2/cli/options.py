@@ -9,7 +9,7 @@ import typer
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the config, such as schedule.epochs=24."),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the config: schedule.epochs=24."),
 ]
 Model = Annotated[
     str,

@@ -78,7 +78,7 @@ def _to_bytes(array: npt.NDArray[Any]) -> Pixels:
     low, high = float(array.min()), float(array.max())
     if not (low >= 0.0 and high <= 1.0):
         raise ImageInputError(
-            f"an array of floating point must be in [0, 1], and this one is in [{low:g}, {high:g}]; convert pixel values to "
-            "uint8"
+            f"an array of floating point must be in [0, 1], and this one is in [{low:g}, {high:g}]; "
+            "convert pixel values to uint8"
         )
     return np.asarray(np.rint(array.astype(np.float64) * 255.0), dtype=np.uint8)

@@ -62,10 +62,9 @@ def reduce_queries(cfg: DictConfig, state: Mapping[str, Tensor], num_queries: in
     if not 1 <= num_queries <= trained:
         raise QueryCountError(f"num_queries must be in [1, {trained}], the model's own, not {num_queries}")
     source.num_queries = num_queries
-    prefix = "transformer.query_source."
-    return {
-        key: value[:num_queries]
-        if key.startswith(prefix) and key.endswith(".one2one") and len(value) == trained
-        else value
+    contents = {
+        key
         for key, value in state.items()
+        if key.startswith("transformer.query_source.") and key.endswith(".one2one") and len(value) == trained
     }
+    return {key: value[:num_queries] if key in contents else value for key, value in state.items()}

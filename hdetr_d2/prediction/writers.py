@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +30,7 @@ class Writer(ABC):
     def write(self, frame: Frame, instances: DetectedInstances) -> None:
         """Take the detections of an image."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (most writers have nothing left to do)
         """After the last one."""
 
 
@@ -171,7 +171,12 @@ def make_writers(
     image_ids: Mapping[str, int] | None = None,
 ) -> list[Writer]:
     """The writers of some of `SAVABLE`."""
-    simple = {"pictures": PictureWriter, "video": VideoWriter, "crops": CropWriter, "txt": TextWriter}
+    simple: dict[str, Callable[[Path], Writer]] = {
+        "pictures": PictureWriter,
+        "video": VideoWriter,
+        "crops": CropWriter,
+        "txt": TextWriter,
+    }
     writers: list[Writer] = [simple[kind](folder) for kind in SAVABLE if kind in kinds and kind in simple]
     if "json" in kinds:
         writers.append(JsonWriter(folder, category_ids=category_ids, class_names=class_names, image_ids=image_ids))
@@ -211,4 +216,9 @@ def _safe(name: str) -> str:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    write_atomically(os.fspath(path), lambda file: file.write(json.dumps(content).encode()) and None)
+    encoded = json.dumps(content).encode()
+
+    def write(file: IO[bytes]) -> None:
+        file.write(encoded)
+
+    write_atomically(os.fspath(path), write)
