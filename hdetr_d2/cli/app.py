@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, predict, train
+from . import configs, evaluate, predict, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(configs.app, name="configs")
 

@@ -37,6 +37,7 @@ class ModelDescription:
         num_detections: that an image gets at most.
         score_threshold: detections below it are not shown, unless another one is asked for.
         score_thresholds: the same for each class; empty where they were not chosen.
+        names_known: False where class names were made up, for a file that has none.
         version: of hdetr_d2 that wrote it.
     """
 
@@ -51,6 +52,7 @@ class ModelDescription:
     num_detections: int = 100
     score_threshold: float = 0.3
     score_thresholds: tuple[float, ...] = ()
+    names_known: bool = True
     version: str = ""
 
     def __post_init__(self) -> None:
@@ -65,7 +67,13 @@ class ModelDescription:
 
     @classmethod
     def of(
-        cls, cfg: DictConfig, *, class_names: Sequence[str], category_ids: Sequence[int], version: str
+        cls,
+        cfg: DictConfig,
+        *,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        version: str,
+        names_known: bool = True,
     ) -> ModelDescription:
         """Describe the model of a resolved config."""
         from hdetr_d2.compat import config_text
@@ -83,6 +91,7 @@ class ModelDescription:
             pixel_std=tuple(float(x) for x in model.get("pixel_std", ())),
             resize=resize_rule(cfg),
             num_detections=int(model.get("num_detections", 100)),
+            names_known=names_known,
             version=version,
         )
 
@@ -100,6 +109,7 @@ class ModelDescription:
             "num_detections": self.num_detections,
             "score_threshold": self.score_threshold,
             "score_thresholds": list(self.score_thresholds),
+            "names_known": self.names_known,
             "version": self.version,
         }
 

@@ -141,6 +141,7 @@ def _config_beside(path: Path) -> DictConfig:
 def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
     """What can be told of a checkpoint from before descriptions: from its config, and its annotation file if there."""
     names, ids = _classes_of(cfg)
+    names_known = bool(names)
     count = cfg.get("dataset", {}).get("num_classes")
     if not names:
         if count is None:
@@ -149,7 +150,7 @@ def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
         logger.warning("%s does not name its classes: they are called class 0 to class %d", path, count - 1)
     logger.warning("%s does not describe itself; what it lacks is taken from config.yaml beside it", path)
     cfg.dataset.num_classes = len(names)
-    return ModelDescription.of(cfg, class_names=names, category_ids=ids, version="")
+    return ModelDescription.of(cfg, class_names=names, category_ids=ids, version="", names_known=names_known)
 
 
 def _classes_of(cfg: DictConfig) -> tuple[list[str], list[int]]:
