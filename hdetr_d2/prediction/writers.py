@@ -217,6 +217,7 @@ def _safe(name: str) -> str:
 
 def _write_json(path: Path, content: Any) -> None:
     encoded = json.dumps(content).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(file: IO[bytes]) -> None:
         file.write(encoded)
