@@ -9,6 +9,7 @@ import builtins
 import importlib.machinery
 import importlib.util
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -117,6 +118,35 @@ def save_config(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
         for leftover in (temporary, temporary + ".pkl"):
             if os.path.exists(leftover):
                 os.remove(leftover)
+
+
+def config_text(cfg: DictConfig) -> str:
+    """What `save_config` writes, as text.
+
+    Raises:
+        ValueError: as `save_config`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.yaml")
+        save_config(cfg, path)
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+
+
+def config_from_text(text: str) -> DictConfig:
+    """The config that `config_text` wrote.
+
+    Raises:
+        ValueError: the text is no config.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "config.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        try:
+            return load_config(path)
+        except Exception as error:  # YAML and OmegaConf raise many kinds
+            raise ValueError(f"not a config: {error}") from error
 
 
 def _restore_key_order(path: str, cfg: DictConfig) -> None:

@@ -1,0 +1,16 @@
+"""Datasets in the layouts that people have: COCO or LVIS json, YOLO, Pascal VOC, and exports of labelling tools."""
+
+from .convert import CocoSplit, PreparedDataset, prepare_dataset
+from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit, recognise
+
+__all__ = [
+    "LAYOUTS",
+    "CocoSplit",
+    "Layout",
+    "LayoutError",
+    "LayoutName",
+    "PreparedDataset",
+    "RawSplit",
+    "prepare_dataset",
+    "recognise",
+]

@@ -1,0 +1,58 @@
+"""The program: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from hdetr_d2.errors import UserError, exit_on_user_error
+
+from . import configs, evaluate, predict, train
+
+PROGRAM = "hdetr-d2"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Train, use and measure DETRs with hybrid matching, on Detectron2.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.add_typer(configs.app, name="configs")
+
+
+class UsageError(UserError):
+    """A command line that is not understood."""
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Run the program and end this process: 0 is success, 1 a check that failed, 2 a mistake of the user's.
+
+    Args:
+        argv: without the program's name; None is this process's own.
+    """
+    with exit_on_user_error(PROGRAM):
+        try:
+            code = app(args=None if argv is None else list(argv), prog_name=PROGRAM, standalone_mode=False)
+        except typer.Abort:
+            sys.exit(INTERRUPTED)
+        except TyperException as error:
+            if type(error).__name__ == "NoArgsIsHelpError":
+                typer.echo(str(error))
+                sys.exit(0)
+            raise UsageError(_one_line(error)) from error
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: TyperException) -> str:
+    message = error.format_message() if hasattr(error, "format_message") else str(error)
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else PROGRAM
+    return f"{message} ({command} --help says what there is)"

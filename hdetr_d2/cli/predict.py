@@ -1,0 +1,102 @@
+"""``hdetr-d2 predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hdetr_d2.errors import UserError
+
+from .options import Annotations, BatchSize, Device, Model, OutputFolder, ScoreThreshold
+
+
+class PredictError(UserError, ValueError):
+    """An option of predict that cannot be."""
+
+
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Images, folders, patterns, videos, camera:0, or - for a list."),
+    ],
+    model: Model,
+    output: OutputFolder,
+    save: Annotated[
+        str, typer.Option("--save", metavar="KIND,...", help="Of pictures, video, json, crops, txt.")
+    ] = "pictures,json",
+    score_threshold: ScoreThreshold = None,
+    classes: Annotated[str | None, typer.Option("--classes", metavar="NAME,...", help="Only these classes.")] = None,
+    suppress: Annotated[
+        float | None, typer.Option("--suppress", metavar="IOU", help="Class-wise non-maximum suppression.")
+    ] = None,
+    max_detections: Annotated[
+        int | None, typer.Option("--max-detections", min=1, help="Of an image, the best so many.")
+    ] = None,
+    num_queries: Annotated[
+        int | None, typer.Option("--num-queries", min=1, help="Fewer queries, for two-stage models.")
+    ] = None,
+    precision: Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16")] = "fp32",
+    device: Device = None,
+    batch_size: BatchSize = 1,
+    tile: Annotated[
+        int | None, typer.Option("--tile", min=32, help="Detect in tiles of so many pixels, for large images.")
+    ] = None,
+    overlap: Annotated[float, typer.Option("--overlap", min=0.0, max=0.9, help="Of neighbouring tiles.")] = 0.2,
+    annotations: Annotations = None,
+) -> None:
+    """Detect in images, folders, videos or cameras.
+
+    With --save json, detections.json is in COCO's results format and images.json has ids, names and sizes; with
+    --annotations the ids are those of that file.
+
+    Examples:
+
+    hdetr-d2 predict photos/ --model output/run --output found
+
+    hdetr-d2 predict film.mp4 --model model_final.pth --output found --save video --score-threshold 0.5
+
+    find . -name '*.jpg' | hdetr-d2 predict - --model output/run --output found --save json,txt
+    """
+    from hdetr_d2.prediction import SAVABLE, open_inputs
+    from hdetr_d2.prediction import predict as predict_all
+    from hdetr_d2.prediction.setup import image_ids_of, make_detect, prepare_folder
+
+    kinds = [kind.strip() for kind in save.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in SAVABLE]
+    if unknown or not kinds:
+        raise PredictError(f"--save: {', '.join(unknown) or 'nothing'} cannot be saved; there is {', '.join(SAVABLE)}")
+    found = open_inputs(inputs)
+    folder = prepare_folder(output)
+    ids = image_ids_of(annotations)
+    detector, detect = make_detect(
+        model,
+        tile=tile,
+        overlap=overlap,
+        score_threshold=score_threshold,
+        classes=None if classes is None else [name.strip() for name in classes.split(",")],
+        suppress=suppress,
+        max_detections=max_detections,
+        num_queries=num_queries,
+        precision=precision,
+        device=device,
+    )
+    from hdetr_d2.prediction import make_writers
+
+    description = detector.description
+    writers = make_writers(
+        kinds, folder, category_ids=description.category_ids, class_names=description.class_names, image_ids=ids
+    )
+    summary = predict_all(detect, found, writers, batch_size=batch_size)
+    _tell(summary.images, summary.detections, summary.broken, folder)
+
+
+def _tell(images: int, detections: int, broken: tuple[str, ...], folder: Path) -> None:
+    """Say what came of it; exit code 1 where a file could not be read."""
+    for message in broken:
+        typer.echo(f"skipped: {message}", err=True)
+    typer.echo(f"{detections} detections in {images} images -> {folder}")
+    if broken:
+        typer.echo(f"{len(broken)} files could not be read", err=True)
+        raise typer.Exit(1)

@@ -1,0 +1,36 @@
+"""``hdetr-d2 train``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .options import Overrides
+
+
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a packaged one.")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's latest checkpoint.")] = False,
+    num_gpus: Annotated[int, typer.Option("--num-gpus", min=1, help="Processes on this machine.")] = 1,
+    num_machines: Annotated[int, typer.Option("--num-machines", min=1, help="Machines of the job.")] = 1,
+    machine_rank: Annotated[int, typer.Option("--machine-rank", min=0, help="Which of them this is.")] = 0,
+    dist_url: Annotated[str, typer.Option("--dist-url", help="Where machine 0 listens: tcp://ADDRESS:PORT.")] = "auto",
+) -> None:
+    """Train a model from a config.
+
+    Examples:
+
+    hdetr-d2 train quickstart/h_deformable_detr_generated
+
+    hdetr-d2 train h_deformable_detr_r50_12ep --num-gpus 8 train.batch_size=16
+
+    hdetr-d2 train output/run/config.yaml --resume
+    """
+    from hdetr_d2.engine.cli import run
+
+    options = ["--resume"] if resume else []
+    options += ["--num-gpus", str(num_gpus), "--num-machines", str(num_machines)]
+    options += ["--machine-rank", str(machine_rank), "--dist-url", dist_url]
+    run(["--config-file", config, *options, *(overrides or [])])

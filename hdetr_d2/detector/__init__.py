@@ -1,0 +1,20 @@
+"""From a run, a checkpoint or a published model to detections."""
+
+from .description import DescriptionError, ModelDescription
+from .detections import DetectedInstances
+from .detector import Detector, DetectorOptionError
+from .images import ImageInputError, to_pixels
+from .sources import Source, SourceError, open_source
+
+__all__ = [
+    "DescriptionError",
+    "DetectedInstances",
+    "Detector",
+    "DetectorOptionError",
+    "ImageInputError",
+    "ModelDescription",
+    "Source",
+    "SourceError",
+    "open_source",
+    "to_pixels",
+]

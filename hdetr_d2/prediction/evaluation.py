@@ -1,0 +1,119 @@
+"""Measuring a model on a dataset of any layout, classes compared by their names."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hdetr_d2.annotations.layouts import CocoSplit, prepare_dataset
+from hdetr_d2.data import load_dataset_dicts, read_annotation_file, read_rgb_image
+from hdetr_d2.detector import Detector
+from hdetr_d2.errors import UserError
+from hdetr_d2.evaluation import evaluate_coco, evaluate_lvis
+from hdetr_d2.evaluation.metrics import Metrics
+from hdetr_d2.progress import progress
+
+Style = Literal["auto", "coco", "lvis"]
+
+
+class ModelAndDataError(UserError, ValueError):
+    """A model cannot be measured on a dataset; the message says which classes or splits do not fit."""
+
+
+def evaluate_model(
+    detector: Detector, path: str, *, split: str = "val", style: Style = "auto", batch_size: int = 1
+) -> Mapping[str, Metrics]:
+    """Detect in every image of a split and compare with its annotations.
+
+    Args:
+        detector: with ``score_threshold=0``, as average precision wants all detections.
+        path: the dataset, as `prepare_dataset` takes it.
+        split: "val", "test" or "train"; a dataset of one split has it under every name.
+        style: whose metrics; "auto" is LVIS's where the file lists which classes were looked for.
+        batch_size: images of one size that are detected in at once.
+
+    Raises:
+        UserError: the dataset cannot be read, or has other classes than the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        part = _split(path, split, folder)
+        results = detect_all(detector, part, batch_size=batch_size)
+        if style == "auto":
+            style = "lvis" if read_annotation_file(part.json).image_negative is not None else "coco"
+        if style == "lvis":
+            return evaluate_lvis(str(part.json), results)
+        return evaluate_coco(str(part.json), results)
+
+
+def _split(path: str, split: str, folder: str) -> CocoSplit:
+    dataset = prepare_dataset(path, folder, need_validation=False)
+    if split in dataset.splits:
+        return dataset.splits[split]  # type: ignore[index]
+    if len(dataset.splits) == 1:
+        return next(iter(dataset.splits.values()))
+    raise ModelAndDataError(f"{path}: there is no {split} split; there is {', '.join(dataset.splits)}")
+
+
+def detect_all(detector: Detector, part: CocoSplit, *, batch_size: int = 1) -> list[dict[str, Any]]:
+    """All detections of a split in COCO's results format, with the category ids of its file.
+
+    Raises:
+        ModelAndDataError: the file has classes that the model does not know.
+        DatasetError: the file or an image cannot be read.
+    """
+    category_of = category_ids(detector, part)
+    records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
+    results: list[dict[str, Any]] = []
+    waiting = progress(records, what="evaluating", unit="image", total=len(records))
+    while batch := list(itertools.islice(waiting, batch_size)):
+        pixels = [
+            read_rgb_image(record["file_name"], height=record["height"], width=record["width"]) for record in batch
+        ]
+        for record, instances in zip(batch, detector.detect(pixels), strict=True):
+            boxes, scores = instances.pred_boxes.tensor.tolist(), instances.scores.tolist()
+            for (x0, y0, x1, y1), score, label in zip(boxes, scores, instances.pred_classes.tolist(), strict=True):
+                if label in category_of:
+                    results.append(
+                        {
+                            "image_id": record["image_id"],
+                            "category_id": category_of[label],
+                            "bbox": [x0, y0, x1 - x0, y1 - y0],
+                            "score": score,
+                        }
+                    )
+    return results
+
+
+def category_ids(detector: Detector, part: CocoSplit) -> dict[int, int]:
+    """The file's category id of each class of the model that it has.
+
+    Raises:
+        ModelAndDataError: the file has a class that the model does not know.
+    """
+    categories = read_annotation_file(part.json).categories
+    known: Sequence[str] = detector.class_names
+    if not detector.description.names_known and len(known) == len(categories.ids):
+        return dict(enumerate(categories.ids))
+    missing = [name for name in categories.names if name not in known]
+    if missing:
+        raise ModelAndDataError(
+            f"{part.json}: has classes that the model does not know, {', '.join(missing[:5])}; the model knows "
+            f"{', '.join(known[:10])}"
+        )
+    return {known.index(name): identity for name, identity in zip(categories.names, categories.ids, strict=True)}
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Metrics]) -> None:
+    """Write metrics as json, in percent; what belongs to no object is null."""
+    import json
+    import math
+
+    content = {
+        task: {name: None if math.isnan(value) else value for name, value in values.items()}
+        for task, values in metrics.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

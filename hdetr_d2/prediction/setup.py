@@ -1,0 +1,51 @@
+"""What ``predict`` prepares before the first image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hdetr_d2.detector import Detector
+from hdetr_d2.errors import UserError
+
+from .run import Detect
+
+
+class OutputError(UserError, OSError):
+    """A folder that cannot be written to; the message says why."""
+
+
+def prepare_folder(folder: Path) -> Path:
+    """Make a folder, and make sure that files can be written there.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--output {folder}: the folder cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"--output {folder}: the folder cannot be written to")
+    return folder
+
+
+def image_ids_of(annotations: Path | None) -> dict[str, int]:
+    """The ids of an annotation file's images by file name; none without a file."""
+    if annotations is None:
+        return {}
+    from hdetr_d2.data import read_annotation_file
+
+    table = read_annotation_file(annotations)
+    return {name: int(identity) for names, identity in zip(table.image_names, table.image_ids) for name in names[:1]}
+
+
+def make_detect(model: str, *, tile: int | None, overlap: float, **options: Any) -> tuple[Detector, Detect]:
+    """The detector, and its function of images, which works in tiles where a tile's size is given."""
+    detector = Detector.load(model, **options)
+    if tile is None:
+        return detector, detector.detect
+    from .tiles import Tiled
+
+    return detector, Tiled(detector=detector, side=tile, overlap=overlap)

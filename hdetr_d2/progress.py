@@ -1,0 +1,48 @@
+"""How long work goes on: a bar with the time left on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PLAIN_PERIOD = 10.0
+"""Seconds between two plain lines."""
+
+
+def progress(items: Iterable[T], *, what: str, unit: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and say how far it is, on standard error.
+
+    Args:
+        items: what is worked through.
+        what: the work, such as "detecting".
+        unit: of one item, such as "image".
+        total: how many there are; None where nobody knows, as of a camera.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=what, unit=unit, total=total, leave=False, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += 1
+        now = time.monotonic()
+        if now - last >= PLAIN_PERIOD:
+            last = now
+            _say(what, unit, done, total, now - start)
+    if done:
+        _say(what, unit, done, total, time.monotonic() - start)
+
+
+def _say(what: str, unit: str, done: int, total: int | None, seconds: float) -> None:
+    of_total = f" of {total}" if total else ""
+    speed = done / max(seconds, 1e-9)
+    left = f", {(total - done) / speed:.0f} s left" if total and total > done else ""
+    sys.stderr.write(f"{what}: {done}{of_total} {unit}s, {speed:.1f} {unit}s/s{left}\n")
+    sys.stderr.flush()

@@ -1,0 +1,171 @@
+"""Datasets of every layout are the same dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hdetr_d2.annotations.layouts import LayoutError, prepare_dataset, recognise
+from hdetr_d2.data import load_dataset_dicts
+from tests.annotations.layouts import copies
+
+Boxes = dict[str, list[tuple[str, tuple[float, ...]]]]
+
+
+def boxes_of(json_file: Path, images: Path) -> Boxes:
+    """Of each image, class names and XYWH, sorted; through the reader of training, which checks files and sizes."""
+    content = json.loads(json_file.read_text())
+    names = [category["name"] for category in sorted(content["categories"], key=lambda category: category["id"])]
+    found: Boxes = {}
+    for record in load_dataset_dicts(json_file=json_file, image_root=images, check_files="headers"):
+        items = [(names[item["category_id"]], tuple(round(x) for x in item["bbox"])) for item in record["annotations"]]
+        found[Path(record["file_name"]).name] = sorted(items)
+    return found
+
+
+def expected(split: str) -> Boxes:
+    return {
+        name: sorted((copies.NAMES[label], (x, y, x + w, y + h)) for label, x, y, w, h in objects)
+        for name, (_, objects) in copies.SPLITS[split].items()
+    }
+
+
+@pytest.mark.parametrize("kind", copies.WRITERS)
+def test_every_layout_gives_the_same_boxes(kind: str, tmp_path: Path) -> None:
+    dataset = prepare_dataset(copies.WRITERS[kind](tmp_path / "data"), tmp_path / "out")
+    assert not dataset.drawn
+    for split in ("train", "val"):
+        part = dataset.splits[split]  # type: ignore[index]
+        assert boxes_of(part.json, part.images) == expected(split)
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "roboflow_voc"])
+def test_a_dataset_read_again_has_the_same_ids(kind: str, tmp_path: Path) -> None:
+    root = copies.WRITERS[kind](tmp_path / "data")
+    first = prepare_dataset(root, tmp_path / "one").splits["train"].json.read_text()
+    assert prepare_dataset(root, tmp_path / "two").splits["train"].json.read_text() == first
+
+
+@pytest.mark.parametrize("kind", ["coco", "roboflow_coco", "roboflow_voc"])
+def test_without_a_validation_split_some_images_are_kept_for_it(kind: str, tmp_path: Path) -> None:
+    dataset = prepare_dataset(copies.only_train(tmp_path / "data", kind), tmp_path / "out")
+    assert dataset.drawn
+    parts = [boxes_of(dataset.splits[name].json, dataset.splits[name].images) for name in ("train", "val")]
+    assert {**parts[0], **parts[1]} == expected("train")
+    assert len(parts[0]) == 2 and len(parts[1]) == 1
+
+
+def test_a_file_is_enough(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "yolo")
+    assert recognise(root / "data.yaml").name == "yolo"
+    assert recognise(copies.write_coco(tmp_path / "coco") / "train.json").splits["train"].folder.name == "images"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("0 0.5 0.5 0.2", "has 4 numbers"),
+        ("0 0.5 0.5 0.2 0.2 0.9", "has 6 numbers"),
+        ("3 0.5 0.5 0.2 0.2", "class 3 is not in 0 to 2"),
+        ("-1 0.5 0.5 0.2 0.2", "class -1 is not in 0 to 2"),
+        ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not in 0 to 2"),
+        ("cat 0.5 0.5 0.2 0.2", "is not a line of numbers"),
+        ("0 20 30 5 5", r"must be parts of the image, in \[0, 1\]"),
+        ("0 0.5 0.5 -0.2 0.2", r"must be parts of the image, in \[0, 1\]"),
+        ("0 0.5 0.5 0 0.2", "the box has no area"),
+        ("0 nan 0.5 0.2 0.2", "not finite"),
+        ("0 inf 0.5 0.2 0.2", "not finite"),
+    ],
+)
+def test_a_wrong_line_is_named_with_its_file(line: str, message: str, tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    with (root / "labels" / "train" / "a.txt").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(LayoutError, match=rf"a\.txt, line 3: .*{message}"):
+        prepare_dataset(root, tmp_path / "out")
+
+
+def test_an_outline_is_its_box(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    (root / "labels" / "train" / "c.txt").write_text("1 0.25 0.25 0.75 0.25 0.5 0.75\n")
+    part = prepare_dataset(root, tmp_path / "out").splits["train"]
+    assert boxes_of(part.json, part.images)["c.png"] == [("dog", (8, 8, 24, 24))]
+
+
+def change_yaml(root: Path, **changes: Any) -> None:
+    content = {**yaml.safe_load((root / "data.yaml").read_text()), **changes}
+    (root / "data.yaml").write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"names": None}, "names is missing"),
+        ({"names": "cat"}, "names is missing"),
+        ({"names": {0: "cat", 2: "dog"}}, "numbered from 0 without gaps"),
+        ({"nc": 5}, "nc is 5, but there are 3 names"),
+        ({"train": "nowhere"}, "train: nowhere does not exist"),
+        ({"train": 5}, "train: must be a folder"),
+        ({"train": "labels/train"}, "holds no images"),
+        ({"train": None, "val": None}, "says neither train nor val"),
+    ],
+)
+def test_a_wrong_data_yaml_is_told(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    change_yaml(root, **changes)
+    with pytest.raises(LayoutError, match=message):
+        prepare_dataset(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<xmin>5</xmin>", "<xmin>50</xmin>", "has no area"),
+        ("<xmin>5</xmin>", "<xmin>five</xmin>", "xmin is 'five', not a number"),
+        ("<xmin>5</xmin>", "", "xmin is None"),
+        ("<xmax>24</xmax>", "<xmax>240</xmax>", "is outside the image"),
+        ("<name>cat</name>", "", "has no name"),
+        ("</annotation>", "", "cannot be read as XML"),
+        ("<width>64</width>", "<width>46</width>", "says 46 x 48 pixels, the image has 64 x 48"),
+        ("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>', "defines entities"),
+    ],
+)
+def test_a_wrong_xml_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    root = copies.write_voc(tmp_path / "data")
+    file = root / "Annotations" / "a.xml"
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(LayoutError, match=rf"a\.xml.*{message}"):
+        prepare_dataset(root, tmp_path / "out")
+
+
+def test_boxes_that_begin_at_zero_are_not_moved(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    copies.write_roboflow_voc(root)
+    for split, folder in (("train", "train"), ("val", "valid")):
+        for name in copies.SPLITS[split]:
+            text = copies.xml(name, split, first=0).replace("<xmin>4</xmin>", "<xmin>0</xmin>")
+            (root / folder / name).with_suffix(".xml").write_text(text)
+    part = prepare_dataset(root, tmp_path / "out").splits["train"]
+    assert boxes_of(part.json, part.images)["a.png"] == [("cat", (0, 6, 24, 16)), ("ox", (30, 20, 46, 36))]
+
+
+@pytest.mark.parametrize("content", ["nothing", "empty folder", "text", "foreign json", "several jsons"])
+def test_what_is_no_dataset_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    if content == "text":
+        path.write_text("hello")
+    elif content != "nothing":
+        path.mkdir()
+    if content == "foreign json":
+        (path / "a.json").write_text("[1, 2]")
+    if content == "several jsons":
+        copies.write_coco(path)
+        (path / "train.json").rename(path / "one.json")
+        (path / "val.json").rename(path / "two.json")
+    with pytest.raises(LayoutError, match=str(path)):
+        prepare_dataset(path, tmp_path / "out")
