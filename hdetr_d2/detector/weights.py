@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from hdetr_d2.checkpoint import CheckpointError
-from hdetr_d2.checkpoint.backbones import is_derived
+from hdetr_d2.checkpoint.renaming import is_derived
 from hdetr_d2.errors import UserError
 
 
