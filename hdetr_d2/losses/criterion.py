@@ -29,6 +29,7 @@ class SetCriterion(nn.Module):
         encoder_class_weight: its weight, before ``encoder_weight``; None is ``class_weight``.
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
+        giou_eps: ``eps`` of ``generalized_box_iou`` in the loss.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SetCriterion(nn.Module):
         encoder_class_weight: float | None = None,
         binary_encoder: bool = True,
         counter: PositiveCounter | None = None,
+        giou_eps: float = 0.0,
     ) -> None:
         super().__init__()
         self.classification = classification if classification is not None else SigmoidFocalLoss()
@@ -54,6 +56,7 @@ class SetCriterion(nn.Module):
         self.encoder_class_factor = 1.0 if encoder_class_weight is None else encoder_class_weight / class_weight
         self.binary_encoder = binary_encoder
         self.counter = counter
+        self.giou_eps = giou_eps
 
     def forward(
         self,
@@ -101,7 +104,7 @@ class SetCriterion(nn.Module):
         num_targets = mean_over_ranks(len(classes), like)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
-            for name, per_layer in _layer_sums(job, matches).items():
+            for name, per_layer in _layer_sums(job, matches, self.giou_eps).items():
                 factor = self._factors(job, name, num_targets)
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
@@ -180,7 +183,7 @@ def _rules_of(
     return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], targets)
 
 
-def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
+def _layer_sums(job: _Job, matches: Matches, giou_eps: float) -> dict[str, Tensor]:
     """Each loss summed over the queries of each layer, (L,)."""
     request = job.request
     logits = request.predictions.logits.flatten(1, 2)
@@ -194,7 +197,7 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     rivals = None if request.predictions.known is not None else matches.target
     positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
     classes = _class_sums(job, logits, positives, matches.last)
-    l1, giou = box_losses(boxes, target_boxes)
+    l1, giou = box_losses(boxes, target_boxes, giou_eps=giou_eps)
     weights = job.loss.box_weights(logits, positives)
     if weights is not None:
         l1, giou = l1 * weights[0], giou * weights[1]

@@ -23,6 +23,8 @@ class ConditionalDecoderLayer(DecoderLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after each part, and inside the last.
         activation: of the feed-forward part; DAB-DETR has PReLU, one weight a layer.
+        keep_positions: whether every layer of a stack adds positions to the content half of cross-attention, and not
+            the first one alone.
     """
 
     self_attn: nn.ModuleDict
@@ -36,6 +38,7 @@ class ConditionalDecoderLayer(DecoderLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "prelu",
+        keep_positions: bool = False,
     ) -> None:
         names = ["query_content", "query_position", "key_content", "key_position", "value", "out"]
         super().__init__(
@@ -50,10 +53,11 @@ class ConditionalDecoderLayer(DecoderLayer):
         )
         self.num_heads = num_heads
         self.attention_dropout = dropout
+        self.keep_positions = keep_positions
 
     def set_index(self, index: int) -> None:
-        """Only the first layer of a stack adds positions to the content half of cross-attention."""
-        if index > 0:
+        """Only the first layer of a stack adds positions to the content half of cross-attention, if not all do."""
+        if index > 0 and not self.keep_positions:
             del self.cross_attn["query_position"]
 
     def _self(self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView]) -> Tensor:

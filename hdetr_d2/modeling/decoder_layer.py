@@ -45,6 +45,6 @@ class DecoderLayer(TransformerLayer, ABC):
     ) -> LayerOutput:
         """As ``DeformableDecoderLayer.forward``; references are not looked at and there is the plain route alone."""
         del reference, route
-        content = self.self_attn_norm(content + self.dropout(self._self(content, query, views)))
-        content = self.cross_attn_norm(content + self.dropout(self._cross(content, query, memory)))
+        content = self.residual(content, self.self_attn_norm, lambda x: self._self(x, query, views))
+        content = self.residual(content, self.cross_attn_norm, lambda x: self._cross(x, query, memory))
         return LayerOutput(self.feed_forward(content))

@@ -19,6 +19,7 @@ class DenseDecoderLayer(DecoderLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after each part, and inside the last.
         activation: of the feed-forward part.
+        pre_norm: as of ``TransformerLayer``.
     """
 
     cross_attn: MultiheadAttention
@@ -31,6 +32,7 @@ class DenseDecoderLayer(DecoderLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "relu",
+        pre_norm: bool = False,
     ) -> None:
         super().__init__(
             attentions={
@@ -41,6 +43,7 @@ class DenseDecoderLayer(DecoderLayer):
             hidden_dim=hidden_dim,
             dropout=dropout,
             activation=activation,
+            pre_norm=pre_norm,
         )
 
     def _self(self, content: Tensor, query: PositionalQuery, views: Sequence[GroupView]) -> Tensor:

@@ -33,9 +33,11 @@ class EncoderLayer(TransformerLayer, ABC):
         Returns:
             (B, S, C).
         """
-        update = self._attend(tokens, tokens + positions, reference, spatial_shapes, padding)
-        tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.feed_forward(tokens)
+
+        def attend(x: Tensor) -> Tensor:
+            return self._attend(x, x + positions, reference, spatial_shapes, padding)
+
+        return self.feed_forward(self.residual(tokens, self.self_attn_norm, attend))
 
 
 class DeformableEncoderLayer(EncoderLayer):
@@ -84,6 +86,7 @@ class DenseEncoderLayer(EncoderLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after both parts and inside the second.
         activation: of the feed-forward part.
+        pre_norm: as of ``TransformerLayer``.
     """
 
     self_attn: MultiheadAttention
@@ -96,6 +99,7 @@ class DenseEncoderLayer(EncoderLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "relu",
+        pre_norm: bool = False,
     ) -> None:
         attention = MultiheadAttention(embed_dim=embed_dim, num_heads=num_heads, dropout=dropout)
         super().__init__(
@@ -104,6 +108,7 @@ class DenseEncoderLayer(EncoderLayer):
             hidden_dim=hidden_dim,
             dropout=dropout,
             activation=activation,
+            pre_norm=pre_norm,
         )
 
     def _attend(

@@ -82,11 +82,14 @@ class TwoStageQueries(QuerySource):
             either it comes from the proposal's box, as the position does.
         box_position: make positional queries from the proposals' boxes, once (Deformable DETR); without it the decoder
             makes them.
-        rank_by: ``"first"``, the score of channel 0 (Deformable DETR), or ``"best"``, that of the best class (DINO).
+        rank_by: ``"first"``, the score of channel 0 (Deformable DETR); ``"best"``, that of the best class (DINO); or
+            ``"pairs"``, those of all classes, so that a token is chosen once for each class that it is good at
+            (RT-DETRv2's "one2many").
         supervise: ``"all"`` tokens (Deformable DETR) or the ``"selected"`` ones of each ranking's first group
             (DINO, RT-DETR).
         content_init: what learned contents are drawn from: ``"normal"``, of variance 1 (DINO, H-DETR), or ``"xavier"``,
             uniform (RT-DETR).
+        margin: of ``proposal_boxes``, which RT-DETR calls eps.
     """
 
     def __init__(
@@ -100,15 +103,16 @@ class TwoStageQueries(QuerySource):
         rank_by: str = "first",
         supervise: str = "all",
         content_init: Literal["normal", "xavier"] = "normal",
+        margin: float = 0.01,
     ) -> None:
         super().__init__(num_queries=num_queries)
         if mixed and token_content:
             raise ValueError("TwoStageQueries: content is either learned (mixed) or the token (token_content)")
         if not (mixed or token_content or box_position):
             raise ValueError("TwoStageQueries: content from boxes (mixed=False) needs box_position=True")
-        if rank_by not in ("first", "best") or supervise not in ("all", "selected"):
+        if rank_by not in ("first", "best", "pairs") or supervise not in ("all", "selected"):
             raise ValueError(
-                'TwoStageQueries: rank_by is "first" or "best" and supervise is "all" or "selected", '
+                'TwoStageQueries: rank_by is "first", "best" or "pairs" and supervise is "all" or "selected", '
                 f"got {rank_by!r} and {supervise!r}"
             )
         if content_init not in ("normal", "xavier"):
@@ -119,6 +123,7 @@ class TwoStageQueries(QuerySource):
         self.rank_by = rank_by
         self.supervise = supervise
         self.content_init = content_init
+        self.margin = margin
         self.enc_output = nn.Linear(embed_dim, embed_dim)
         self.enc_output_norm = nn.LayerNorm(embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
@@ -139,7 +144,7 @@ class TwoStageQueries(QuerySource):
         self, memory: Memory, heads: PredictionHeads, *, training: bool
     ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
         """As the base class says."""
-        anchors, valid = proposal_boxes(memory)
+        anchors, valid = proposal_boxes(memory, margin=self.margin)
         tokens = self.enc_output_norm(self.enc_output(memory.tokens.masked_fill(~valid[..., None], 0.0)))
         ranked = [self.specs[0], *(self._of_kind("next") if training else [])]
         groups, proposals = self._ranked(ranked, tokens, anchors, heads.of_encoder(), training)
@@ -174,8 +179,10 @@ class TwoStageQueries(QuerySource):
             rows = slice(0, 1) if self.rank_by == "first" else slice(None)  # nothing else is read
             with torch.no_grad():
                 scores = F.linear(tokens, class_head.weight[rows], class_head.bias[rows])
-        best = scores.float().amax(-1)
+        best = scores.float().flatten(1) if self.rank_by == "pairs" else scores.float().amax(-1)
         ranked = best.topk(min(sum(spec.num_queries for spec in specs), best.shape[1]), dim=1).indices
+        if self.rank_by == "pairs":
+            ranked = ranked // scores.shape[-1]
         chosen = _rows(tokens, ranked)
         if supervised:
             reference = _rows(boxes, ranked)
