@@ -72,9 +72,11 @@ class PredictionHeads(nn.Module):
         super().__init__()
         shared_boxes = shared if shared_boxes is None else shared_boxes
         if encoder not in (None, "own", "shared", "own class", "own box"):
-            raise ValueError(f"PredictionHeads: encoder must be one of its docstring's values, got {encoder!r}")
+            raise ValueError(
+                f'PredictionHeads: encoder must be None, "own", "shared", "own class" or "own box", got {encoder!r}'
+            )
         if encoder not in (None, "own") and not (shared and shared_boxes):
-            raise ValueError(f"PredictionHeads: encoder={encoder!r} needs shared=True; there is no one pair to share")
+            raise ValueError(f'PredictionHeads: encoder="{encoder}" needs shared=True; there is no one pair to share')
         if score not in ("sigmoid", "softmax"):
             raise ValueError(f'PredictionHeads: score must be "sigmoid" or "softmax", got {score!r}')
         outputs = num_classes if score == "sigmoid" else num_classes + 1
