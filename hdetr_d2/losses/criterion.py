@@ -98,6 +98,11 @@ class SetCriterion(nn.Module):
         asked = [job for job in jobs if job.rules]
         solved = iter(match_step([job.request for job in asked]))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
+        by_group = dict(zip(predictions, all_matches))
+        for index, job in enumerate(jobs):
+            filling = job.rules[0].fill_from if job.rules else None
+            if filling is not None:
+                all_matches[index] = all_matches[index].filled(by_group[filling])
         for job, matches in zip(jobs[: len(predictions)], all_matches):
             if self.counter is not None and job.rules:
                 self.counter.add(job.request.matchers, matches.layer, classes[matches.target])

@@ -147,7 +147,11 @@ class DetrFile(ModelFile[DetrOptionsT]):
         if options.matching_cost is not None:
             label, l1, giou = options.matching_cost
             model.supervision.cost = L(MatchingCost)(
-                class_weight=label, l1_weight=l1, giou_weight=giou, alpha=options.cost_alpha, score=model.get("score", "sigmoid")
+                class_weight=label,
+                l1_weight=l1,
+                giou_weight=giou,
+                alpha=options.cost_alpha,
+                score=model.get("score", "sigmoid"),
             )
         if options.loss_weights is not None:
             for option, key in (("class", self.class_loss), ("l1", "loss_bbox"), ("giou", "loss_giou")):

@@ -45,6 +45,8 @@ class Rule:
         class_factor: what its class loss is multiplied by besides (MS-DETR).
         on_anchors: match the anchors of proposals and not the boxes predicted from them (Mr. DETR, MS-DETR); of the
             encoder's rule alone.
+        fill_from: another group of the same queries, whose matches in the same layer are added for queries that have
+            none here, while a query that has several keeps the last (MS-DETR's use_indices_merge); None for none.
     """
 
     matcher: Matcher
@@ -52,6 +54,7 @@ class Rule:
     normaliser: float = 1.0
     class_factor: float = 1.0
     on_anchors: bool = False
+    fill_from: str | None = None
 
 
 class Supervision(ABC):
