@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from .errors import ConfigError
 from .hints import Hint, argument_names, is_call, key_hint, name_of, takes_any, target_of
-from .settings import DatasetSettings, TrainSettings
 from .schedule import ScheduleSettings
+from .settings import DatasetSettings, TrainSettings
 from .switching import Switch, switch_of
 from .typed import shown, unknown_key_hint
 from .values import read_value

@@ -60,8 +60,9 @@ def _overlap_and_hull(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, T
     return overlap, union, hull[..., 0] * hull[..., 1]
 
 
-def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+def _ratio(numerator: Tensor, denominator: Tensor, eps: float = 0.0) -> Tensor:
     # A zero denominator (both boxes are points) gives 0 and, unlike a division under torch.where, a zero gradient.
+    denominator = denominator + eps if eps else denominator
     empty = denominator <= 0
     return (numerator / denominator.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
 
@@ -80,19 +81,20 @@ def box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return _ratio(overlap, union)
 
 
-def generalized_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def generalized_box_iou(boxes1: Tensor, boxes2: Tensor, *, eps: float = 0.0) -> Tensor:
     """Generalized IoU of boxes at the same place (Rezatofighi et al., CVPR 2019).
 
     Args:
         boxes1: (..., 4) XYXY, any unit; the same unit as ``boxes2``.
         boxes2: (..., 4) XYXY; broadcast against ``boxes1``, so ``(N, 1, 4)`` and ``(M, 4)`` give all pairs.
+        eps: added to the areas of union and hull that are divided by; 1e-6 in the code of DAB-DETR, DN-DETR and DINO.
 
     Returns:
         (...) in [-1, 1], float32 or wider. A box with negative width or height counts as empty; NaN coordinates give
         NaN, never an exception, so that a diverging model is reported by the loss and not by an assert.
     """
     overlap, union, hull = _overlap_and_hull(_widen(boxes1), _widen(boxes2))
-    return _ratio(overlap, union) - _ratio(hull - union, hull)
+    return _ratio(overlap, union, eps) - _ratio(hull - union, hull, eps)
 
 
 def _widen(boxes: Tensor) -> Tensor:

@@ -3,7 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "prelu": nn.PReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "prelu": nn.PReLU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "gelu": nn.GELU,
+    "selu": nn.SELU,
+    "leaky_relu": nn.LeakyReLU,
+    "hardsigmoid": nn.Hardsigmoid,
+}
 
 
 def make_activation(name: str) -> nn.Module:

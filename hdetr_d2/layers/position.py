@@ -1,6 +1,7 @@
 """Sine embeddings of image positions and of boxes."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,22 +46,29 @@ class SinePositionEmbedding(nn.Module):
 
     Args:
         num_features: features of one axis; the output has twice as many, y first.
-        temperature: 10000 in DETR, Deformable-DETR and H-DETR, 20 in DAB, DN and the authors' DINO.
+        temperature: 10000 in DETR, Deformable-DETR and H-DETR, 20 in DAB, DN and the authors' DINO; or that of y and
+            that of x.
         offset: added to the 1-based index: -0.5 (cell centres) in the deformable models, 0 in the dense ones.
     """
 
     eps = 1e-6  # the authors'; a map without a valid row or column gives finite numbers
 
-    def __init__(self, *, num_features: int = 128, temperature: float = 10000.0, offset: float = -0.5) -> None:
+    def __init__(
+        self, *, num_features: int = 128, temperature: float | Sequence[float] = 10000.0, offset: float = -0.5
+    ) -> None:
         super().__init__()
         self.num_features = num_features
         self.temperature = temperature
+        of_axes = [temperature] * 2 if isinstance(temperature, (int, float)) else list(temperature)
+        if len(of_axes) != 2:
+            raise ValueError(f"SinePositionEmbedding: temperature is one number or those of y and x, got {temperature}")
+        self._temperatures = of_axes
         self.offset = offset
 
-    def _axis(self, valid: Tensor) -> Tensor:
+    def _axis(self, valid: Tensor, temperature: float) -> Tensor:
         index = valid.float().cumsum(1)
         coordinate = (index + self.offset) / (index[:, -1:] + self.eps)
-        return sine_embedding(coordinate, num_features=self.num_features, temperature=self.temperature)
+        return sine_embedding(coordinate, num_features=self.num_features, temperature=temperature)
 
     def forward(self, valid_rows: Tensor, valid_columns: Tensor) -> Tensor:
         """Embed one level.
@@ -74,6 +82,6 @@ class SinePositionEmbedding(nn.Module):
             instead of H * W; what padded cells get differs from the authors' code, where nothing reads it either.
         """
         (batch, height), width = valid_rows.shape, valid_columns.shape[1]
-        y = self._axis(valid_rows)[:, :, None].expand(batch, height, width, self.num_features)
-        x = self._axis(valid_columns)[:, None].expand(batch, height, width, self.num_features)
+        y = self._axis(valid_rows, self._temperatures[0])[:, :, None].expand(batch, height, width, self.num_features)
+        x = self._axis(valid_columns, self._temperatures[1])[:, None].expand(batch, height, width, self.num_features)
         return torch.cat([y, x], dim=-1).flatten(1, 2)

@@ -31,6 +31,7 @@ class SetCriterion(nn.Module):
         encoder_class_weight: its weight, before ``encoder_weight``; None is ``class_weight``.
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
+        giou_eps: ``eps`` of ``generalized_box_iou`` in the loss.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class SetCriterion(nn.Module):
         encoder_class_weight: float | None = None,
         binary_encoder: bool = True,
         counter: PositiveCounter | None = None,
+        giou_eps: float = 0.0,
     ) -> None:
         super().__init__()
         weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
@@ -60,6 +62,7 @@ class SetCriterion(nn.Module):
         self.encoder_class_factor = 1.0 if encoder_class_weight is None else encoder_class_weight / class_weight
         self.binary_encoder = binary_encoder
         self.counter = counter
+        self.giou_eps = giou_eps
 
     def check(self, *, num_classes: int) -> None:
         """Refuse a model of another number of classes than its losses are of; models call it when built.
@@ -119,11 +122,16 @@ class SetCriterion(nn.Module):
             jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
         solved = iter(match_step([job.request for job in jobs if job.rules]))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
+        by_group = dict(zip(predictions, all_matches))
+        for index, job in enumerate(jobs):
+            filling = job.rules[0].fill_from if job.rules else None
+            if filling is not None:
+                all_matches[index] = all_matches[index].filled(by_group[filling])
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
         num_targets = mean_count_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
         losses: dict[str, Tensor] = {}
         for job, matches in zip(jobs, all_matches):
-            for name, per_layer in _layer_sums(job, matches).items():
+            for name, per_layer in _layer_sums(job, matches, self.giou_eps).items():
                 factor = self._factors(job, name, num_targets)
                 values = (per_layer * factor * self.weights[name]).unbind(0)
                 losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
@@ -209,7 +217,7 @@ def _rules_of(group: str, prediction: Predictions, step: _Step) -> tuple[list[st
     return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], step.targets)
 
 
-def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
+def _layer_sums(job: _Job, matches: Matches, giou_eps: float) -> dict[str, Tensor]:
     """Each loss summed over the queries of each layer, (L,)."""
     request = job.request
     logits = request.predictions.logits.flatten(1, 2)
@@ -226,7 +234,7 @@ def _layer_sums(job: _Job, matches: Matches) -> dict[str, Tensor]:
     if job.loss.training and job.loss.observes:
         job.loss.observe(*learned)
     classes = job.loss(*learned)
-    l1, giou = box_losses(boxes, target_boxes)
+    l1, giou = box_losses(boxes, target_boxes, giou_eps=giou_eps)
     weights = job.loss.box_weights(logits, positives)
     if weights is not None:
         l1, giou = l1 * weights[0], giou * weights[1]
@@ -277,5 +285,3 @@ def _known_matches(predictions: Predictions) -> Matches:
     count = len(known.row)
     layer = torch.arange(depth, device=known.row.device).repeat_interleave(count)
     return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
-
-

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -36,6 +36,20 @@ class Matches:
     per_layer: list[int]
     unmatchable: int = 0
     last: Tensor | None = None
+
+    def filled(self, other: "Matches") -> "Matches":
+        """One match a query: the last of these that it has, else that of ``other``, which has one at most."""
+        last = self if self.last is None else self._at(self.last)
+        size = int(max([0, *(x.row.max() + 1 for x in (last, other) if len(x.row))]))
+        taken = torch.isin(other.layer * size + other.row, last.layer * size + last.row)
+        added = other._at((~taken).nonzero()[:, 0])
+        layer = torch.cat([last.layer, added.layer])
+        per_layer = layer.bincount(minlength=len(self.per_layer)).tolist()
+        pairs = torch.cat([last.row, added.row]), torch.cat([last.target, added.target])
+        return Matches(layer, *pairs, per_layer, self.unmatchable)
+
+    def _at(self, index: Tensor) -> "Matches":
+        return replace(self, layer=self.layer[index], row=self.row[index], target=self.target[index], last=None)
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ class DenoisingQueries(nn.Module):
         train_background: whether negatives and empty slots learn that nothing is there; else they learn nothing.
         local_divisor: whether losses are divided by the number of noised targets in this process, and not by groups
             times the mean number of targets over processes.
-        unknown_row: whether the label table has a row besides those of the classes.
+        label_rows: rows of the label table, at least K; None is K. DINO calls it dn_labelbook_size.
+        unknown_row: whether the label table has a row besides those.
         unknown_content: whether that row is added to the content of all other queries, as an object of unknown class,
             in inference too (DN-DETR).
         authors_dummies: make two queries an image where a batch has no targets, which learn that nothing is there, as
@@ -112,6 +113,7 @@ class DenoisingQueries(nn.Module):
         padding_box: float = 0.5,
         train_background: bool = True,
         local_divisor: bool = False,
+        label_rows: int | None = None,
         unknown_row: bool = True,
         unknown_content: bool = False,
         authors_dummies: bool = False,
@@ -145,7 +147,10 @@ class DenoisingQueries(nn.Module):
         self.unknown_content = unknown_content
         self.authors_dummies = authors_dummies
         self.eps = eps
-        self.label_embed = nn.Embedding(num_classes + unknown_row, embed_dim - indicator)
+        rows = num_classes if label_rows is None else label_rows
+        if rows < num_classes:
+            raise ValueError(f"DenoisingQueries: label_rows={rows} are fewer than the {num_classes} classes")
+        self.label_embed = nn.Embedding(rows + unknown_row, embed_dim - indicator)
 
     def join(
         self,

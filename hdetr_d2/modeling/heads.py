@@ -50,7 +50,9 @@ class PredictionHeads(nn.Module):
         num_classes: K, outputs of a class head; one more for "no object" where ``score`` is ``"softmax"``.
         num_layers: decoder layers.
         shared: one pair of heads for all decoder layers: where boxes are not refined, and in DAB, DN and DINO.
-        encoder: ``None`` for no proposals, ``"own"`` for own heads, ``"shared"`` for the decoder's shared pair.
+        shared_boxes: the same of the box heads alone, where they differ from the class heads; None is ``shared``.
+        encoder: ``None`` for no proposals, ``"own"`` for own heads, ``"shared"`` for the decoder's shared pair, or
+            ``"own class"`` or ``"own box"`` where one head is its own and the other shared (DINO).
         encoder_classes: outputs of the encoder's own class head: None is ``num_classes``, of which ``TwoStageQueries``
             reads channel 0 or, with ``rank_by="best"``, all; 1 is one channel for "object or not".
         initial_size: whether the heads must give boxes a first size because references are points; their width and
@@ -69,6 +71,7 @@ class PredictionHeads(nn.Module):
         num_classes: int = 80,
         num_layers: int = 6,
         shared: bool = False,
+        shared_boxes: bool | None = None,
         encoder: str | None = "own",
         encoder_classes: int | None = None,
         initial_size: bool = False,
@@ -79,10 +82,13 @@ class PredictionHeads(nn.Module):
     ) -> None:
         super().__init__()
         require_class_count(num_classes)
-        if encoder not in (None, "own", "shared"):
-            raise ValueError(f'PredictionHeads: encoder must be None, "own" or "shared", got {encoder!r}')
-        if encoder == "shared" and not shared:
-            raise ValueError('PredictionHeads: encoder="shared" needs shared=True; there is no one pair to share')
+        shared_boxes = shared if shared_boxes is None else shared_boxes
+        if encoder not in (None, "own", "shared", "own class", "own box"):
+            raise ValueError(
+                f'PredictionHeads: encoder must be None, "own", "shared", "own class" or "own box", got {encoder!r}'
+            )
+        if encoder not in (None, "own") and not (shared and shared_boxes):
+            raise ValueError(f'PredictionHeads: encoder="{encoder}" needs shared=True; there is no one pair to share')
         if score not in ("sigmoid", "softmax"):
             raise ValueError(f'PredictionHeads: score must be "sigmoid" or "softmax", got {score!r}')
         outputs = num_classes if score == "sigmoid" else num_classes + 1
@@ -94,23 +100,23 @@ class PredictionHeads(nn.Module):
         )
         if zero_boxes:
             box_head.start_at(torch.zeros(4))
-        count = 1 if shared else num_layers
-        self.class_embed = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
-        self.bbox_embed = nn.ModuleList(copy.deepcopy(box_head) for _ in range(count))
+        self.class_embed = nn.ModuleList(copy.deepcopy(class_head) for _ in range(1 if shared else num_layers))
+        self.bbox_embed = nn.ModuleList(copy.deepcopy(box_head) for _ in range(1 if shared_boxes else num_layers))
         if initial_size:
             self.of_layer(0)[1].start_at(torch.tensor([0.0, 0.0, -2.0, -2.0]))
         self.encoder = encoder
         self.score = score
         self.group_class_embed = nn.ModuleDict()
         self.group_bbox_embed = nn.ModuleDict()
-        if encoder == "own":
+        if encoder in ("own", "own class"):
             self.encoder_class_embed = copy.deepcopy(class_head)
             if score == "sigmoid":
                 start_at(self.encoder_class_embed, mean_prior(prior))
+        if encoder in ("own", "own box"):
             self.encoder_bbox_embed = copy.deepcopy(box_head)
-            if encoder_classes is not None and encoder_classes != num_classes:
-                self.encoder_class_embed = ClassHead(embed_dim, encoder_classes)
-                start_at(self.encoder_class_embed, mean_prior(prior))
+        if encoder in ("own", "own class") and encoder_classes is not None and encoder_classes != num_classes:
+            self.encoder_class_embed = ClassHead(embed_dim, encoder_classes)
+            start_at(self.encoder_class_embed, mean_prior(prior))
 
     def add_encoder_pair(self, group: str) -> None:
         """Give the proposals of another query group a pair of heads of their own (Mr. DETR).
@@ -128,16 +134,19 @@ class PredictionHeads(nn.Module):
 
     def of_layer(self, layer: int) -> LayerHeads:
         """Class and box head of a decoder layer."""
-        index = min(layer, len(self.class_embed) - 1)
-        return _pair(self.class_embed[index], self.bbox_embed[index])
+        class_head, box_head = (heads[min(layer, len(heads) - 1)] for heads in (self.class_embed, self.bbox_embed))
+        return _pair(class_head, box_head)
 
     def of_encoder(self, group: str | None = None) -> LayerHeads:
         """Class and box head of the encoder's proposals, of all groups or of one that has its own pair."""
         if group is not None and group in self.group_class_embed:
             return _pair(self.group_class_embed[group], self.group_bbox_embed[group])
-        if self.encoder == "own":
-            return LayerHeads(self.encoder_class_embed, self.encoder_bbox_embed)
-        return self.of_layer(0)
+        class_head, box_head = self.of_layer(0)
+        if self.encoder in ("own", "own class"):
+            class_head = self.encoder_class_embed
+        if self.encoder in ("own", "own box"):
+            box_head = self.encoder_bbox_embed
+        return LayerHeads(class_head, box_head)
 
 
 def _pair(class_head: nn.Module, box_head: nn.Module) -> LayerHeads:

@@ -1,5 +1,6 @@
 """RT-DETR's hybrid encoder: attention within the coarsest map, convolutions across maps."""
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -32,6 +33,7 @@ class HybridEncoder(nn.Module):
         authors_positions: add the authors' table of positions as it is. On square maps it is the right one; on others
             it gives most tokens another cell's position, so released weights, which were trained on square images,
             are better used without it on others.
+        attended: which maps' tokens attend to one another, 0 the finest, -1 the coarsest; each has its own layers.
         mask_padding: keep attention off cells that are padding, where there is padding. The authors squash images to
             squares and have none.
     """
@@ -48,6 +50,7 @@ class HybridEncoder(nn.Module):
         activation: str = "silu",
         temperature: float = 10000.0,
         authors_positions: bool = False,
+        attended: Sequence[int] = (-1,),
         mask_padding: bool = True,
     ) -> None:
         super().__init__()
@@ -65,7 +68,9 @@ class HybridEncoder(nn.Module):
         self.input_proj = nn.ModuleList(
             ConvNorm(in_channels=channels, out_channels=out_channels) for channels in in_channels
         )
+        self.attended = tuple(attended)
         self.encoder = encoder
+        self.further_encoders = nn.ModuleList(copy.deepcopy(encoder) for _ in self.attended[1:])
         steps = len(in_channels) - 1
         self.laterals = nn.ModuleList(
             ConvNorm(in_channels=out_channels, out_channels=out_channels, activation=activation) for _ in range(steps)
@@ -107,7 +112,8 @@ class HybridEncoder(nn.Module):
             One map (B, C, H_i, W_i) a feature, finest first.
         """
         maps = [project(features[name]) for project, name in zip(self.input_proj, self.in_features)]
-        maps[-1] = self._attend(maps[-1], padded_size, image_sizes)
+        for level, layers in zip(self.attended, (self.encoder, *self.further_encoders)):
+            maps[level] = self._attend(maps[level], padded_size, image_sizes, layers)
         fused = [maps[-1]]  # coarsest first
         for lateral, block, finer in zip(self.laterals, self.top_down, maps[-2::-1]):
             fused[-1] = lateral(fused[-1])
@@ -118,20 +124,26 @@ class HybridEncoder(nn.Module):
             outputs.append(block(torch.cat([downsample(outputs[-1]), fused.pop()], dim=1)))
         return outputs
 
-    def _attend(self, coarsest: Tensor, padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """Attention among the cells of a map, (B, C, H, W) -> (B, C, H, W)."""
-        height, width = coarsest.shape[-2:]
+    def _attend(
+        self,
+        cells: Tensor,
+        padded_size: tuple[int, int],
+        image_sizes: Sequence[tuple[int, int]],
+        layers: nn.Module | None = None,
+    ) -> Tensor:
+        """Attention among the cells of a map, (B, C, H, W) -> (B, C, H, W), by ``encoder`` or by other layers."""
+        height, width = cells.shape[-2:]
         padding = None
         if self.mask_padding:
-            padding = padded_cells(padded_size, image_sizes, (height, width), coarsest.device)
+            padding = padded_cells(padded_size, image_sizes, (height, width), cells.device)
         memory = Memory(
-            tokens=coarsest.flatten(2).transpose(1, 2),
-            positions=self._positions(height, width, coarsest),
+            tokens=cells.flatten(2).transpose(1, 2),
+            positions=self._positions(height, width, cells),
             padding=padding,
             level_sizes=((height, width),),
-            valid_ratios=torch.ones(1, 1, 2, device=coarsest.device),  # dense layers do not look at places
+            valid_ratios=torch.ones(1, 1, 2, device=cells.device),  # dense layers do not look at places
         )
-        return self.encoder(memory).transpose(1, 2).unflatten(2, (height, width))
+        return (layers or self.encoder)(memory).transpose(1, 2).unflatten(2, (height, width))
 
     def _positions(self, height: int, width: int, like: Tensor) -> Tensor:
         """Sines and cosines of every cell's row, then of its column: (H * W, C), in the dtype of ``like``."""

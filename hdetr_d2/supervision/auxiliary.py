@@ -25,6 +25,8 @@ class AuxiliaryOneToMany(Supervision):
         normaliser: the auxiliary losses are divided by this times the number of targets.
         weight: of the auxiliary losses.
         primary_class_factor: what the class loss of the primary group is multiplied by; 0.5 in MS-DETR.
+        merge_primary: whether queries that the matcher of the auxiliary groups leaves out learn there, too, what they
+            learn one-to-one (MS-DETR's use_indices_merge).
         anchor_cost: match the encoder's proposals by their anchors with this cost; None matches the boxes predicted
             from them, as everywhere else.
         cost: the matching cost of the one-to-one matchers; None is Deformable DETR's.
@@ -39,6 +41,7 @@ class AuxiliaryOneToMany(Supervision):
         normaliser: float = 1.0,
         weight: float = 1.0,
         primary_class_factor: float = 1.0,
+        merge_primary: bool = False,
         anchor_cost: MatchingCost | None = None,
         cost: MatchingCost | None = None,
     ) -> None:
@@ -50,7 +53,9 @@ class AuxiliaryOneToMany(Supervision):
         for name, queries in self.routes.items():
             check_choice(self, QueryKind, **{f"routes.{name}": queries})
         self.num_queries = num_queries
-        self.auxiliary = Rule(matcher=matcher, weight=weight, normaliser=normaliser)
+        self.auxiliary = Rule(
+            matcher=matcher, weight=weight, normaliser=normaliser, fill_from=PRIMARY if merge_primary else None
+        )
         self.primary = Rule(matcher=self.one_to_one.matcher, class_factor=primary_class_factor)
         self.encoder = self.one_to_one
         if anchor_cost is not None:

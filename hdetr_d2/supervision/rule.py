@@ -48,6 +48,8 @@ class Rule:
         class_factor: what its class loss is multiplied by besides (MS-DETR).
         on_anchors: match the anchors of proposals and not the boxes predicted from them (Mr. DETR, MS-DETR); of the
             encoder's rule alone.
+        fill_from: another group of the same queries, whose matches in the same layer are added for queries that have
+            none here, while a query that has several keeps the last (MS-DETR's use_indices_merge); None for none.
     """
 
     matcher: Matcher
@@ -55,6 +57,7 @@ class Rule:
     normaliser: float = 1.0
     class_factor: float = 1.0
     on_anchors: bool = False
+    fill_from: str | None = None
 
     def __post_init__(self) -> None:
         check_within(self, 0.0, float("inf"), weight=self.weight, class_factor=self.class_factor)

@@ -16,8 +16,8 @@ import torchvision
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
-from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, coco_class_names
+from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import get_config
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"

@@ -13,7 +13,7 @@ What a state dict does not say by its names:
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hdetr_d2.supervision import PRIMARY, HybridBranch
 
-from ..class_heads import FIRST_HEAD, Scoring
+from ..class_heads import FIRST_HEAD
 from ..renaming import (
     Code,
     KeyTable,
@@ -257,9 +257,7 @@ def count_convs(state: State) -> int:
 
 def _either(make: Callable[[AuthorsLayout], Names], prefix: str = "transformer.") -> Callable[[State], Names]:
     """Names by the layout of a state dict of either side."""
-    return lambda state: make(
-        AuthorsLayout.of_ours(state) if FIRST_HEAD in state else AuthorsLayout.of(state, prefix)
-    )
+    return lambda state: make(AuthorsLayout.of_ours(state) if FIRST_HEAD in state else AuthorsLayout.of(state, prefix))
 
 
 def _detrex_either(state: State) -> Names:

@@ -90,10 +90,16 @@ _COMMON: Pairs = [
     *_FUSION,
     ("encoder.lateral_convs.*.", f"{_HYBRID}laterals.*."),
     ("encoder.downsample_convs.*.", f"{_HYBRID}downsamples.*."),
-    ("encoder.encoder.0.layers.*.self_attn.", f"{_HYBRID}encoder.layers.*.self_attn."),
-    ("encoder.encoder.0.layers.*.norm1.", f"{_HYBRID}encoder.layers.*.self_attn_norm."),
-    ("encoder.encoder.0.layers.*.linear", f"{_HYBRID}encoder.layers.*.ffn.linear"),
-    ("encoder.encoder.0.layers.*.norm2.", f"{_HYBRID}encoder.layers.*.ffn_norm."),
+    *(
+        (f"encoder.encoder.{index}.layers.*.{theirs}", f"{_HYBRID}{encoder}.layers.*.{ours}")
+        for index, encoder in enumerate(("encoder", *(f"further_encoders.{further}" for further in range(3))))
+        for theirs, ours in (
+            ("self_attn.", "self_attn."),
+            ("norm1.", "self_attn_norm."),
+            ("linear", "ffn.linear"),
+            ("norm2.", "ffn_norm."),
+        )
+    ),
     ("decoder.input_proj.*.conv.", f"{_PROJECTION}0."),
     ("decoder.input_proj.*.norm.", f"{_PROJECTION}1."),
     ("decoder.decoder.layers.*.self_attn.", "transformer.decoder.layers.*.self_attn."),

@@ -100,11 +100,14 @@ class TwoStageQueries(QuerySource):
             either it comes from the proposal's box, as the position does.
         box_position: make positional queries from the proposals' boxes, once (Deformable DETR); without it the decoder
             makes them.
-        rank_by: ``"first"``, the score of channel 0 (Deformable DETR), or ``"best"``, that of the best class (DINO).
+        rank_by: ``"first"``, the score of channel 0 (Deformable DETR); ``"best"``, that of the best class (DINO); or
+            ``"pairs"``, those of all classes, so that a token is chosen once for each class that it is good at
+            (RT-DETRv2's "one2many").
         supervise: ``"all"`` tokens (Deformable DETR) or the ``"selected"`` ones of each ranking's first group
             (DINO, RT-DETR).
         content_init: what learned contents are drawn from: ``"normal"``, of variance 1 (DINO, H-DETR), or ``"xavier"``,
             uniform (RT-DETR).
+        margin: of ``proposal_boxes``, which RT-DETR calls eps.
     """
 
     makes_proposals = True
@@ -120,15 +123,16 @@ class TwoStageQueries(QuerySource):
         rank_by: str = "first",
         supervise: str = "all",
         content_init: Literal["normal", "xavier"] = "normal",
+        margin: float = 0.01,
     ) -> None:
         super().__init__(num_queries=num_queries)
         if mixed and token_content:
             raise ValueError("TwoStageQueries: content is either learned (mixed) or the token (token_content)")
         if not (mixed or token_content or box_position):
             raise ValueError("TwoStageQueries: content from boxes (mixed=False) needs box_position=True")
-        if rank_by not in ("first", "best") or supervise not in ("all", "selected"):
+        if rank_by not in ("first", "best", "pairs") or supervise not in ("all", "selected"):
             raise ValueError(
-                'TwoStageQueries: rank_by is "first" or "best" and supervise is "all" or "selected", '
+                'TwoStageQueries: rank_by is "first", "best" or "pairs" and supervise is "all" or "selected", '
                 f"got {rank_by!r} and {supervise!r}"
             )
         if content_init not in ("normal", "xavier"):
@@ -141,6 +145,7 @@ class TwoStageQueries(QuerySource):
         self.makes_positions = box_position
         self.keeps_anchors = supervise == "all"
         self.content_init = content_init
+        self.margin = margin
         self.enc_output = nn.Linear(embed_dim, embed_dim)
         self.enc_output_norm = nn.LayerNorm(embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
@@ -167,7 +172,7 @@ class TwoStageQueries(QuerySource):
         self, memory: Memory, heads: PredictionHeads, *, training: bool
     ) -> tuple[list[QueryGroup], dict[str, Predictions]]:
         """As the base class says."""
-        anchors, valid = proposal_boxes(memory)
+        anchors, valid = proposal_boxes(memory, margin=self.margin)
         tokens = self.enc_output_norm(self.enc_output(memory.tokens.masked_fill(~valid[..., None], 0.0)))
         ranked = [self.specs[0], *(self._of_kind("next") if training else [])]
         groups, proposals = self._ranked(ranked, tokens, anchors, heads.of_encoder(), training)
@@ -191,11 +196,11 @@ class TwoStageQueries(QuerySource):
             with torch.no_grad():
                 boxes = boxes_of(tokens, anchors)
             proposals = Proposals(logits[None], boxes[None], tokens=tokens, anchors=anchors, boxes_of=boxes_of)
-            ranked = _best(logits.detach()[..., self._ranking], wanted)
+            ranked = self._best(logits.detach()[..., self._ranking], wanted)
             return self._groups(specs, _rows(boxes, ranked), _rows(tokens, ranked).detach()), proposals
         with torch.no_grad():  # of the classes, no others are read
             scores = F.linear(tokens, pair.class_head.weight[self._ranking], pair.class_head.bias[self._ranking])
-        ranked = _best(scores, wanted)
+        ranked = self._best(scores, wanted)
         chosen = _rows(tokens, ranked)
         with torch.set_grad_enabled(training and torch.is_grad_enabled()):
             live = boxes_of(chosen, _rows(anchors, ranked))
@@ -209,6 +214,14 @@ class TwoStageQueries(QuerySource):
     def _ranking(self) -> slice:
         """The channels of the class head that rank."""
         return slice(0, 1) if self.rank_by == "first" else slice(None)
+
+    def _best(self, scores: Tensor, wanted: int) -> Tensor:
+        """The tokens of the highest scores (B, S, .), best first: (B, n), as many as are wanted or there are."""
+        if self.rank_by == "pairs":
+            pairs = scores.float().flatten(1)
+            return pairs.topk(min(wanted, pairs.shape[1]), dim=1).indices // scores.shape[-1]
+        best = scores.float().amax(-1)
+        return best.topk(min(wanted, best.shape[1]), dim=1).indices
 
     def position_of(self, reference: Tensor) -> Tensor | None:
         """As the base class says: what ``box_position`` makes from boxes (B, n, 4)."""
@@ -249,9 +262,3 @@ class TwoStageQueries(QuerySource):
 def _rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows (B, n, D) of (B, S, D) at (B, n)."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
-
-
-def _best(scores: Tensor, wanted: int) -> Tensor:
-    """The tokens of the highest scores (B, S, .), best first: (B, n), as many as are wanted or there are."""
-    best = scores.float().amax(-1)
-    return best.topk(min(wanted, best.shape[1]), dim=1).indices

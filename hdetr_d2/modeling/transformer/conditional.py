@@ -24,6 +24,8 @@ class ConditionalDecoderLayer(PlainDecoderLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after each part, and inside the last.
         activation: of the feed-forward part; DAB-DETR has PReLU, one weight a layer.
+        keep_positions: whether every layer of a stack adds positions to the content half of cross-attention, and not
+            the first one alone.
     """
 
     needs_places = True
@@ -38,6 +40,7 @@ class ConditionalDecoderLayer(PlainDecoderLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "prelu",
+        keep_positions: bool = False,
     ) -> None:
         names = ["query_content", "query_position", "key_content", "key_position", "value", "out"]
         super().__init__(
@@ -52,11 +55,12 @@ class ConditionalDecoderLayer(PlainDecoderLayer):
         )
         self.num_heads = num_heads
         self.attention_dropout = dropout
+        self.keep_positions = keep_positions
 
     def at(self, index: int) -> Self:
-        """As the base class says: only the first layer adds positions to the content half of cross-attention."""
+        """As the base class says: only the first layer adds positions to the content half of cross-attention, if not all do."""
         layer = super().at(index)
-        if index > 0:
+        if index > 0 and not self.keep_positions:
             del layer.cross_attn["query_position"]
         return layer
 

@@ -66,7 +66,8 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         sampling, authors_clamp: of the deformable attention, where the first is called ``method``.
         cross_first: attend to the memory before the other queries (MS-DETR).
         tap_hidden_dim: width of a feed-forward part of its own that taps the queries between the attentions, for
-            one-to-many supervision of the same queries (MS-DETR; needs ``cross_first``); None for no tap.
+            one-to-many supervision of the same queries (MS-DETR; needs ``cross_first``); 0 to tap them as they are;
+            None for no tap.
         routes: what other routes have of their own.
     """
 
@@ -110,8 +111,9 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
             activation=activation,
         )
         self.cross_first = cross_first
+        self.taps = tap_hidden_dim is not None
         self.tap = None
-        if tap_hidden_dim is not None:
+        if tap_hidden_dim:
             self.tap = FeedForward(
                 embed_dim=embed_dim, hidden_dim=tap_hidden_dim, dropout=dropout, activation=activation
             )
@@ -147,8 +149,10 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         tapped = None
         if self.cross_first:
             content = self._cross(content, query, reference, memory)
-            if self.tap is not None and self.training:
-                tapped = self.tap_norm(content + self.dropout(self.tap(content)))
+            if self.taps and self.training:
+                tapped = content
+                if self.tap is not None:
+                    tapped = self.tap_norm(content + self.dropout(self.tap(content)))
             content = self._self(content, query, views, own)
         else:
             content = self._self(content, query, views, own)

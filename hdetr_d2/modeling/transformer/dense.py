@@ -20,6 +20,7 @@ class DenseLayer(TransformerLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after each part, and inside the last.
         activation: of the feed-forward part.
+        pre_norm: as of ``TransformerLayer``.
     """
 
     attention_names: ClassVar[tuple[str, ...]]
@@ -33,6 +34,7 @@ class DenseLayer(TransformerLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "relu",
+        pre_norm: bool = False,
     ) -> None:
         super().__init__(
             attentions={
@@ -43,6 +45,7 @@ class DenseLayer(TransformerLayer):
             hidden_dim=hidden_dim,
             dropout=dropout,
             activation=activation,
+            pre_norm=pre_norm,
         )
 
 

@@ -15,9 +15,10 @@ class Encoder(nn.Module):
     Args:
         layer: the pattern of all layers, such as ``DeformableEncoderLayer`` or ``DenseEncoderLayer``.
         num_layers: how many.
-        embed_dim: width C; read for ``scale_positions``.
+        embed_dim: width C; read for ``scale_positions`` and ``norm``.
         scale_positions: multiply the positions by an MLP of the tokens before each layer, one MLP for all of them
             (DAB-DETR's code).
+        norm: a LayerNorm after the last layer (DETR's code, where norms stand before the parts of layers).
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
     """
 
@@ -28,11 +29,13 @@ class Encoder(nn.Module):
         num_layers: int = 6,
         embed_dim: int = 256,
         scale_positions: bool = False,
+        norm: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
         self.checkpoint_activations = checkpoint_activations
         self.layers = stack(layer, num_layers)
+        self.norm = nn.LayerNorm(embed_dim) if norm else None
         self.position_scale = None
         if scale_positions:
             self.position_scale = MLP(
@@ -58,4 +61,4 @@ class Encoder(nn.Module):
                 memory.padding,
                 recompute=self.checkpoint_activations,
             )
-        return tokens
+        return tokens if self.norm is None else self.norm(tokens)

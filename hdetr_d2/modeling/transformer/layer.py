@@ -1,7 +1,7 @@
 """What the layers of encoders and decoders have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(Pattern):
-    """Attentions and a feed-forward part, each with a residual around it and a norm after it.
+    """Attentions and a feed-forward part, each with a residual around it and a norm after it, or before it.
 
     Args:
         attentions: by attribute name, in order; the norm after ``self_attn`` is ``self_attn_norm``.
@@ -49,15 +49,24 @@ class TransformerLayer(Pattern):
         hidden_dim: of the feed-forward part.
         dropout: of what each part adds, and inside the feed-forward part.
         activation: of the feed-forward part.
+        pre_norm: whether norms stand before the parts, inside the residual, and not after it (DETR's code).
     """
 
     self_attn_norm: nn.LayerNorm
     cross_attn_norm: nn.LayerNorm
 
     def __init__(
-        self, *, attentions: Mapping[str, nn.Module], embed_dim: int, hidden_dim: int, dropout: float, activation: str
+        self,
+        *,
+        attentions: Mapping[str, nn.Module],
+        embed_dim: int,
+        hidden_dim: int,
+        dropout: float,
+        activation: str,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         for name, attention in attentions.items():
             self.add_module(name, attention)
             self.add_module(f"{name}_norm", nn.LayerNorm(embed_dim))
@@ -65,9 +74,15 @@ class TransformerLayer(Pattern):
         self.ffn_norm = nn.LayerNorm(embed_dim)
         self.dropout = nn.Dropout(dropout)
 
+    def residual(self, content: Tensor, norm: nn.Module, part: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a part adds to (B, N, C), with its norm where the layer has it."""
+        if self.pre_norm:
+            return content + self.dropout(part(norm(content)))
+        return norm(content + self.dropout(part(content)))
+
     def feed_forward(self, content: Tensor, part: FeedForward | None = None) -> Tensor:
         """The last residual, (B, N, C) -> (B, N, C), of the layer's own feed-forward part or of ``part``."""
-        return self.ffn_norm(content + self.dropout((part or self.ffn)(content)))
+        return self.residual(content, self.ffn_norm, part or self.ffn)
 
 
 class EncoderLayer(TransformerLayer, ABC):
@@ -94,9 +109,11 @@ class EncoderLayer(TransformerLayer, ABC):
         Returns:
             (B, S, C).
         """
-        update = self._attend(tokens, tokens + positions, reference, spatial_shapes, padding)
-        tokens = self.self_attn_norm(tokens + self.dropout(update))
-        return self.feed_forward(tokens)
+
+        def attend(x: Tensor) -> Tensor:
+            return self._attend(x, x + positions, reference, spatial_shapes, padding)
+
+        return self.feed_forward(self.residual(tokens, self.self_attn_norm, attend))
 
 
 class LayerOutput(NamedTuple):
@@ -165,6 +182,6 @@ class PlainDecoderLayer(TransformerLayer, DecoderLayer):
     ) -> LayerOutput:
         """As the base class says; references are not looked at, and all routes are alike."""
         del reference, route
-        content = self.self_attn_norm(content + self.dropout(self._self(content, query, views)))
-        content = self.cross_attn_norm(content + self.dropout(self._cross(content, query, memory)))
+        content = self.residual(content, self.self_attn_norm, lambda x: self._self(x, query, views))
+        content = self.residual(content, self.cross_attn_norm, lambda x: self._cross(x, query, memory))
         return LayerOutput(self.feed_forward(content))

@@ -1,7 +1,7 @@
 """Positional queries that a decoder makes from the references of each layer."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -110,28 +110,51 @@ class ConditionalQueryPosition(QueryPosition):
 
     Args:
         embed_dim: width C.
+        scale: what the embedding is multiplied by: ``"content"``, C numbers that an MLP makes of the content in all
+            layers but the first; ``"scalar"``, one such number; or ``"layer"``, C numbers that each layer learns.
+        num_layers: of the decoder; read for ``scale="layer"``.
+        modulated: whether width and height modulate it.
     """
 
     makes_places = True
 
-    def __init__(self, *, embed_dim: int = 256) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dim: int = 256,
+        scale: Literal["content", "scalar", "layer"] = "content",
+        num_layers: int = 6,
+        modulated: bool = True,
+    ) -> None:
         super().__init__()
+        if scale not in ("content", "scalar", "layer"):
+            raise ValueError(f'ConditionalQueryPosition: scale must be "content", "scalar" or "layer", got {scale!r}')
         self.embed_dim = embed_dim
         self.embed = MLP(in_features=2 * embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
-        self.scale = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
-        self.size = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=2, num_layers=2)
+        self.scale: nn.Module
+        if scale == "layer":
+            self.scale = nn.Embedding(num_layers, embed_dim)
+        else:
+            factors = 1 if scale == "scalar" else embed_dim
+            self.scale = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=factors, num_layers=2)
+        self.size = None
+        if modulated:
+            self.size = MLP(in_features=embed_dim, hidden_features=embed_dim, out_features=2, num_layers=2)
 
     def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
         """As the base class says; dense attention sees no levels, so valid ratios are not read."""
         del memory
         embedded = reference_sine(reference, self.embed_dim // 2)
         spatial = embedded[..., : self.embed_dim]
-        if layer > 0:
+        if isinstance(self.scale, nn.Embedding):
+            spatial = spatial * self.scale.weight[layer]
+        elif layer > 0:
             spatial = spatial * self.scale(content)
-        # The layer guesses the object's size; a wide box attends more loosely along x.
-        ratio = self.size(content).float().sigmoid() / reference[..., 2:]
-        y, x = spatial.chunk(2, dim=-1)
-        spatial = torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1)
+        if self.size is not None:
+            # The layer guesses the object's size; a wide box attends more loosely along x.
+            ratio = self.size(content).float().sigmoid() / reference[..., 2:]
+            y, x = spatial.chunk(2, dim=-1)
+            spatial = torch.cat([y * ratio[..., 1:], x * ratio[..., :1]], dim=-1)
         return PositionalQuery(self.embed(embedded.to(content.dtype)), spatial.to(content.dtype))
 
 
