@@ -85,9 +85,7 @@ class Scoring:
 def queries_have_no_place(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict with our names is of a model like DETR, whose queries are learned and have no reference."""
     places = (f"{_SOURCE}reference_points.", f"{_SOURCE}anchors.")
-    return any(key.startswith(f"{_SOURCE}embed.") for key in state) and not any(
-        key.startswith(places) for key in state
-    )
+    return any(key.startswith(f"{_SOURCE}embed.") for key in state) and not any(key.startswith(places) for key in state)
 
 
 def is_class_head(key: str) -> bool:
@@ -144,9 +142,13 @@ class ClassHeads:
                 raise ValueError(f"{key} has {len(state[key])} rows, but {heads[0]} has {outputs}; expected {wanted}")
         for key in labels:
             if len(state[key]) < num_classes:
-                raise ValueError(f"{key} has {len(state[key])} rows, too few for the {num_classes} classes of the heads")
+                raise ValueError(
+                    f"{key} has {len(state[key])} rows, too few for the {num_classes} classes of the heads"
+                )
         if num_classes < 1:
-            raise ValueError(f'the class heads have {outputs} rows, of which the last is "no object": there is no class')
+            raise ValueError(
+                f'the class heads have {outputs} rows, of which the last is "no object": there is no class'
+            )
         return cls(
             num_classes=num_classes,
             scoring=scoring,

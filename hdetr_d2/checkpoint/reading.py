@@ -165,7 +165,9 @@ def _weights(checkpoint: Mapping[str, Any]) -> Any:
     return checkpoint
 
 
-def without_wrappers(state: Mapping[str, Tensor], prefixes: tuple[str, ...] = ("module.", "_orig_mod.")) -> dict[str, Tensor]:
+def without_wrappers(
+    state: Mapping[str, Tensor], prefixes: tuple[str, ...] = ("module.", "_orig_mod.")
+) -> dict[str, Tensor]:
     """Names without a prefix that all of them have: that of DataParallel, of torch.compile, or both."""
     plain = dict(state)
     if any(key.startswith("module.") for key in plain):
@@ -300,7 +302,9 @@ def remedy_beside(path: str) -> str:
             )
     whole = [other for other in others if find_damage(os.path.join(folder, other)) is None]
     if whole:
-        return f". {os.path.join(folder, whole[0])} is whole: start from it with train.init_checkpoint, without --resume"
+        return (
+            f". {os.path.join(folder, whole[0])} is whole: start from it with train.init_checkpoint, without --resume"
+        )
     return ". There is no other checkpoint beside it; start the run again without --resume"
 
 

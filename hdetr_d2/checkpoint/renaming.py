@@ -98,7 +98,9 @@ class Names:
             raise ValueError(f"{len(unknown)} keys {what}, such as {unknown[:5]}")
         if to == "theirs":
             for alias, name in self._aliases:
-                again = {alias + key.removeprefix(name): value for key, value in renamed.items() if key.startswith(name)}
+                again = {
+                    alias + key.removeprefix(name): value for key, value in renamed.items() if key.startswith(name)
+                }
                 renamed.update(again)
         return renamed
 

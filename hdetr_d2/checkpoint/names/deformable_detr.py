@@ -257,9 +257,7 @@ def count_convs(state: State) -> int:
 
 def _either(make: Callable[[AuthorsLayout], Names], prefix: str = "transformer.") -> Callable[[State], Names]:
     """Names by the layout of a state dict of either side."""
-    return lambda state: make(
-        AuthorsLayout.of_ours(state) if FIRST_HEAD in state else AuthorsLayout.of(state, prefix)
-    )
+    return lambda state: make(AuthorsLayout.of_ours(state) if FIRST_HEAD in state else AuthorsLayout.of(state, prefix))
 
 
 def _detrex_either(state: State) -> Names:

@@ -61,10 +61,7 @@ _CONDITIONAL_PARTS = {
     "ca_v_proj": "cross_attn.value",
     "cross_attn.out_proj": "cross_attn.out",
 }
-_CONDITIONAL: Pairs = [
-    (f"{_DECODER}{theirs}.", f"{_DECODER}{ours}.")
-    for theirs, ours in _CONDITIONAL_PARTS.items()
-]
+_CONDITIONAL: Pairs = [(f"{_DECODER}{theirs}.", f"{_DECODER}{ours}.") for theirs, ours in _CONDITIONAL_PARTS.items()]
 
 
 _DETREX_DENSE: Pairs = [
@@ -95,7 +92,9 @@ _DETREX_CONDITIONAL: Pairs = [
 ]
 
 
-_T_ENCODER, _T_DECODER = ((f"model.{part}.layers.*.", f"transformer.{part}.layers.*.") for part in ("encoder", "decoder"))
+_T_ENCODER, _T_DECODER = (
+    (f"model.{part}.layers.*.", f"transformer.{part}.layers.*.") for part in ("encoder", "decoder")
+)
 _T_PARTS = {
     "qcontent_proj": "query_content",
     "qpos_proj": "query_position",
@@ -285,7 +284,6 @@ def transformers_dab_detr_names() -> Names:
         ("class_embed.", f"{_HEADS}class_embed.0."),
     ]
     return Names(pairs, aliases=[("model.decoder.bbox_embed.", "bbox_predictor.")], code="transformers' DAB-DETR")
-
 
 
 def model_of_ours(state: State) -> str | None:
