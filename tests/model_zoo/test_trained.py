@@ -11,8 +11,8 @@ from detectron2.config import instantiate
 
 from hdetr_d2 import model_zoo
 from hdetr_d2.checkpoint import CheckpointError
-from hdetr_d2.checkpoint.names.deformable_detr import AuthorsLayout, to_authors
 from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS
+from hdetr_d2.checkpoint.names.deformable_detr import AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import trained
 
 NAME = "h_deformable_detr_r50_12ep"

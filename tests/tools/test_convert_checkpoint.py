@@ -17,8 +17,8 @@ from detectron2.config import instantiate
 from torch import Tensor, nn
 
 from hdetr_d2.checkpoint.class_heads import Scoring
-from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, coco_class_names
+from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import get_config
 from tests.modeling.family import config_of
 
