@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx
+from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx, largest_difference
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
 from tests.modeling.family import build as build_any
@@ -95,3 +95,55 @@ def test_a_model_in_training_mode_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"training mode.*model\.eval\(\)"):
         export_onnx(model, tmp_path / "model.onnx", image_size=SIZE)
     assert not list(tmp_path.iterdir())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["detr", "conditional_detr", "dino", "rtdetr"])
+def test_exported_detections_are_in_the_order_of_their_scores_and_boxes_within_the_image(name: str) -> None:
+    model = build_any(name, perturb=0.5).eval()
+    images = 255 * torch.rand(2, 3, *SIZE)
+    scores, labels, boxes = TensorDetector(model=model)(images)
+    assert (scores.diff(dim=1) <= 0).all() and len(scores[0].unique()) > 1
+    assert boxes.min() >= 0 and boxes.max() <= 1
+    for i, found in enumerate(model([{"image": image} for image in images])):
+        instances = found["instances"]
+        order = instances.scores.argsort(descending=True)
+        assert torch.equal(scores[i], instances.scores[order])
+        assert torch.equal(labels[i], instances.pred_classes[order])
+        pixels = boxes[i] * torch.tensor([SIZE[1], SIZE[0], SIZE[1], SIZE[0]])
+        torch.testing.assert_close(pixels, instances.pred_boxes.tensor[order])
+
+
+def drawn_detections() -> dict[str, Tensor]:
+    """Detections with boxes of a whole image, which a distance by squares rounds most."""
+    corner, size = torch.rand(3, 300, 2) / 2, torch.rand(3, 300, 2) / 2
+    scores = torch.rand(3, 300).sort(descending=True).values
+    return {
+        "scores": scores,
+        "labels": torch.randint(80, (3, 300)),
+        "boxes": torch.cat([corner, corner + size], dim=-1),
+    }
+
+
+def test_the_difference_of_equal_detections_is_0_in_whatever_order_equal_scores_come() -> None:
+    ours = drawn_detections()
+    assert largest_difference(ours, ours) == 0
+    ours["scores"][:, 10:12] = ours["scores"][:, 10:11]
+    order = torch.arange(300)
+    order[10:12] = torch.tensor([11, 10])
+    assert largest_difference(ours, {name: value[:, order] for name, value in ours.items()}) == 0
+
+
+@pytest.mark.parametrize("what", OUTPUTS)
+def test_the_difference_is_that_of_the_worst_score_box_or_label(what: str) -> None:
+    ours = drawn_detections()
+    theirs = {name: value.clone() for name, value in ours.items()}
+    if what == "labels":
+        theirs["labels"][1, 3] = 80
+        assert largest_difference(ours, theirs) > 0.001
+        return
+    theirs[what][1, 3] += 0.002
+    assert largest_difference(ours, theirs) == pytest.approx(0.002, rel=1e-3)
+    theirs[what][1, 3] -= 0.002
+    theirs[what][1, 290] += 0.5  # of the worse half, which hangs on rounding
+    assert largest_difference(ours, theirs) < 1e-6

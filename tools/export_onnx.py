@@ -1,9 +1,9 @@
 """Write a trained model as ONNX: python tools/export_onnx.py model.onnx --config-file rtdetr_r50_72ep --weights w.pth
 
 The image size is fixed in the graph, the batch is not; without --size it is the one at which the config evaluates a
-photograph of 640 x 480. Inputs are pixels in the range that the model takes, without padding; outputs are scores, labels
-and boxes (XYXY in parts of the image), see hdetr_d2.export. RT-DETR's blocks are fused before. With --check the file is
-run by onnxruntime beside the model; the exit status is then 1 where they differ.
+photograph of 640 x 480. Inputs are pixels in the range that the model takes, without padding; outputs are scores,
+labels and boxes (XYXY in parts of the image), see hdetr_d2.export. RT-DETR's blocks are fused before. With --check the
+file is run by onnxruntime beside the model; the exit status is then 1 where they differ.
 """
 
 import argparse

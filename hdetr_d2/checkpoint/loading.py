@@ -148,8 +148,8 @@ class LoadReport:
         if needed:
             key, old, new = needed[0]
             raise CheckpointError(
-                f"{path}: {len(needed)} tensors have another shape than in the model, such as {key}: {old} in the file, "
-                f"{new} in the model; evaluate with the config that the weights were trained with"
+                f"{path}: {len(needed)} tensors have another shape than in the model, such as {key}: {old} in the "
+                f"file, {new} in the model; evaluate with the config that the weights were trained with"
             )
         missing = [key for key in self.new if is_read(key)]
         if missing:

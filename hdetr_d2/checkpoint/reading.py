@@ -131,8 +131,8 @@ def state_in(checkpoint: Mapping[str, Any], path: str | os.PathLike[str]) -> dic
         raise NoWeightsError(f"{os.fspath(path)}: holds no state dict but {_described(found)}")
     if found is checkpoint and not any(isinstance(value, (Tensor, np.ndarray)) for value in found.values()):
         raise NoWeightsError(
-            f"{os.fspath(path)}: holds no state dict but {', '.join(map(repr, list(found)[:8]))}; the weights of a model "
-            'are wanted, bare or under "model"'
+            f"{os.fspath(path)}: holds no state dict but {', '.join(map(repr, list(found)[:8]))}; the weights of a "
+            'model are wanted, bare or under "model"'
         )
     state: dict[str, Tensor] = {}
     for key, value in found.items():
@@ -382,7 +382,7 @@ def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False
         make_folder: whether to make its folder where there is none.
 
     Raises:
-        OutputError: there is no such folder or none can be made, nothing may be written there, or it is a folder itself.
+        OutputError: there is no such folder and none can be made, nothing may be written there, or it is a folder.
     """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."

@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from detectron2.config import instantiate
-from torch import Tensor, nn
+from torch import nn
 
 from hdetr_d2.errors import UserError
 
-from ..checkpoint import CheckpointError
+from ..checkpoint import CheckpointError, LoadReport
 from ..checkpoint.classes import COCO_CATEGORY_IDS
 from ..checkpoint.convert import read_state, to_ours
 from ..checkpoint.renaming import is_derived
@@ -98,23 +98,19 @@ def _load(model: nn.Module, path: Path, origin: str, *, num_queries: int) -> Non
     classes = COCO_CATEGORY_IDS if origin in BY_CATEGORY_ID else None
     try:
         state = to_ours(origin, *read_state(path), num_queries=num_queries, classes=classes).state
+    except CheckpointError:
+        raise
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    expected = model.state_dict()
-    wrong = [*_differences(expected, state)]
+    wrong = _differences(LoadReport.of(state, model))
     if wrong:
         shown = "\n  ".join([*wrong[:10], *(["..."] if len(wrong) > 10 else [])])
         raise CheckpointError(f"{path}: is not of this model, {len(wrong)} tensors differ:\n  {shown}")
     model.load_state_dict(state)
 
 
-def _differences(expected: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]:
+def _differences(report: LoadReport) -> list[str]:
     """One line for each tensor that is missing, too much, or of another shape."""
-    lines = [f"{key} is not in the file" for key in expected if key not in state and not is_derived(key)]
-    lines += [f"{key} is not in the model" for key in state if key not in expected]
-    lines += [
-        f"{key} is {tuple(state[key].shape)} in the file and {tuple(value.shape)} in the model"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    return lines
+    lines = [f"{key} is not in the file" for key in report.new]
+    lines += [f"{key} is not in the model" for key in report.unused]
+    return lines + [f"{key} is {old} in the file and {new} in the model" for key, old, new in report.mismatched]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hdetr_d2.checkpoint.convert import FAMILY, from_ours, read_state, to_ours
 from hdetr_d2.checkpoint.names import detr
+from hdetr_d2.checkpoint.renaming import is_derived
 from hdetr_d2.model_zoo import get_config
 from tests.conftest import NUM_CLASSES, SHARED
 from tests.modeling.family import config_of
@@ -28,9 +29,14 @@ HEAD = "transformer.heads.class_embed.0.bias"
 LABELS = "transformer.denoising.label_embed.weight"
 
 
-def tiny_state(name: str, *, detrex: bool = False) -> dict[str, Tensor]:
+RESNET = [f"backbone.{key}" for key in ("stem.conv1.weight", "res2.0.conv3.norm.bias", "res5.0.shortcut.weight")]
+"""What of our backbone's names stands for all of them."""
+
+
+def tiny_state(name: str, *, detrex: bool = False, layers: int = 3) -> dict[str, Tensor]:
     """A model's state without the backbone, each tensor of another value."""
     config = config_of(name)
+    config.transformer.decoder.num_layers = layers
     if detrex and name == "dino":
         config.transformer.heads.shared = False
     state = instantiate(config).state_dict()
@@ -45,19 +51,46 @@ def from_file(path: Path) -> tuple[dict[str, Tensor], dict]:
         return state, json.loads(archive["config.json"].tobytes())
 
 
+@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_goes_to_its_authors_names_and_back(name: str, tmp_path: Path) -> None:
-    state = tiny_state(name)
+def test_a_model_goes_to_its_authors_names_and_back(name: str, layers: int, tmp_path: Path) -> None:
+    state = tiny_state(name, layers=layers) | {key: torch.ones(1) for key in RESNET}
     torch.save(from_ours(name, state), tmp_path / "theirs.pth")
     assert_equal(to_ours(name, *read_state(tmp_path / "theirs.pth")).state, state)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("name", DETREX)
-def test_a_model_goes_to_detrex_and_back_and_is_recognised_by_its_names(name: str) -> None:
-    state = tiny_state(name, detrex=True)
+def test_a_model_goes_to_detrex_and_back_and_is_recognised_by_its_names(name: str, layers: int) -> None:
+    state = tiny_state(name, detrex=True, layers=layers)
     theirs = from_ours("detrex", state)["model"]
     assert not theirs.keys() & state.keys() - {"transformer.decoder.norm.weight", "transformer.decoder.norm.bias"}
     assert_equal(to_ours("detrex", {}, theirs).state, state)
+
+
+ONE_LAYER = {
+    "hdetr": ["deformable_detr_two_stage", "deformable_detr_plus_plus", "h_deformable_detr", "deformable_detr"],
+    "detrex": ["deformable_detr_two_stage", "h_deformable_detr", "deformable_detr"],
+    "transformers": ["deformable_detr_two_stage", "deformable_detr", "detr", "conditional_detr", "dab_detr", "rtdetr"],
+    "rtdetr": ["rtdetr", "deim_rtdetrv2"],
+}
+
+
+@pytest.mark.parametrize(("project", "name"), [(project, name) for project in ONE_LAYER for name in ONE_LAYER[project]])
+def test_a_model_with_one_decoder_layer_goes_to_other_names_and_back(project: str, name: str) -> None:
+    state = {key: value for key, value in tiny_state(name, layers=1).items() if not is_derived(key)}
+    written = from_ours(project, state)
+    back = to_ours(project, {}, written.get("model", written), num_queries=10).state
+    assert_equal(back, state)
+
+
+@pytest.mark.parametrize("project", ["detrex", "mr_detr"])
+def test_backbones_of_projects_on_detectron2_keep_its_names(project: str) -> None:
+    state = tiny_state("dino" if project == "detrex" else project, detrex=True)
+    state |= {key: torch.full((1,), float(i)) for i, key in enumerate(RESNET)}
+    theirs = from_ours(project, state)["model"]
+    assert all(torch.equal(theirs[key], state[key]) for key in RESNET)
+    assert_equal(to_ours(project, {}, theirs).state, state)
 
 
 @pytest.mark.skipif(not FILES.is_dir(), reason="the authors' state dicts are not beside the repository")

@@ -2,6 +2,7 @@
 
 import os
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,6 @@ def test_archives_that_pytorch_does_not_read_as_weights_are_refused_by_what_they
     np.savez(tmp_path / "arrays.pth.npz", a=np.zeros(1))
     with pytest.raises(DamagedCheckpointError, match="zip file, but not of PyTorch"):
         load_checkpoint(tmp_path / "arrays.pth.npz")
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "download.pth", "w") as archive:
         archive.writestr("folder/model_final.pth", b"x")
     with pytest.raises(DamagedCheckpointError, match=r"archive with folder/model_final\.pth; unpack it"):

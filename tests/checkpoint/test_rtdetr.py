@@ -88,7 +88,7 @@ def test_classes_are_chosen_in_heads_and_label_table() -> None:
     table = "transformer.denoising.label_embed.weight"
     assert torch.equal(chosen[table], state[table][[3, 0, 5]])
     with pytest.raises(ValueError, match="5 rows.*up to 7"):
-        to_ours("rtdetr", {}, theirs, classes=[7]).state
+        to_ours("rtdetr", {}, theirs, classes=[7])
 
 
 @pytest.mark.parametrize("keep_branches", [True, False])

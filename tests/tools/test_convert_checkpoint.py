@@ -16,9 +16,11 @@ import torchvision
 from detectron2.config import instantiate
 from torch import Tensor, nn
 
+from hdetr_d2.checkpoint.class_heads import Scoring
 from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, coco_class_names
 from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import get_config
+from tests.modeling.family import config_of
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_checkpoint.py"
 CONFIG = "h_deformable_detr/h_deformable_detr_r50_12ep.py"
@@ -221,3 +223,67 @@ def test_an_output_that_cannot_be_written_gives_status_two(convert, published, t
     done = convert(published[0], tmp_path / "no_folder" / "ours.pth", "--from", "hdetr")
     assert done.returncode == 2
     assert "no_folder" in done.stderr and "Traceback" not in done.stderr
+
+
+def tiny(name: str, folder: Path, *, num_classes: int = 80, record: bool = False) -> tuple[Path, dict[str, Tensor]]:
+    """A checkpoint of a tiny model without its backbone, with what it says of its heads or without."""
+    config = config_of(name)
+    config.num_classes = num_classes
+    model = instantiate(config)
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
+    torch.save(
+        {"model": state} | ({"class_heads": Scoring.of_model(model).record()} if record else {}), folder / "w.pth"
+    )
+    return folder / "w.pth", state
+
+
+MINE = ["person", "cat", "my own thing"]
+
+
+@pytest.mark.parametrize("name", ["detr", "dn_detr", "dino", "mr_detr", "rtdetr"])
+def test_our_own_checkpoint_of_any_model_is_fine_tuned_by_name(convert, tmp_path: Path, name: str) -> None:
+    source, state = tiny(name, tmp_path)
+    (tmp_path / "mine.json").write_text(json.dumps(MINE))
+    arguments = ["--from", "hdetr_d2", "--source-names", "coco", "--target-json", tmp_path / "mine.json"]
+    done = convert(source, tmp_path / "start.pth", *arguments)
+    assert done.returncode == 0, done.stderr
+    new = load(tmp_path / "start.pth")
+    expected = config_of(name)
+    expected.num_classes = 3
+    shapes = {key: value.shape for key, value in instantiate(expected).state_dict().items()}
+    assert [key for key, value in new.items() if value.shape != shapes[key]] == []
+    head = "transformer.heads.class_embed.0.weight"
+    assert torch.equal(new[head][1], state[head][coco_class_names().index("cat")])
+    if name == "detr":
+        assert torch.equal(new[head][3], state[head][80])
+    written = torch.load(tmp_path / "start.pth", weights_only=True)
+    assert written["class_heads"]["no_object"] == (name == "detr")
+
+
+@pytest.mark.parametrize("name", ["detr", "conditional_detr", "dn_detr", "dino", "ms_detr", "mr_detr", "rtdetr"])
+def test_our_80_classes_become_91_rows_of_every_model_and_come_back(convert, tmp_path: Path, name: str) -> None:
+    source, state = tiny(name, tmp_path)
+    there = convert(source, tmp_path / "theirs.pth", "--from", "hdetr_d2", "--to", name, "--classes", "coco")
+    assert there.returncode == 0, there.stderr
+    tail = {key: len(value) - 80 for key, value in state.items() if "label_embed" in key}
+    theirs = load(tmp_path / "theirs.pth")
+    labels = [value for key, value in theirs.items() if "label_enc" in key or "denoising_class_embed" in key]
+    assert [len(value) for value in labels] == [91 + rest for rest in tail.values()]
+    back = convert(tmp_path / "theirs.pth", tmp_path / "back.pth", "--from", name, "--classes", "coco")
+    assert back.returncode == 0, back.stderr
+    again = load(tmp_path / "back.pth")
+    assert [key for key in state if key in again and not torch.equal(again[key], state[key])] == []
+    assert {key for key in state if key not in again and not key.endswith("num_batches_tracked")} == set()
+
+
+def test_what_a_checkpoint_says_of_its_heads_comes_before_what_its_names_suggest(convert, tmp_path: Path) -> None:
+    source, state = tiny("conditional_detr", tmp_path, num_classes=81)  # 80 classes and "no object"
+    (tmp_path / "mine.json").write_text(json.dumps(MINE))
+    arguments = ["--from", "hdetr_d2", "--source-names", "coco", "--target-json", tmp_path / "mine.json"]
+    refused = convert(source, tmp_path / "start.pth", *arguments)
+    assert refused.returncode == 2 and "81 rows, but 80 source classes" in refused.stderr
+    assert not (tmp_path / "start.pth").exists()
+    torch.save({"model": state, "class_heads": {"no_object": True, "objectness": False}}, source)
+    assert convert(source, tmp_path / "start.pth", *arguments).returncode == 0
+    head = "transformer.heads.class_embed.0.bias"
+    assert torch.equal(load(tmp_path / "start.pth")[head][3], state[head][80])

@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -25,16 +26,22 @@ SMALL = [
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """A function that runs the tool with arguments: its exit status."""
+def tool() -> ModuleType:
+    """The tool as a module."""
     spec = importlib.util.spec_from_file_location("export_onnx", ROOT / "tools" / "export_onnx.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def program(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """A function that runs the tool with arguments: its exit status."""
 
     def run(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["export_onnx.py", *arguments])
-        return module.main()
+        return int(tool.main())
 
     return run
 
@@ -66,3 +73,62 @@ def test_weights_of_another_model_are_refused_by_name(
     assert program(str(tmp_path / "m.onnx"), *arguments) == 2
     assert f"w.pth does not fit {RECIPE}" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
+
+
+DETR_SMALL = [
+    "model.transformer.encoder.num_layers=1",
+    "model.transformer.decoder.num_layers=1",
+    "model.transformer.encoder.layer.hidden_dim=32",
+    "model.transformer.query_source.num_queries=10",
+]
+
+
+def test_a_softmax_model_is_exported_with_the_classes_of_its_weights_at_the_size_of_evaluation(
+    program: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = instantiate(load("detr_r50_150ep", [*DETR_SMALL, "dataset.num_classes=4"]).model)
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    output = tmp_path / "new" / "m.onnx"
+    arguments = ["--config-file", "detr_r50_150ep", "--weights", str(tmp_path / "w.pth"), "dataset.short_side=96"]
+    assert program(str(output), *arguments, *DETR_SMALL) == 0
+    assert "images of 96 x 128 ->" in capsys.readouterr().out
+    session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[1:] == [3, 96, 128]
+    scores, labels, _ = session.run(None, {"images": 255 * torch.rand(1, 3, 96, 128).numpy()})
+    assert (scores[0, 1:] <= scores[0, :-1]).all()
+    assert labels.max() < 4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size"),
+    [
+        ("rtdetr_r50_72ep", (640, 640)),
+        ("h_deformable_detr_r50_12ep", (800, 1067)),
+        ("h_deformable_detr_generated", (192, 256)),
+    ],
+)
+def test_images_are_as_large_as_the_recipe_evaluates_them(tool: ModuleType, recipe: str, size: tuple[int, int]) -> None:
+    assert tool.evaluation_size(load(recipe)) == size
+
+
+@pytest.mark.parametrize("kind", ["a folder", "below a file"])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_built(
+    program: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    output = tmp_path if kind == "a folder" else tmp_path / "file" / "m.onnx"
+    assert program(str(output), "--config-file", RECIPE, "--weights", "absent.pth", *SMALL) == 2
+    error = capsys.readouterr().err
+    assert str(output) in error and "absent.pth" not in error
+
+
+def test_weights_of_other_classes_than_the_config_says_are_refused(
+    program: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = instantiate(load(RECIPE, [*SMALL, "dataset.num_classes=4"]).model)
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    arguments = ["--config-file", RECIPE, "--weights", str(tmp_path / "w.pth"), "dataset.num_classes=5", *SMALL]
+    assert program(str(tmp_path / "m.onnx"), *arguments) == 2
+    assert "has 4 rows in the file and 5 in the model" in capsys.readouterr().err

@@ -295,7 +295,7 @@ def from_authors(state: State, *, num_queries: int = 300) -> dict[str, Tensor]:
 
 
 def to_authors(state: State, *, layout: AuthorsLayout | None = None) -> dict[str, Tensor]:
-    """The inverse of ``from_authors``; of a part of a state dict, such as gradients, with the ``layout`` of the whole."""
+    """The inverse of ``from_authors``; a part of a state dict, such as gradients, needs the ``layout`` of the whole."""
     if layout is None:
         return CODES["hdetr"].to_theirs(state)
     return merge_queries(authors_names(layout).apply(state, to="theirs"), "query_embed")

@@ -1,7 +1,7 @@
 """Names of DETR, Conditional, DAB- and DN-DETR in the authors' code, in detrex and in transformers.
 
-Sources: facebookresearch/detr, Atten4Vis/ConditionalDETR, IDEA-Research/DAB-DETR and DN-DETR. What a state dict does not
-say by its names: detrex and transformers' DAB-DETR bound the logits of references at 1e-3 and 1e-5, the authors at 1e-3,
+Sources: facebookresearch/detr, Atten4Vis/ConditionalDETR, IDEA-Research/DAB-DETR and DN-DETR. What a state dict does
+not say by its names: transformers' DAB-DETR bounds the logits of references at 1e-5, the authors' and detrex' at 1e-3,
 and detrex does not mask padding in evaluation. Files of transformers keep the names of version 4, whatever version
 wrote them; in memory version 5 has others. Both are read.
 """
