@@ -58,6 +58,7 @@ def draw(folder: Path, *, style: str, images: int, per_image: int, seed: int) ->
         pictures.append({"id": image, "width": 640, "height": 480, "file_name": f"{image}.jpg", **known})
         classes = rng.choice(here, size=12)
         boxes = np.concatenate([rng.uniform(0, 400, (12, 2)), rng.lognormal(4, 0.8, (12, 2))], axis=1).round(2)
+        boxes[:, 2:] = np.minimum(boxes[:, 2:], np.array([640, 480]) - boxes[:, :2])  # boxes end where the image does
         for category, box in zip(classes.tolist(), boxes.tolist()):
             annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box}
             annotations.append({**annotation, "area": box[2] * box[3], "iscrowd": 0})

@@ -19,7 +19,10 @@ from hdetr_d2.data import (
     detr_test_augmentation,
     detr_train_augmentation,
     read_rgb_image,
+    square_test_augmentation,
+    square_train_augmentation,
 )
+from hdetr_d2.data.mosaic import LabelledImage, resize_shorter_side
 from hdetr_d2.seeding import seeded
 
 BOXES = np.array([[20, 30, 90, 80], [100, 10, 180, 60], [60, 90, 150, 140]], dtype=np.float64)
@@ -192,3 +195,31 @@ def test_an_unusable_file_is_named(tmp_path: Path, record: dict[str, Any], kind:
     record["file_name"] = str(path)
     with pytest.raises(UnusableImageError, match=r"bad\.jpg"):
         DetrDatasetMapper(augmentations=[], is_train=False)(record)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2000), (2000, 3), (1, 500), (1, 5000)])
+@pytest.mark.parametrize("kind", ["train", "test", "square train", "square test"])
+def test_a_strip_of_pixels_keeps_at_least_one_on_each_side(tmp_path: Path, kind: str, height: int, width: int) -> None:
+    Image.new("RGB", (width, height), (200, 0, 0)).save(tmp_path / "a.png")
+    box = {"bbox": [0, 0, width, height], "bbox_mode": BoxMode.XYXY_ABS, "category_id": 0, "iscrowd": 0}
+    source = {"file_name": str(tmp_path / "a.png"), "image_id": 1, "height": height, "width": width}
+    augmentations = {
+        "train": detr_train_augmentation(short_side=96),
+        "test": detr_test_augmentation(short_side=96),
+        "square train": square_train_augmentation(size=64),
+        "square test": square_test_augmentation(size=64),
+    }[kind]
+    mapper = DetrDatasetMapper(augmentations=augmentations, is_train="train" in kind)
+    for seed in range(4):
+        with seeded(seed):
+            image = mapper({**source, "annotations": [box]})["image"]
+        assert min(image.shape[1:]) >= 1 and max(image.shape[1:]) <= 4 * 160
+
+
+def test_a_mosaic_of_strips_is_not_larger_than_one_of_other_images() -> None:
+    strip = LabelledImage(np.zeros((3, 2000, 3), dtype=np.uint8), np.array([[0.0, 0, 2000, 3]]), np.array([0]))
+    small = resize_shorter_side(strip, 320)
+    assert small.size == (9, 6400)
+    assert small.boxes.tolist() == [[0, 0, 6400, 9]]
+    wide = LabelledImage(np.zeros((100, 2000, 3), dtype=np.uint8), strip.boxes, strip.classes)
+    assert resize_shorter_side(wide, 320).size == (320, 6400)

@@ -157,3 +157,40 @@ def test_a_picture_of_nothing_is_refused(program, capsys) -> None:
     Path("output/two/plain/seed1/metrics.json").write_text('{"iteration": 1, "time": 1.0}\n')
     assert program("--picture", "curves.png") == 2
     assert "output/two/plain/seed1 has no values of bbox/AP" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ("[1, 2]", "must have the keys"),
+        ("{seeds: [1], metrics: [a], rows: [x]}", "rows must name at least one row"),
+        ("{seeds: [1], metrics: [a], rows: {x: a.py}}", 'row "x" must have the key config'),
+        ("{seeds: 1, metrics: [a], rows: {x: {config: a.py}}}", "seeds must be a list of integers"),
+        ("{seeds: [a], metrics: [a], rows: {x: {config: a.py}}}", "seeds must be a list of integers"),
+        ("{seeds: [], metrics: [a], rows: {x: {config: a.py}}}", "seeds is empty"),
+        ("{seeds: [1], metrics: a, rows: {x: {config: a.py}}}", "metrics must be a list of texts"),
+        ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, overrides: b=1}}}", "overrides must be a list"),
+    ],
+)
+def test_a_wrong_file_is_one_line(program, capsys, content: str, message: str) -> None:
+    Path("two.yaml").write_text(content)
+    assert program() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compare.py: error: two.yaml") and message in line
+
+
+def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program, capsys) -> None:
+    assert program("--seeds", "1,x") == 2
+    assert program("--seeds", "1") == 0
+    folder = Path("output/two/plain/seed1")
+    capsys.readouterr()
+    (folder / "metrics.json").write_text('{"iteration": 0, "total_loss": 1.0}\n')  # no time is measured of one step
+    assert program("--seeds", "1") == 0
+    assert "| plain | 1 | 10.0 | 3.0 |  | " in capsys.readouterr().out
+    (folder / "evaluations.json").write_text("")
+    assert program("--seeds", "1") == 2 and "without an evaluation" in capsys.readouterr().err
+    (folder / "compare.json").write_text("{")
+    assert program("--seeds", "1") == 2 and "is damaged" in capsys.readouterr().err
+    Path("two.yaml").unlink()
+    assert program() == 2 and "two.yaml cannot be read" in capsys.readouterr().err
