@@ -96,12 +96,12 @@ class MultiScaleDeformableAttention(nn.Module):
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        # Offsets and weights stay in float32 under autocast: a half-precision location on a level 167 cells wide is
-        # off by up to a third of a cell.
+        # Offsets and weights are float32 under autocast, and in a half-precision model: a half-precision location on a
+        # level 167 cells wide is off by up to a third of a cell.
         with torch.autocast(device_type=query.device.type, enabled=False):
             query = query if query.dtype == torch.float64 else query.float()
-            offsets = self.sampling_offsets(query).unflatten(-1, (self.num_heads, sum(self.points), 2))
-            logits = self.attention_weights(query).unflatten(-1, (self.num_heads, sum(self.points)))
+            offsets = _in_precision_of(query, self.sampling_offsets).unflatten(-1, (self.num_heads, sum(self.points), 2))
+            logits = _in_precision_of(query, self.attention_weights).unflatten(-1, (self.num_heads, sum(self.points)))
             reference = reference.to(query.dtype)
             offsets, logits = self._as_grid(offsets, logits, boxes=reference.shape[-1] == 4)
         value = value.unflatten(-1, (self.num_heads, -1))
@@ -131,6 +131,13 @@ class MultiScaleDeformableAttention(nn.Module):
             placed.append(F.pad(offset, (0, 0, 0, most - points)))
             weighed.append(F.pad(logit, (0, most - points), value=-math.inf))
         return torch.stack(placed, dim=3), torch.cat(weighed, dim=3)
+
+
+def _in_precision_of(x: Tensor, linear: nn.Linear) -> Tensor:
+    """The output (..., out) of a linear layer in the dtype of its input (..., in), whatever that of its weights."""
+    if linear.weight.dtype == x.dtype:
+        return linear(x)
+    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))
 
 
 def _points_of_levels(num_points: int | Sequence[int], num_levels: int) -> list[int]:

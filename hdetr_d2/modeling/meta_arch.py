@@ -176,9 +176,12 @@ class DETR(FromLazyConfig, nn.Module):
             )
 
     def preprocess(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Normalise, then pad below and to the right with zeros to the largest height and width of the batch."""
+        """Normalise, then pad below and to the right with zeros to the largest height and width of the batch.
+
+        Pixels are float32 before, and afterwards of the model's precision.
+        """
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        return ImageList.from_tensors(images)
+        return ImageList.from_tensors([image.to(self.pixel_mean.dtype) for image in images])
 
     def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> BatchedTargets:
         """Classes and normalised cxcywh boxes of each image.

@@ -92,7 +92,8 @@ class LearnedQueries(ImageFreeQueries):
         reference = None
         if self.reference_points is not None:
             with torch.autocast(device_type=table.device.type, enabled=False):
-                reference = self.reference_points(position).sigmoid()
+                reference = self.reference_points(position)
+                reference = (reference if reference.dtype == torch.float64 else reference.float()).sigmoid()
         return QueryGroup(name=spec.name, content=content, reference=reference, position=position, route=spec.route)
 
 

@@ -103,6 +103,7 @@ class ReInspect(FromLazyConfig, nn.Module):
         """
         device = self.pixel_mean.device
         pixels = [(x["image"].to(device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
+        pixels = [image.to(self.pixel_mean.dtype) for image in pixels]
         images = ImageList.from_tensors(pixels, size_divisibility=self.stride)
         features = self.project(self.backbone(images.tensor)[self.in_feature]) * self.feature_scale
         centres = cell_centres(features.shape[-2:], self.stride, device)

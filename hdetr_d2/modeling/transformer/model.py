@@ -102,6 +102,7 @@ class Transformer(nn.Module):
     ) -> Memory:
         """Maps of all levels as one sequence, with positions and padding; arguments as in ``forward``."""
         batch, device = maps[0].shape[0], maps[0].device
+        dtype = next(self.parameters()).dtype  # and not that of the maps, which under autocast may be another
         padded = is_padded(padded_size, image_sizes)
         # Without padding all images are alike; and a batch of any size can be exported.
         valid = valid_pixels(padded_size, image_sizes if padded else [padded_size], device)
@@ -111,7 +112,7 @@ class Transformer(nn.Module):
             rows, columns = (nearest(axis, size) for axis, size in zip(valid, (height, width)))
             tokens.append(feature.flatten(2).transpose(1, 2))
             if self.position_embedding is not None:
-                position = self.position_embedding(rows, columns)
+                position = self.position_embedding(rows, columns).to(dtype)
                 positions.append(position if self.level_embed is None else position + self.level_embed[level])
             paddings.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
             ratios.append(torch.stack([columns.float().mean(1), rows.float().mean(1)], dim=-1))
