@@ -1,6 +1,8 @@
 """Equalized focal loss."""
 
 import math
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +96,7 @@ class EqualizedFocalLoss(ClassificationLoss):
         exponent, weight = self._factors(logits, positives)
         picked = logits[positives.layer, positives.row, label]
         # One layer after another: temporaries of the size of all logits would be most of the memory of the loss.
-        background = sum(background_slope(layer, exponent).sum(0).double() for layer in logits)
+        background = reduce(add, (background_slope(layer, exponent).sum(0).double() for layer in logits))
         zeros, own_exponent = exponent.new_zeros(len(exponent), dtype=torch.float64), exponent[label]
         own = zeros.index_add(0, label, background_slope(picked, own_exponent).double())
         objects = zeros.index_add(0, label, background_slope(-picked, own_exponent).double())
