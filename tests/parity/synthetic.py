@@ -1,7 +1,7 @@
 """Small parity files made by our own model, in the format of those from the authors' code.
 
-They say that a file round-trips through the reader, the options and the names; that the numbers are the authors' is said
-by files from their code alone.
+They say that a file round-trips through the reader, the options and the names; that the numbers are the authors' is
+said by files from their code alone.
 """
 
 import json

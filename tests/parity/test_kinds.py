@@ -37,7 +37,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("dab_detr", {"modulate_hw_attn": False, "query_scale_type": "fix_elewise", "bbox_embed_diff_each_layer": True}),
     (
         "dn_detr",
-        {"dn_groups": 1, "label_noise_scale": 0.0, "box_noise_scale": 0.0, "focal_alpha": 0.6, "num_patterns": 2},
+        {"dn_groups": 1, "label_noise_scale": 0.0, "box_noise_scale": 0.0, "num_patterns": 2},
     ),
     ("dab_deformable_detr", {"with_box_refine": False, "num_patterns": 2, "num_feature_levels": 2}),
     ("dino", {"dec_pred_class_embed_share": False, "embed_init_tgt": False, "mixed_selection": False}),
