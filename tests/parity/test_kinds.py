@@ -49,7 +49,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rtdetr", {"learn_query_content": True, "eval_idx": 0, "eps": 1e-4, "num_levels": 2, "num_denoising": 0}),
     ("rtdetr", {"use_encoder_idx": [0, 1], "losses": ["bce", "boxes"], "weight_dict": {"loss_bce": 3, "loss_bbox": 5}}),
     ("rtdetr", {"label_noise_ratio": 0, "use_encoder_idx": []}),
-    ("rtdetrv2", {"query_select_method": "one2many", "num_points": [1, 2, 3], "boxes_weight_format": "iou"}),
+    ("rtdetrv2", {"query_select_method": "one2many", "num_points": [1, 2, 3], "boxes_weight_format": "giou"}),
     ("rtdetrv2", {"share_matched_indices": True, "cross_attn_method": "discrete", "losses": ["focal", "boxes"]}),
     ("deim", {"mal_alpha": 0.5, "query_pos_method": "default", "mlp_act": "relu"}),
 ]
@@ -91,7 +91,6 @@ def test_an_option_that_is_not_known_is_refused_by_name(name: str) -> None:
         ("ms_detr", {"two_stage": False}, "two_stage"),
         ("mr_detr", {"routes": ["o2o"]}, "routes"),
         ("mr_detr", {"o2m_loss_divisor": "M"}, "o2m_loss_divisor"),
-        ("rtdetrv2", {"boxes_weight_format": "giou"}, "boxes_weight_format"),
         ("rtdetrv2", {"box_noise_scale": 0}, "box_noise_scale"),
         ("deim", {"use_uni_set": True}, "use_uni_set"),
     ],
