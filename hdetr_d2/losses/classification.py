@@ -55,6 +55,7 @@ class ClassificationLoss(nn.Module, ABC):
 
     Attributes:
         needs_iou: whether it wants to know how well the boxes fit.
+        generalized_iou: whether what it wants to know, where ``needs_iou``, is the generalized IoU.
         normalised: whether its values are divided already, and not to be divided by the number of targets.
         needs_verified: whether it wants to know which classes annotators looked for.
         observes: whether ``observe`` is to be called.
@@ -64,6 +65,7 @@ class ClassificationLoss(nn.Module, ABC):
     """
 
     needs_iou = False
+    generalized_iou = False
     normalised = False
     needs_verified = False
     observes = False

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
 from hdetr_d2.distributed import mean_count_over_ranks
-from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
+from hdetr_d2.layers import box_iou, cxcywh_to_xyxy, generalized_box_iou
 from hdetr_d2.matching.step import Matches, MatchRequest, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Rule, Supervision
@@ -226,7 +226,8 @@ def _layer_sums(job: _Job, matches: Matches, giou_eps: float) -> dict[str, Tenso
     boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
     iou = None
     if job.loss.needs_iou:
-        iou = box_iou(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
+        overlap = generalized_box_iou if job.loss.generalized_iou else box_iou
+        iou = overlap(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
     label = request.batch.labels[matches.target]
     rivals = None if request.predictions.known is not None else matches.target
     positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)

@@ -40,7 +40,7 @@ class Matches:
     def filled(self, other: "Matches") -> "Matches":
         """One match a query: the last of these that it has, else that of ``other``, which has one at most."""
         last = self if self.last is None else self._at(self.last)
-        size = int(max([0, *(x.row.max() + 1 for x in (last, other) if len(x.row))]))
+        size = max([0, *(int(x.row.max()) + 1 for x in (last, other) if len(x.row))])
         taken = torch.isin(other.layer * size + other.row, last.layer * size + last.row)
         added = other._at((~taken).nonzero()[:, 0])
         layer = torch.cat([last.layer, added.layer])

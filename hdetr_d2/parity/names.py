@@ -47,7 +47,8 @@ class VariantNames:
     def to_ours(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As the protocol says."""
         dropped = (*self._unused, *(copy for copy, _ in self._copies))
-        renamed, others = {}, {}
+        renamed: dict[str, Tensor] = {}
+        others: dict[str, Tensor] = {}
         for key, value in state.items():
             if not key.startswith(dropped):
                 name = self._direct.to_ours(key)
@@ -56,7 +57,8 @@ class VariantNames:
 
     def to_authors(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As the protocol says."""
-        written, others = {}, {}
+        written: dict[str, Tensor] = {}
+        others: dict[str, Tensor] = {}
         for key, value in state.items():
             name = self._direct.to_theirs(key)
             (others if name is None else written)[name or key] = value

@@ -33,7 +33,7 @@ Activation = Literal["relu", "gelu", "silu", "swish", "selu", "prelu", "leaky_re
 Pair = tuple[float, float]
 
 
-class Options(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Options of a file, or of a part of them."""
 
     no_effect: ClassVar[Mapping[str, str]] = {}

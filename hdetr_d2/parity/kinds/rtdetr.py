@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from detectron2.config import LazyCall as L
@@ -178,7 +178,7 @@ class RtdetrFile(ModelFile[RtdetrOptionsT]):
         self._set_losses(model)
         return model
 
-    def _set_encoder(self, necks: DictConfig) -> None:
+    def _set_encoder(self, necks: Any) -> None:
         options = self.options
         hybrid, projection = necks
         hybrid.update(

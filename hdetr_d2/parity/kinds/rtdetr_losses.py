@@ -13,8 +13,6 @@ from hdetr_d2.matching import HungarianMatcher, MatchingCost, StagedMatcher
 from hdetr_d2.matching.solver import Assignment
 from hdetr_d2.supervision import PRIMARY, OneToOne, Rule
 
-from ..errors import NotSupportedError
-
 
 def class_loss(
     name: str, *, alpha: float, gamma: float, mal_weight: float | None, box_weights: str | None
@@ -25,13 +23,8 @@ def class_loss(
         name: ``"vfl"``, ``"mal"``, ``"focal"`` or ``"bce"``.
         alpha, gamma: of the first and third; the second has only gamma, the last neither.
         mal_weight: of background, in the second.
-        box_weights: ``"iou"`` where the GIoU loss of a match is multiplied by its IoU; None for none.
-
-    Raises:
-        NotSupportedError: for weights of another kind.
+        box_weights: ``"iou"`` or ``"giou"``, which the GIoU loss of a match is multiplied by; None for neither.
     """
-    if box_weights not in (None, "iou"):
-        raise NotSupportedError(f'boxes_weight_format "{box_weights}"; it can be null or "iou"')
     losses: dict[str, tuple[DictConfig, float]] = {
         "vfl": (L(VarifocalLoss)(alpha=alpha, gamma=gamma), 1.0),
         "mal": (L(MatchabilityAwareLoss)(gamma=gamma, alpha=mal_weight), 1.0),
@@ -39,7 +32,7 @@ def class_loss(
         "bce": (L(SigmoidFocalLoss)(alpha=0.5, gamma=0.0), 2.0),  # both sides count half
     }
     loss, factor = losses[name]
-    return (loss if box_weights is None else L(WeighedByIoU)(loss=loss)), factor
+    return (loss if box_weights is None else L(WeighedByIoU)(loss=loss, generalized=box_weights == "giou")), factor
 
 
 class WeighedByIoU(ClassificationLoss):
@@ -47,13 +40,15 @@ class WeighedByIoU(ClassificationLoss):
 
     Args:
         loss: the class loss.
+        generalized: whether both take the generalized IoU.
     """
 
     needs_iou = True
 
-    def __init__(self, *, loss: ClassificationLoss) -> None:
+    def __init__(self, *, loss: ClassificationLoss, generalized: bool) -> None:
         super().__init__()
         self.loss = loss
+        self.generalized_iou = generalized
 
     def forward(self, logits: Tensor, positives: Positives) -> Tensor:
         """As the class loss."""
