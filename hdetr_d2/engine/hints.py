@@ -9,8 +9,8 @@ import os
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import Annotated, Any, Literal, TypeAlias
+from functools import cache
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
 
 from detectron2.utils.registry import locate
 
@@ -25,7 +25,7 @@ _SEQUENCES = (list, tuple, set, Sequence, Iterable, Collection, Iterator)
 _MAPPINGS = (dict, Mapping)
 
 
-def is_call(node: object) -> bool:
+def is_call(node: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a node of a config, as a plain mapping or not, describes a call."""
     return isinstance(node, Mapping) and "_target_" in node
 
@@ -55,7 +55,7 @@ def name_of(target: Callable[..., Any]) -> str:
     return str(getattr(target, "__qualname__", target))
 
 
-@lru_cache(maxsize=None)
+@cache
 def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """By name; nothing where it has no signature."""
     try:
@@ -96,7 +96,7 @@ def required_names(target: Callable[..., Any]) -> list[str]:
     return [name for name in argument_names(target) if found[name].default is inspect.Parameter.empty]
 
 
-@lru_cache(maxsize=None)
+@cache
 def argument_hints(target: Callable[..., Any]) -> Mapping[str, Hint]:
     """The annotations of its arguments, those that can be read."""
     if target in _HANDS_ON:

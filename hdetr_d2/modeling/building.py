@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from hdetr_d2.errors import UserError
 
-
 _Model = TypeVar("_Model", bound="FromLazyConfig")
 
 

@@ -6,8 +6,8 @@ from detectron2.config import get_cfg, instantiate
 from detectron2.modeling import build_model
 from torch import nn
 
-from hdetr_d2.modeling.building import BuildError
 from hdetr_d2.model_zoo import config_names, get_config
+from hdetr_d2.modeling.building import BuildError
 
 
 @pytest.mark.parametrize("name", config_names()[::20] + ["stewart/reinspect_generated.py"])
