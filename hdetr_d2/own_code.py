@@ -85,7 +85,7 @@ def for_saving(cfg: DictConfig) -> DictConfig:
     Raises:
         OwnCodeError: a function or class of a config file that no name leads to.
     """
-    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
+    copy = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
     for key, node in _calls(copy, ""):
         if _is_of_config_file(node._target_):
             node._target_ = _name_in_file(node._target_, key)

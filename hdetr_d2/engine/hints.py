@@ -10,7 +10,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, TypeGuard
 
 from detectron2.utils.registry import locate
 
@@ -25,7 +25,7 @@ _SEQUENCES = (list, tuple, set, Sequence, Iterable, Collection, Iterator)
 _MAPPINGS = (dict, Mapping)
 
 
-def is_call(node: object) -> bool:
+def is_call(node: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a node of a config, as a plain mapping or not, describes a call."""
     return isinstance(node, Mapping) and "_target_" in node
 

@@ -92,7 +92,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         ConfigError: not the grammar, an unknown key, a key below an interpolation, or a value that the key cannot
             hold; the message names the override and near misses.
     """
-    changed = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
+    changed = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
     parsed = [parse_override(text) for text in overrides]
     switches = [(override, switch) for override in parsed if (switch := _switch(changed, override)) is not None]
     for override, switch in sorted(switches, key=lambda pair: len(pair[1].key.split("."))):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from .errors import ConfigError
-from .hints import Hint, alternatives, describe, fits, items_hint
+from .hints import Hint, alternatives, describe, fits, is_call, items_hint, kinds
 
 T = TypeVar("T")
 
@@ -112,7 +112,9 @@ def convert(hint: Hint, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a mapping{_or_null(hint)}, not {shown(value)}")
         return from_mapping(typing.cast("type[Any]", dataclasses_allowed[0]), value, where)
-    if not fits(hint, value):
+    # a call may give any value to what a node calls, but nothing is called in a setting
+    called = is_call(value) and not kinds(hint) & {"mapping", "any"}
+    if called or not fits(hint, value):
         (first, *others) = alternatives(hint)
         plain = first in (int, float, str, bool) and not others
         kind = f"of type {first.__name__}" if plain else describe(hint)

@@ -97,10 +97,11 @@ def validate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
 
 
 def _validate(cfg: DictConfig) -> None:
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
     for root in _CHECKED_ROOTS:
-        raw = cfg._get_node(root)
-        if not OmegaConf.is_dict(raw) or raw._is_none():
-            raise ConfigError(f"{root} must be a mapping, not {shown(OmegaConf.to_container(cfg).get(root))}")
+        if not isinstance(plain[root], Mapping):
+            raise ConfigError(f"{root} must be a mapping, not {shown(plain[root])}")
     resolved = resolve_all(cfg)
     for root in ("model", "optimizer"):
         if not is_call(resolved[root]):
@@ -109,8 +110,6 @@ def _validate(cfg: DictConfig) -> None:
     schedule_settings(cfg)
     dataset = DatasetSettings.from_config(resolved["dataset"])
     _check_generated(dataset)
-    plain = OmegaConf.to_container(cfg, resolve=False)
-    assert isinstance(plain, dict)
     for follows in (False, True):  # what is written first, then what follows from it
         for root in _CHECKED_ROOTS:
             _check_numbers(resolved[root], plain[root], root, follows=follows)
@@ -292,7 +291,7 @@ def _check_loading(cfg: DictConfig, resolved: Mapping[str, Any]) -> None:
 
 def _check_model(cfg: DictConfig) -> None:
     """Build it on the meta device, where weights have sizes and no memory."""
-    copy = OmegaConf.create(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
+    copy = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
     for path in _pretrained(copy.model, "model"):
         OmegaConf.update(copy, path, False)  # nothing is downloaded
     counts = [copy.dataset.num_classes] if copy.dataset.get("num_classes") is not None else list(_PROBE_CLASSES)
