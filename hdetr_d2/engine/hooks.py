@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, get_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 
 from hdetr_d2.seeding import get_random_state, preserved_random_state
 
@@ -131,7 +132,7 @@ class SaveCheckpoints(HookBase):
         """What the line of this step in ``metrics.json`` will hold, should a kill prevent it; {} where none is due."""
         if not comm.is_main_process() or not self.trainer.losses.is_due(done, self.trainer.max_iter):
             return {}
-        latest = self.trainer.storage.latest_with_smoothing_hint(20)
+        latest = self.trainer.storage.latest_with_smoothing_hint(MetricsWriter.WINDOW)
         line = {name: float(value) for name, (value, iteration) in latest.items() if iteration == self.trainer.iter}
         return {"iteration": self.trainer.iter, **line}
 
@@ -303,14 +304,32 @@ class WriteEvents(HookBase):
                 writer.close()
 
 
-class MetricsWriter(JSONWriter):
-    """Detectron2's ``metrics.json``, going on where a run stopped.
+class MetricsWriter(EventWriter):
+    """``metrics.json``: Detectron2's, with lines in the order of their iterations, going on where a run stopped.
 
     Args:
         path: of the file.
         start_iter: what belongs to earlier iterations is in the file.
     """
 
+    WINDOW = 20
+    """Steps over which values that vary, times for example, are smoothed by their median."""
+
     def __init__(self, path: str, *, start_iter: int = 0) -> None:
-        super().__init__(path)
-        self._last_write = start_iter - 1
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._last = start_iter - 1
+
+    def write(self) -> None:
+        """Write what is new, a line for each iteration that it belongs to, down to the disk."""
+        lines: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint(self.WINDOW).items():
+            if iteration > self._last:
+                lines.setdefault(iteration, {"iteration": iteration})[name] = value
+        for iteration in sorted(lines):
+            self._file.write(json.dumps(lines[iteration], sort_keys=True) + "\n")
+            self._last = iteration
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()

@@ -115,7 +115,7 @@ def _resume(checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> Start:
 def _load(checkpointer: SafeCheckpointer, path: str) -> dict[str, Any]:
     try:
         return checkpointer.load(path)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         reason = str(error)  # the name must not be "error" below: Python forgets that one
         folder, latest = os.path.split(path)
         advice = from_main_process(lambda: _advice(folder, latest))
@@ -132,7 +132,7 @@ def _advice(folder: str, damaged: str) -> str:
         try:
             if "iteration" not in load_checkpoint(path):
                 continue
-        except CheckpointError:
+        except (CheckpointError, OSError):
             continue
         return (
             f"{name} in the same folder is whole: to go on from it, write its name into {os.path.join(folder, LATEST)} "

@@ -90,6 +90,7 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop)
     start = load_start(checkpointer, cfg, length, resume=resume)
     if start.iteration and _is_finished(settings.output_dir, start, length):
+        from_main_process(lambda: _mend_metrics(settings.output_dir, start))  # of a run killed at its very end
         return evaluate.results_of_latest()
     from_main_process(lambda: save_resolved(cfg, settings.output_dir))
     _register_outputs(trainer, cfg, length, start)
@@ -223,19 +224,27 @@ def _ema_hooks(
 def _register_outputs(trainer: Trainer, cfg: DictConfig, length: RunLength, start: Start) -> None:
     """The log's line, ``metrics.json``, TensorBoard's events and ``train.writers``; on the main process."""
     settings = train_settings(cfg)
-    path = os.path.join(settings.output_dir, METRICS_FILE)
-    evaluations = os.path.join(settings.output_dir, EVALUATIONS_FILE)
 
     further = build_all(cfg, "train.writers", EventWriter) if comm.is_main_process() else []
 
     def make(first: int) -> Sequence[EventWriter]:
-        mend_metrics(path, start=first, last_line=start.metrics_line, evaluations=read_evaluations(evaluations))
+        _mend_metrics(settings.output_dir, start)
         return [
             ProgressPrinter(max_iter=length.max_iter, iterations_per_epoch=length.iterations_per_epoch),
-            MetricsWriter(path, start_iter=first),
+            MetricsWriter(os.path.join(settings.output_dir, METRICS_FILE), start_iter=first),
             TensorboardXWriter(settings.output_dir),
             *further,
         ]
 
     if comm.is_main_process():
         trainer.register_hooks([WriteEvents(make_writers=make, period=settings.log_period)])
+
+
+def _mend_metrics(output_dir: str, start: Start) -> None:
+    evaluations = read_evaluations(os.path.join(output_dir, EVALUATIONS_FILE))
+    mend_metrics(
+        os.path.join(output_dir, METRICS_FILE),
+        start=start.iteration,
+        last_line=start.metrics_line,
+        evaluations=evaluations,
+    )

@@ -117,13 +117,20 @@ def _try_to_lock(folder: str) -> str | None:
         os.makedirs(folder, exist_ok=True)
         holder = take_lock(folder)
     except (FileExistsError, NotADirectoryError) as error:
-        file = error.filename or folder
         raise RunFolderError(
-            f"train.output_dir={folder}: {file} is a file and no folder; choose another folder, or move that file"
+            f"train.output_dir={folder}: {_file_on_the_way(folder)} is a file and no folder; choose another folder, or move that file"
         ) from error
     except OSError as error:
         raise RunFolderError(f"train.output_dir={folder}: {explain(error)}") from error
     return None if holder is None else describe(holder, folder)
+
+
+def _file_on_the_way(folder: str) -> str:
+    """The part of a path that is no folder."""
+    path = os.path.abspath(folder)
+    while not os.path.lexists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _holds_training(folder: str) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from hdetr_d2.distributed import mean_over_ranks
 from hdetr_d2.engine import Trainer
 from hdetr_d2.engine.cli import main, parse_arguments
+from hdetr_d2.engine.hooks import Evaluate
 
 CONFIG = str(Path(__file__).with_name("toy_config.py"))
 ROOT = Path(__file__).parents[2]
@@ -104,6 +107,9 @@ class NormedDetector(ToyDetector):
 class ToyEvaluator(DatasetEvaluator):
     """ "AP" is the mean score; enough to see who was evaluated when."""
 
+    def prepare(self) -> tuple[str, ...]:
+        return "bbox/AP", "bbox/images"
+
     def reset(self) -> None:
         self.scores: list[float] = []
 
@@ -157,23 +163,59 @@ def run_until_killed(*options: str, at: int, config: str = CONFIG, start: str = 
     Args:
         start: "spawn" where this process may have started threads (a fork has none of them), which takes seconds.
     """
-    child = multiprocessing.get_context(start).Process(target=_run_and_die, args=(options, at, config))
+    assert run_signalled(*options, at=at, config=config, start=start, number=signal.SIGKILL) == -signal.SIGKILL
+
+
+def run_signalled(
+    *options: str, at: int, number: int, config: str = CONFIG, start: str = "fork", method: str = "step"
+) -> int | None:
+    """Run in another process, which sends itself a signal in the middle of step ``at``; its exit code.
+
+    Args:
+        method: "step"; or "evaluation", the one after ``at`` steps; or a function of this package, "module:name", in
+            whose ``at``-th call (from 0) the signal comes.
+    """
+    child = multiprocessing.get_context(start).Process(
+        target=_run_signalled, args=(options, at, number, config, method)
+    )
     child.start()
     child.join(300)
-    assert child.exitcode == -signal.SIGKILL
+    return child.exitcode
 
 
-def _run_and_die(options: tuple[str, ...], at: int, config: str) -> None:
-    step = Trainer._forward_backward
-
-    def step_or_die(trainer: Trainer, batches: Any) -> Tensor:
-        result = step(trainer, batches)
-        if trainer.iter == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    Trainer._forward_backward = step_or_die
+def _run_signalled(options: tuple[str, ...], at: int, number: int, config: str, method: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
+    if method == "step":
+        _signal_when(Trainer, "_forward_backward", number, lambda trainer, *_: trainer.iter == at)
+    elif method == "evaluation":
+        _signal_when(Evaluate, "_run", number, lambda hook, done: done == at)
+    else:
+        module, _, path = method.partition(":")
+        owner, _, name = path.rpartition(".")
+        place = importlib.import_module(module)
+        calls = iter(range(10**6))
+        _signal_when(getattr(place, owner) if owner else place, name, number, lambda *_: next(calls) == at)
     run_in_process(*options, config=config)
+
+
+def _signal_when(owner: Any, name: str, number: int, condition: Callable[..., bool]) -> None:
+    original = getattr(owner, name)
+
+    def signalling(*args: Any, **kwargs: Any) -> Any:
+        if condition(*args):
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, signalling)
+
+
+def metrics(output_dir: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics.json, without what depends on the clock; none may come twice or be cut short."""
+    lines = [json.loads(line) for line in (output_dir / "metrics.json").read_text().splitlines()]
+    kept = [{key: value for key, value in line.items() if "time" not in key} for line in lines]
+    iterations = [line["iteration"] for line in kept]
+    assert iterations == sorted(set(iterations))
+    return kept
 
 
 def losses(output_dir: Path) -> dict[int, tuple[float, float]]:
