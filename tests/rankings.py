@@ -109,3 +109,16 @@ def calibrate(model: nn.Module, run: Callable[[], object]) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def mute_invalid_proposals(project: Callable[[Tensor], Tensor], class_head: nn.Linear) -> None:
+    """Make places without a proposal score lowest, as in a trained model; the authors' ranking does not mask them.
+
+    Args:
+        project: what a two-stage model makes of tokens before ranking; places without a proposal are zero before it,
+            so that their scores are all the same.
+        class_head: of the encoder; its first row ranks.
+    """
+    features = project(torch.zeros(class_head.in_features))
+    class_head.weight[0] -= 3 * features / features.norm()

@@ -64,7 +64,7 @@ def test_cost_of_every_pair_is_the_weighted_sum_of_its_three_terms(cost: Matchin
 )
 def test_focal_class_cost_has_the_published_values(p: float, expected: float) -> None:
     logits = torch.tensor([[0.0, math.log(p / (1 - p))]])
-    assert focal_class_cost(logits, torch.tensor([1])).item() == pytest.approx(expected, abs=2e-6)
+    assert focal_class_cost(logits, torch.tensor([1])).item() == pytest.approx(expected, abs=5e-6)
 
 
 def test_layers_are_costed_at_once_as_one_by_one() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.matching import TopKMatcher
+from tests.rankings import decided
 
 
 def draw(queries: int = 60, targets: int = 6, classes: int = 4) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -56,7 +57,8 @@ def literal(
 )
 def test_matches_are_those_of_the_rule_step_by_step(options: dict[str, Any], seed: int) -> None:
     torch.manual_seed(seed)
-    matcher, problem = TopKMatcher(**options), draw()
+    matcher = TopKMatcher(**options)
+    problem = decided(draw, lambda drawn: matcher(*drawn))
     queries, targets = matcher(*problem)
     assert list(zip(queries.tolist(), targets.tolist())) == literal(matcher, *problem)
     assert queries.dtype == targets.dtype == torch.int64

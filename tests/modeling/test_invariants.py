@@ -9,6 +9,7 @@ from torch import Tensor
 from hdetr_d2.modeling import DETR
 from hdetr_d2.structures import Predictions
 from hdetr_d2.supervision import PRIMARY
+from tests.rankings import mute_invalid_proposals
 
 ALL = ["base", "refine", "two_stage", "plus_plus", "hybrid"]
 
@@ -100,21 +101,19 @@ def test_queries_start_at_the_proposals_that_score_highest_in_channel_zero(build
         torch.testing.assert_close(references[image], proposals.boxes[0, image, order[image, :30]])
 
 
-def mute_invalid_proposals(model: DETR) -> None:
-    """Make tokens without a proposal score lowest, as in a trained model; the authors' ranking does not mask them."""
+def mute(model: DETR) -> None:
+    """Places without a proposal rank last."""
     source = model.transformer.query_source
     if hasattr(source, "enc_output"):
-        with torch.no_grad():
-            class_head, _ = model.transformer.heads.of_encoder()
-            features = source.enc_output_norm(source.enc_output(torch.zeros(source.embed_dim)))
-            class_head.weight[0] -= 3 * features / features.norm()
+        class_head, _ = model.transformer.heads.of_encoder()
+        mute_invalid_proposals(lambda tokens: source.enc_output_norm(source.enc_output(tokens)), class_head)
 
 
 @pytest.mark.parametrize("variant", ALL)
 @pytest.mark.parametrize("training", [True, False])
 def test_an_image_gives_the_same_alone_and_in_a_padded_batch(build_tiny, variant: str, training: bool) -> None:
     model = build_tiny(variant, **{"transformer.query_source.num_queries": 8}).train(training)
-    mute_invalid_proposals(model)
+    mute(model)
     sizes = [(128, 192), (256, 128), (128, 128)]
     batch = draw_maps(model, (256, 192), 3)  # what stands on padding is drawn too, and must not matter
     together, _ = model.transformer(batch, (256, 192), sizes)
