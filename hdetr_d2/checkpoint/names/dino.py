@@ -1,9 +1,9 @@
 """Names of DINO in the authors' code and in detrex, and of DAB- and DN-Deformable-DETR in the authors'.
 
 Sources: IDEA-Research/DINO, DAB-DETR, DN-DETR and detrex. What a state dict of detrex does not say by its names: its
-DINO has heads of its own in each decoder layer (``heads.shared=False``), a label table without a row for unknown classes,
-and image positions of temperature 10000 with offset -0.5. It bounds the logits of references at 1e-3, and in evaluation
-it does not mask padding.
+DINO has heads of its own in each decoder layer (``heads.shared=False``), a label table without a row for unknown
+classes, and image positions of temperature 10000 with offset -0.5. It bounds the logits of references at 1e-3, and in
+evaluation it does not mask padding.
 """
 
 from hdetr_d2.supervision import PRIMARY
