@@ -153,7 +153,8 @@ def _find_wrong_values(
 
 def _find_zero_sizes(table: AnnotationFile, faults: Faults) -> NDArray[np.bool_]:
     """(M,) the boxes of zero size that are tolerated."""
-    corners = xywh_to_xyxy(table.annotation_boxes)
+    with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are refused already
+        corners = xywh_to_xyxy(table.annotation_boxes)
     zero = (corners[:, 2:] <= corners[:, :2]).any(axis=1) & ~faults.bad  # also a width that vanishes beside the place
     few = bool(zero.sum() <= ZERO_SIZE_TOLERANCE * len(zero))
     tolerated = zero if few else np.zeros_like(zero)
@@ -175,7 +176,7 @@ def _find_outside(
     sizes = np.nan_to_num(table.image_sizes, nan=np.inf)[np.maximum(image_rows, 0)]
     heights, widths = sizes[:, 0], sizes[:, 1]
     allowed: NDArray[np.float64] | float = BORDER_TOLERANCE
-    with np.errstate(invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         xyxy = xywh_to_xyxy(table.annotation_boxes)
         limits = np.stack([widths, heights, widths, heights], axis=1)
         if amodal:

@@ -190,12 +190,14 @@ WRONG_VALUES = {
     "box of five": ("bbox", [1, 2, 3, 4, 5], "not four finite numbers"),
     "box in a list": ("bbox", [[1, 2, 3, 4]], "not four finite numbers"),
     "huge box": ("bbox", [1, 2, 1e300, 4], "not four finite numbers of pixels"),
+    "box whose end no float holds": ("bbox", [1e308, 2, 1e308, 4], "not four finite numbers of pixels"),
     "box that no float holds": ("bbox", [10**400, 2, 3, 4], "not four finite numbers"),
     "vanishing width": ("bbox", [20, 20, 1e-300, 4], "zero size"),
     "empty box and no outline": ("bbox", [], r"has bbox \[\] and no outline"),
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", WRONG_VALUES)
 @pytest.mark.parametrize("reader", ["training", "evaluation", "objects"])
 def test_every_reader_refuses_a_wrong_value_in_the_same_words(coco_folder: Any, reader: str, name: str) -> None:

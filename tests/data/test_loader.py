@@ -186,3 +186,13 @@ def test_an_empty_dataset_is_refused() -> None:
     for build in (build_test_loader, lambda **a: build_train_loader(**a, batch_size=1)):
         with pytest.raises(DatasetError, match="no images"):
             build(dataset=[], mapper=mapper)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("batch_size", 0), ("batch_size", -1), ("batch_size", 1.5), ("batch_size", True), ("num_workers", -1)],
+)
+def test_a_test_loader_needs_counts(key: str, value: object) -> None:
+    records = [{"file_name": "a.png", "image_id": 1, "height": 1, "width": 1, "annotations": []}]
+    with pytest.raises(DatasetError, match=rf"dataloader\.\S*{key}={value} must be an integer"):
+        build_test_loader(dataset=records, mapper=dict, **{key: value})
