@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hdetr_d2.ops import ms_deform_attn_fused
 
 from .discrete_sampling import discrete_sampling
+from .precision import full_precision
 
 METHODS = ("bilinear", "discrete")
 
@@ -98,10 +99,11 @@ class MultiScaleDeformableAttention(nn.Module):
             value = value.masked_fill(padding[..., None], 0.0)
         # Offsets and weights are float32 under autocast, and in a half-precision model: a half-precision location on a
         # level 167 cells wide is off by up to a third of a cell.
-        with torch.autocast(device_type=query.device.type, enabled=False):
+        with full_precision(query.device):
             query = query if query.dtype == torch.float64 else query.float()
-            offsets = _in_precision_of(query, self.sampling_offsets).unflatten(-1, (self.num_heads, sum(self.points), 2))
-            logits = _in_precision_of(query, self.attention_weights).unflatten(-1, (self.num_heads, sum(self.points)))
+            samples = self.num_heads, sum(self.points)
+            offsets = _in_precision_of(query, self.sampling_offsets).unflatten(-1, (*samples, 2))
+            logits = _in_precision_of(query, self.attention_weights).unflatten(-1, samples)
             reference = reference.to(query.dtype)
             offsets, logits = self._as_grid(offsets, logits, boxes=reference.shape[-1] == 4)
         value = value.unflatten(-1, (self.num_heads, -1))

@@ -1,5 +1,6 @@
 """Models and what they are composed of."""
 
+from . import flops as flops  # registers how attention is counted
 from .backbone import TimmBackbone
 from .denoising import DenoisingQueries
 from .deploy import deploy

@@ -75,7 +75,8 @@ def to_instances(scores: Tensor, labels: Tensor, boxes: Tensor, sizes: Sequence[
         scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=boxes.device)
         instances = Instances((height, width))
         instances.pred_boxes = Boxes(image_boxes * scale)
-        instances.pred_boxes.clip((height, width))
+        if not boxes.is_meta:  # Detectron2 looks whether numbers are finite, which those that are not there cannot say
+            instances.pred_boxes.clip((height, width))
         instances.scores = image_scores
         instances.pred_classes = image_labels
         results.append(instances)

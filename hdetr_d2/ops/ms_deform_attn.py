@@ -100,7 +100,8 @@ def ms_deform_attn_fused(
 
 def _autocast(value: Tensor) -> Tensor:
     device_type = value.device.type
-    if value.dtype == torch.float32 and torch.is_autocast_enabled(device_type):
+    # The meta device has no autocast, and raises where it is asked for.
+    if value.dtype == torch.float32 and device_type != "meta" and torch.is_autocast_enabled(device_type):
         return value.to(torch.get_autocast_dtype(device_type))
     return value
 

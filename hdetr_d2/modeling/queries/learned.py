@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hdetr_d2.layers import MLP
+from hdetr_d2.layers.precision import full_precision
 from hdetr_d2.structures import Memory, Predictions, QueryGroup
 from hdetr_d2.supervision import GroupSpec
 
@@ -91,7 +92,7 @@ class LearnedQueries(ImageFreeQueries):
             content = torch.zeros_like(position)
         reference = None
         if self.reference_points is not None:
-            with torch.autocast(device_type=table.device.type, enabled=False):
+            with full_precision(table.device):
                 reference = self.reference_points(position)
                 reference = (reference if reference.dtype == torch.float64 else reference.float()).sigmoid()
         return QueryGroup(name=spec.name, content=content, reference=reference, position=position, route=spec.route)
