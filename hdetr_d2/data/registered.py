@@ -32,8 +32,8 @@ def files_of_registered(name: str) -> tuple[str, str]:
         near = get_close_matches(name, list(DatasetCatalog), n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise DatasetError(
-            f'there is no data set "{name}" in Detectron2\'s catalog; {hint}Register it in a module that the config file '
-            "imports"
+            f'there is no data set "{name}" in Detectron2\'s catalog; {hint}Register it in a module that the config '
+            "file imports"
         )
     metadata = MetadataCatalog.get(name)
     json_file, image_root = metadata.get("json_file", None), metadata.get("image_root", None)

@@ -7,8 +7,8 @@ a key must exist in the config, or be an argument of what its node calls, and th
 
 from __future__ import annotations
 
-import logging
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -24,8 +24,6 @@ from .settings import DatasetSettings, TrainSettings
 from .switching import Switch, switch_of
 from .typed import shown, unknown_key_hint
 from .values import read_value
-
-logger = logging.getLogger(__name__)
 
 TYPED_ROOTS: Mapping[str, Hint] = {
     "train": TrainSettings,
@@ -98,7 +96,8 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for override, switch in sorted(switches, key=lambda pair: len(pair[1].key.split("."))):
         node = switch.apply(_plain(changed), _tell)
         _put(changed, switch.key, node, override, merge=False)
-        if "${dataset.image_counts}" in node.values() and "image_counts" not in changed.dataset:
+        dataset = _plain(changed).get("dataset")
+        if "${dataset.image_counts}" in node.values() and "image_counts" not in (dataset or {}):
             OmegaConf.update(changed, "dataset.image_counts", None, force_add=True)  # read from the training json
     chosen = {override.text for override, _ in switches}
     last: dict[str, str] = {}
@@ -138,11 +137,11 @@ def _apply(cfg: DictConfig, override: Override) -> None:
         value = read_value(override.value, hint, node)
     except ConfigError as error:
         override.refuse(error)
-    if isinstance(node, Mapping) and not isinstance(value, Mapping) and value is not None:
-        if not isinstance(value, str) or "${" not in value:
-            what = f"calls {name_of(target_of(node, override.key))}" if is_call(node) else "is a mapping"
-            override.refuse(f"{override.key} {what} and cannot be {shown(value)}; set one of its keys")
-    if isinstance(node, list) and isinstance(value, str) and "${" not in value:
+    follows = isinstance(value, str) and "${" in value
+    if isinstance(node, Mapping) and not (isinstance(value, Mapping) or value is None or follows):
+        what = f"calls {name_of(target_of(node, override.key))}" if is_call(node) else "is a mapping"
+        override.refuse(f"{override.key} {what} and cannot be {shown(value)}; set one of its keys")
+    if isinstance(node, list) and isinstance(value, str) and not follows:
         override.refuse(f"{override.key} is a list, written [a,b], and cannot be {shown(value)}")
     if isinstance(node, Mapping) and isinstance(value, Mapping) and node:
         if not value:
@@ -224,25 +223,26 @@ def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     Raises:
         ConfigError: both are asked for.
     """
-    dataset = cfg.get("dataset")
-    if not OmegaConf.is_dict(dataset) or dataset.get("generate") is None:
+    dataset = _plain(cfg).get("dataset")
+    if not isinstance(dataset, Mapping) or dataset.get("generate") is None:
         return
+    splits = {split: dataset.get(split) or {} for split in ("train", "val")}
+    held = {f"dataset.{split}.{key}" for split, files in splits.items() for key in files if files[key] is not None}
     given = {override.key: override for override in overrides if override.key in FILE_KEYS}
-    given = {key: override for key, override in given.items() if OmegaConf.select(cfg, key) is not None}
+    given = {key: override for key, override in given.items() if key in held}
     drawn = [override for override in overrides if override.parts[:2] == ["dataset", "generate"]]
     if not given:
         return
     if drawn:
         drawn[0].refuse(f"the data set is not generated where {', '.join(given)} is given; leave one of them out")
-    dataset.generate = None
-    for key in FILE_KEYS - set(given):  # of a saved config: where the generated ones lie
-        if OmegaConf.select(cfg, key) is not None:
-            OmegaConf.update(cfg, key, None)
+    OmegaConf.update(cfg, "dataset.generate", None)
+    for key in FILE_KEYS & held - set(given):  # of a saved config: where the generated ones lie
+        OmegaConf.update(cfg, key, None)
     _tell(f"dataset.generate=null: the data set is not generated, because {', '.join(sorted(given))} is given")
 
 
 def _tell(text: str) -> None:
-    """Log what an override means besides, once in a process and by one process only."""
+    """Say what an override means besides, once in a process and by one process only; there is no log yet."""
     if text not in _told and comm.get_rank() == 0:
         _told.add(text)
-        logger.warning("%s", text)
+        sys.stderr.write(f"note: {text}\n")

@@ -191,7 +191,7 @@ class FileSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSettings:
-    """What a config says about its data; the meanings stand in ``configs/common/data/coco.py``. More keys are allowed."""
+    """What a config says about its data, as ``configs/common/data/coco.py`` explains it; more keys are allowed."""
 
     name: str
     train: FileSettings

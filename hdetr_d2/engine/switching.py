@@ -1,4 +1,4 @@
-"""The name of a class in the place of a node: ``model.supervision=HybridLayer``, ``optimizer=torch.optim.SGD``.
+"""The name of a class in the place of a node: ``model.supervision=HybridLayer``, ``optimizer=SGD``.
 
 Supervisions, matchers, losses and evaluators have registered names (`hdetr_d2.registry`); any class has its import path.
 The arguments that the new class shares with the old one stay, the others go.
@@ -125,7 +125,8 @@ def _siblings(cls: object) -> list[type[Any]]:
         return []
     common = {base for base in cls.__mro__ if base not in (object, abc.ABC) and base.__module__ not in _TOO_GENERAL}
     parts = cls.__module__.split(".")
-    packages = [sys.modules.get(".".join(parts[:depth])) for depth in range(len(parts), 1, -1)]
+    names = [".".join(parts[:depth]) for depth in range(len(parts), 1, -1)]
+    packages = [sys.modules[name] for name in names if name in sys.modules]
     return [
         found
         for package in packages

@@ -3,7 +3,7 @@
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,7 +112,8 @@ def test_names_of_classes_are_texts(text: str, names: list[str]) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
-    "name", ["HybridLayer", "hdetr_d2.supervision.HybridLayer", "HybridLayer()", "'HybridLayer'", "{_target_: HybridLayer}"]
+    "name",
+    ["HybridLayer", "hdetr_d2.supervision.HybridLayer", "HybridLayer()", "'HybridLayer'", "{_target_: HybridLayer}"],
 )
 def test_a_scheme_is_chosen_by_name_and_its_arguments_may_stand_on_either_side(name: str, order: int) -> None:
     overrides = [f"{SCHEME}={name}", f"{SCHEME}.k=10", f"{SCHEME}.num_one2many_layers=1"][::order]
@@ -158,18 +159,16 @@ def test_a_matcher_and_an_optimiser_are_chosen_by_name() -> None:
 
 
 @pytest.fixture
-def notes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def notes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
     """What overrides say besides; each is told once in a process."""
-    told: list[str] = []
     monkeypatch.setattr("hdetr_d2.engine.overrides._told", set())
-    monkeypatch.setattr("hdetr_d2.engine.overrides.logger.warning", lambda _, text: told.append(text))
-    return told
+    return lambda: capsys.readouterr().err.splitlines()
 
 
-def test_arguments_that_a_scheme_lacks_are_dropped_with_one_note(notes: list[str]) -> None:
+def test_arguments_that_a_scheme_lacks_are_dropped_with_one_note(notes: Callable[[], list[str]]) -> None:
     for _ in range(2):
         load("quickstart/schemes/hybrid_branch.py", [f"{SCHEME}=HybridEpoch"])
-    assert notes == ["model.supervision=HybridEpoch has no num_queries, weight; dropped"]
+    assert notes() == ["note: model.supervision=HybridEpoch has no num_queries, weight; dropped"]
 
 
 def test_files_of_ones_own_are_used_in_place_of_a_generated_data_set() -> None:
@@ -276,9 +275,9 @@ def test_an_item_can_be_added_behind_the_last_of_a_list() -> None:
     assert value("schedule.drop_epochs", "+schedule.drop_epochs.2=4.5") == [3, 4, 4.5]
 
 
-def test_where_a_key_is_given_twice_the_last_value_holds_and_is_told(notes: list[str]) -> None:
+def test_where_a_key_is_given_twice_the_last_value_holds_and_is_told(notes: Callable[[], list[str]]) -> None:
     assert value("train.seed", "train.seed=5", "train.seed=6") == 6
-    assert notes == ["train.seed is given twice; train.seed=6 holds"]
+    assert notes() == ["note: train.seed is given twice; train.seed=6 holds"]
 
 
 def test_a_config_file_that_cannot_run_is_told_with_its_line(tmp_path: Path) -> None:
