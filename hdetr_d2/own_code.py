@@ -92,8 +92,8 @@ def for_saving(cfg: DictConfig) -> DictConfig:
     for key, value in _values(copy, ""):
         if _is_of_config_file(value):
             raise OwnCodeError(
-                f"config key '{key}' is {value.__qualname__} of the config file itself: define it in a module beside the "
-                "file and import it from there"
+                f"config key '{key}' is {value.__qualname__} of the config file itself: define it in a module beside "
+                "the file and import it from there"
             )
     folders = sorted({folder for _, value in _values(copy, "") if (folder := _folder_of(value))})
     if folders:
@@ -126,7 +126,7 @@ def _name_in_file(value: Any, key: str) -> str:
 
 
 def _folder_of(value: object) -> str | None:
-    """The folder beside a config file that a callable's module, or the module that a target's name begins with, is in."""
+    """The folder beside a config file in which the module of a callable, or of a target's name, is."""
     name = value if isinstance(value, str) else getattr(value, "__module__", None) if callable(value) else None
     module = sys.modules.get(name.partition(".")[0]) if isinstance(name, str) else None
     file = getattr(module, "__file__", None)

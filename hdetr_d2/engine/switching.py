@@ -1,7 +1,7 @@
 """The name of a class in the place of a node: ``model.supervision=HybridLayer``, ``optimizer=SGD``.
 
-Supervisions, matchers, losses and evaluators have registered names (`hdetr_d2.registry`); any class has its import path.
-The arguments that the new class shares with the old one stay, the others go.
+Supervisions, matchers, losses and evaluators have registered names (`hdetr_d2.registry`); any class has its import
+path. The arguments that the new class shares with the old one stay, the others go.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 import math
+from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from torch.optim import AdamW
 
 from hdetr_d2.engine import ConfigError, ParamRule, ScheduleSettings, build_schedule, get_param_groups
-from hdetr_d2.engine.optim import describe_param_groups
+from hdetr_d2.engine.optim import describe_param_groups, load_optimizer_state
 
 
 class Model(nn.Module):
@@ -229,3 +232,39 @@ def test_deims_groups_can_be_written():
 def test_rules_that_say_nothing_are_refused(rule, message):
     with pytest.raises(ConfigError, match=message):
         ParamRule(name="rule", **rule)
+
+
+def adamw(model: Model, *, weight_decay: float, betas: tuple[float, float], rules: list[dict[str, Any]]) -> AdamW:
+    groups = get_param_groups(model, base_lr=1e-3, weight_decay=weight_decay, rules=rules)
+    return AdamW(groups, lr=1e-3, betas=betas, weight_decay=weight_decay)
+
+
+def stepped(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def test_a_resumed_optimiser_keeps_its_moments_and_takes_the_config_s_decay_and_betas() -> None:
+    model = Model()
+    state = stepped(model, adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES))
+    resumed = adamw(model, weight_decay=0.05, betas=(0.5, 0.9), rules=RULES)
+    load_optimizer_state(resumed, state)
+    assert [(group["weight_decay"], group["betas"]) for group in resumed.param_groups] == [(0.05, (0.5, 0.9))] * 3
+    moments = [entry["exp_avg"] for entry in resumed.state_dict()["state"].values()]
+    assert moments and all(bool((moment == 0.1).all()) for moment in moments)
+    assert state["param_groups"][0]["weight_decay"] == 1e-4  # the checkpoint's own is not written to
+
+
+def test_a_state_of_other_groups_or_of_another_optimiser_is_refused() -> None:
+    model = Model()
+    state = stepped(model, adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES))
+    renamed = [dict(RULES[0], name="body"), RULES[1]]
+    with pytest.raises(ValueError, match=r'"backbone", now it is "body".*optimizer\.params\.rules'):
+        load_optimizer_state(adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=renamed), state)
+    with pytest.raises(ValueError, match="groups"):
+        load_optimizer_state(adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES[:1]), state)
+    groups = get_param_groups(model, base_lr=1e-3, weight_decay=0.0, rules=RULES)
+    with pytest.raises(ValueError, match="no SGD"):
+        load_optimizer_state(torch.optim.SGD(groups, lr=1e-3, momentum=0.9), state)
