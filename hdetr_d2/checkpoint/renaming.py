@@ -153,11 +153,6 @@ def prefixed(pairs: Iterable[tuple[str, str]], theirs: str, ours: str) -> Pairs:
     return [(theirs + a, ours + b) for a, b in pairs]
 
 
-def swapped(pairs: Iterable[tuple[str, str]]) -> Pairs:
-    """A table's pairs the other way round."""
-    return [(b, a) for a, b in pairs]
-
-
 def is_derived(key: str) -> bool:
     """Whether a key is a buffer that the module computes from its shape, or that a frozen norm has no use for."""
     return key.endswith(_DERIVED)
