@@ -142,7 +142,9 @@ def build_trainer(
     trainer.model.train()
     average = settings.ema
     ema = ModelEMA(model=model, decay=average.decay, tau=average.tau) if average is not None else None
-    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer, **({"ema": ema} if ema else {}))
+    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer)
+    if ema is not None:
+        checkpointer.add_checkpointable("ema", ema)
     evaluate = build_evaluation(settings, length, checkpointer, evaluation, ema)
     before, after = _ema_hooks(settings, length, checkpointer, evaluate, ema)
     counts = _count_positives(model, settings.output_dir)

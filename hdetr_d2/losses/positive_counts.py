@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hdetr_d2.arguments import check_whole
-from hdetr_d2.matching import CostMatcher, Matcher
+from hdetr_d2.matching import Matcher
 
 KINDS = ("one_to_one", "one_to_many")
 
@@ -36,7 +36,7 @@ class PositiveCounter(nn.Module):
             layer: (P,) int64 in [0, L), of every match.
             label: (P,) int64 in [0, K), class of its target.
         """
-        one = [isinstance(matcher, CostMatcher) and matcher.copies == 1 for matcher in matchers]
+        one = [matcher.one_to_one for matcher in matchers]
         kind = torch.tensor([KINDS.index("one_to_one" if each else "one_to_many") for each in one], device=label.device)
         if self._counts.device != label.device:
             self._counts = self._counts.to(label.device)

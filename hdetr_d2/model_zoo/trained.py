@@ -12,7 +12,6 @@ from hdetr_d2.errors import UserError
 from ..checkpoint import CheckpointError, LoadReport
 from ..checkpoint.classes import COCO_CATEGORY_IDS
 from ..checkpoint.convert import read_state, to_ours
-from ..checkpoint.renaming import is_derived
 from ..data.generated import default_cache_folder
 from .entries import Entry, entries
 from .zoo import get_config

@@ -95,7 +95,7 @@ class Supervision(ABC):
         reason = "which would only repeat its predictions"
         for layer in range(num_layers):
             kinds = [self.rule(name, layer, num_layers, 0.0).matcher for name in (first, second)]
-            one, other = (isinstance(kind, CostMatcher) and kind.copies == 1 for kind in kinds)
+            one, other = (kind.one_to_one for kind in kinds)
             if one != other:
                 reason = (
                     f"and decoder layer {layer + 1} would be taught one-to-one and one-to-many matching of the same "

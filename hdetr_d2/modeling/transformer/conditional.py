@@ -58,7 +58,7 @@ class ConditionalDecoderLayer(PlainDecoderLayer):
         self.keep_positions = keep_positions
 
     def at(self, index: int) -> Self:
-        """As the base class says: only the first layer adds positions to the content half of cross-attention, if not all do."""
+        """As the base class says: if not all layers add positions to the content half of cross-attention, the first."""
         layer = super().at(index)
         if index > 0 and not self.keep_positions:
             del layer.cross_attn["query_position"]
