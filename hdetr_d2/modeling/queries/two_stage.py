@@ -117,8 +117,8 @@ class TwoStageQueries(QuerySource):
         mixed: bool = True,
         token_content: bool = False,
         box_position: bool = True,
-        rank_by: str = "first",
-        supervise: str = "all",
+        rank_by: Literal["first", "best"] = "first",
+        supervise: Literal["all", "selected"] = "all",
         content_init: Literal["normal", "xavier"] = "normal",
     ) -> None:
         super().__init__(num_queries=num_queries)
