@@ -111,6 +111,15 @@ def test_labels_outside_the_classes_and_padding_elsewhere_are_refused(check: Run
     refused(check, rewritten(whole, tmp_path / "y.npz", **{"in/mask": np.zeros((2, 64, 96), bool)}), "in/mask")
 
 
+def test_gradients_that_are_zero_in_theory_may_hold_more_noise(check: Run, tmp_path: Path, whole: Path) -> None:
+    name = "transformer.decoder.layers.0.ca_kcontent_proj.bias"
+    noisy = {f"grad_norm/{name}": np.float32(5e-5)}
+    assert check(rewritten(whole, tmp_path / "x.npz", **noisy))[0] == 1
+    listed = np.frombuffer(json.dumps([name]).encode(), dtype=np.uint8)
+    assert check(rewritten(whole, tmp_path / "y.npz", **noisy, **{"grad_exact_zero.json": listed}))[0] == 0
+    refused(check, rewritten(whole, tmp_path / "z.npz", **{"grad_exact_zero.json": listed[:9]}), "grad_exact_zero")
+
+
 def test_other_files_are_compared_though_one_is_refused(check: Run, tmp_path: Path, whole: Path) -> None:
     other = rewritten(whole, tmp_path / "x.npz", **{"config.json": None})
     status, lines = check(other, whole)
