@@ -130,6 +130,7 @@ class DETR(nn.Module):
         logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
         return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
 
+    @torch.compiler.disable  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
     def losses(
         self,
         predictions: Mapping[str, Predictions],
@@ -153,6 +154,7 @@ class DETR(nn.Module):
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors(images)
 
+    @torch.compiler.disable  # what a class or a box is decides what is done
     def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> list[Targets]:
         """Classes and normalised cxcywh boxes of each image.
 
