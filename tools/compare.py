@@ -31,7 +31,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from hdetr_d2.engine.hooks import flatten_results, read_evaluations
+from hdetr_d2.engine.records import flatten_results, read_evaluations
 from hdetr_d2.visualization import plot_panels, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
