@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 ZOO = "zoo:"
 """Before the name of a published model."""
+TRANSFORMERS_WEIGHTS = "model.safetensors"
 PREFERRED = ("model_best.pth", "model_final.pth")
 
 
@@ -66,6 +67,8 @@ def open_source(source: str | os.PathLike[str], *, download: bool | None = None)
         DownloadError: it cannot be downloaded.
     """
     path = checkpoint_file(source, download=download)
+    if path.is_dir() and (path / TRANSFORMERS_WEIGHTS).is_file():
+        return _open_transformers(path)
     if path.is_dir():
         return _open_file(weights_of_run(path))
     if path.is_file():
@@ -118,6 +121,17 @@ def weights_of_run(folder: Path) -> Path:
         if latest.is_file():
             return latest
     raise SourceError(f"{folder} holds no {' or '.join(PREFERRED)} and no checkpoint; train there, or name a file")
+
+
+def _open_transformers(folder: Path) -> Source:
+    """A folder that transformers' ``save_pretrained`` wrote."""
+    from .hub import convert_transformers
+
+    path = folder / TRANSFORMERS_WEIGHTS
+    content = convert_transformers(path, folder / "config.json")
+    description = ModelDescription.from_dict(content[KEY], str(path))
+    cfg = config_from_text(description.config)
+    return Source(cfg=cfg, state=content["model"], average={}, description=description, path=str(path))
 
 
 def _open_file(path: Path) -> Source:

@@ -44,10 +44,13 @@ def small_config(name: str) -> Any:
     else:
         model.neck.necks[0].update(depth_mult=0.34, out_channels=32)
         model.neck.necks[0].encoder.layer.hidden_dim = 32
+    model.transformer.update(embed_dim=32)
+    if model.transformer.position_embedding is not None:
+        model.transformer.position_embedding.num_features = 16
     model.transformer.decoder.num_layers = 2
     model.transformer.query_source.num_queries = 20
     if "num_queries" in (model.get("supervision") or {}):
-        model.supervision.num_queries = 30
+        model.supervision.num_queries = 30 if "hybrid" in str(model.supervision._target_).lower() else 20
     return config
 
 
