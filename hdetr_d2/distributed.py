@@ -76,7 +76,7 @@ def from_main_process(function: Callable[[], T]) -> T:
         function: its result must be picklable; an error arrives as the class it had, with its message.
 
     Raises:
-        UserError: with ``shared`` set, so that it is told once and not by every process.
+        UserError: process 0 tells it, for all.
     """
     if world_size() == 1:
         return function()
@@ -90,6 +90,6 @@ def from_main_process(function: Callable[[], T]) -> T:
     dist.broadcast_object_list(outcome, src=0)
     result, failure = outcome[0]
     if failure is not None:
-        failure.shared = True
+        failure.told = rank() != 0
         raise failure
     return cast(T, result)

@@ -16,10 +16,10 @@ class UserError(Exception):
     """A mistake that the user can mend. The message names the file, image or key, what is wrong, and what to do.
 
     Attributes:
-        shared: every process of the job has it, so that one of them tells it for all.
+        told: another process of the job says it; this one only ends.
     """
 
-    shared = False
+    told = False
 
 
 @contextmanager
@@ -35,5 +35,6 @@ def exit_on_user_error(program: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.stderr.write(f"{program}: error: {' '.join(str(error).split())}\n")
+        if not error.told:
+            sys.stderr.write(f"{program}: error: {' '.join(str(error).split())}\n")
         sys.exit(USER_ERROR_EXIT_CODE)

@@ -37,7 +37,7 @@ def samples(*languages: str) -> Iterator[object]:
                 yield pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
 
 
-@pytest.mark.parametrize("text", samples("python", "py"))
+@pytest.mark.parametrize("text", list(samples("python", "py")))
 def test_a_python_sample_runs_outside_the_checkout(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "common").symlink_to(ROOT / "configs" / "common")
@@ -79,7 +79,7 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
-@pytest.mark.parametrize("text", samples("bash", "sh", "shell", "console"))
+@pytest.mark.parametrize("text", list(samples("bash", "sh", "shell", "console")))
 def test_a_shell_sample_names_programs_options_and_configs_that_there_are(text: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for words in commands(text):

@@ -24,6 +24,7 @@ from .table import AnnotationFile
 
 BORDER_TOLERANCE = 2.0
 ZERO_SIZE_TOLERANCE = 1e-4
+SMALLEST_SIDE = 1e-6  # pixels; what is below has no size: no detection can match it
 LARGEST_COORDINATE = 1e7  # pixels; ten times the largest image
 LARGEST_AREA = 1e12
 
@@ -155,7 +156,8 @@ def _find_zero_sizes(table: AnnotationFile, faults: Faults) -> NDArray[np.bool_]
     """(M,) the boxes of zero size that are tolerated."""
     with np.errstate(over="ignore", invalid="ignore"):  # of boxes that are refused already
         corners = xywh_to_xyxy(table.annotation_boxes)
-    zero = (corners[:, 2:] <= corners[:, :2]).any(axis=1) & ~faults.bad  # also a width that vanishes beside the place
+    # as they are beside their place: a width of 1e-20 vanishes there, and areas of less than 1e-300 do anyway
+    zero = (corners[:, 2:] - corners[:, :2] < SMALLEST_SIDE).any(axis=1) & ~faults.bad
     few = bool(zero.sum() <= ZERO_SIZE_TOLERANCE * len(zero))
     tolerated = zero if few else np.zeros_like(zero)
     if tolerated.any():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from hdetr_d2.errors import USER_ERROR_EXIT_CODE, UserError, exit_on_user_error
+from hdetr_d2.errors import UserError, exit_on_user_error
 
 from ..compat import detectron2_info
 from .config import load, train_settings
@@ -104,7 +103,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     A training that a signal stopped exits with `STOPPED_EXIT_CODE`.
     """
     args = parse_arguments(argv)
-    with exit_on_user_error("train_net.py"), _told_by_one_process(), failures_explained():
+    with exit_on_user_error("train_net.py"), failures_explained():
         with _the_same_in_every_process():
             cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
             validate(cfg, args.opts or ())
@@ -129,20 +128,9 @@ def _main_explained(args: argparse.Namespace) -> Results:
 
 @contextmanager
 def _the_same_in_every_process() -> Iterator[None]:
-    """What goes wrong inside goes wrong alike in all processes that torchrun has started."""
+    """What goes wrong inside goes wrong alike in all processes that torchrun has started; the first tells it."""
     try:
         yield
     except UserError as error:
-        error.shared = True
-        raise
-
-
-@contextmanager
-def _told_by_one_process() -> Iterator[None]:
-    """Of the processes that torchrun has started, the first tells an error that all have."""
-    try:
-        yield
-    except UserError as error:
-        if error.shared and int(os.environ.get("RANK", "0")) > 0:
-            sys.exit(USER_ERROR_EXIT_CODE)
+        error.told = int(os.environ.get("RANK", "0")) > 0
         raise

@@ -12,13 +12,4 @@ class ResumeError(UserError, RuntimeError):
 
 
 class DivergedError(UserError, FloatingPointError):
-    """A model whose losses, weights or outputs are no finite numbers; the message names where, and what helps.
-
-    Args:
-        message: for the user.
-        shared: every process of the job raises it.
-    """
-
-    def __init__(self, message: str, *, shared: bool = False) -> None:
-        super().__init__(message)
-        self.shared = shared
+    """A model whose losses, weights or outputs are no finite numbers; the message names where, and what helps."""

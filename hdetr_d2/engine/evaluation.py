@@ -16,7 +16,7 @@ from torch import nn
 from hdetr_d2.distributed import from_main_process
 from hdetr_d2.errors import UserError
 
-from ..checkpoint.loading import CheckpointError, LoadReport, MissingCheckpointError, SafeCheckpointer
+from ..checkpoint.loading import MissingCheckpointError, SafeCheckpointer
 from .building import build_model, build_part
 from .config import train_settings
 from .distributed import broadcast_buffers, unwrap
@@ -138,7 +138,7 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
     model = build_model(cfg)
     evaluation = Evaluation(cfg, model)
     evaluation.rehearse()
-    checkpointer = SafeCheckpointer(model, settings.output_dir)
+    checkpointer = SafeCheckpointer(model, settings.output_dir, whole=True)
     if resume and not checkpointer.has_checkpoint():
         raise MissingCheckpointError(
             f"--eval-only --resume: there is no checkpoint in {settings.output_dir}; give train.init_checkpoint=..."
@@ -148,7 +148,6 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
     source = checkpointer.get_checkpoint_file() if resume else start_file(settings.init_checkpoint)
     extra = checkpointer.load(source)
     if source:
-        require_evaluable(source, checkpointer.report)
         require_finite(source, model.state_dict())
     if settings.ema is None or settings.ema.final == "model" or "ema" not in extra:
         return evaluation()
@@ -158,33 +157,6 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
     with ema.applied():
         require_finite(source, model.state_dict())
         return evaluation()
-
-
-def require_evaluable(source: str, report: LoadReport | None) -> None:
-    """Refuse weights that leave a part of the model as it was initialised, where its metrics would say nothing.
-
-    Args:
-        source: the file.
-        report: of loading it.
-
-    Raises:
-        CheckpointError: most of the model is not in the file, or a tensor has another shape.
-    """
-    if report is None:
-        return
-    if report.mismatched:
-        key, old, new = report.mismatched[0]
-        raise CheckpointError(
-            f"{source} is of a model with other shapes ({len(report.mismatched)} tensors, such as {key}: {old} in the "
-            f"file, {new} in this model) and cannot be evaluated as this one; use the config and the classes that it "
-            "was trained with, or train from it without --eval-only"
-        )
-    if len(report.new) > len(report.kept):
-        raise CheckpointError(
-            f"{source} has {len(report.kept)} of this model's {len(report.kept) + len(report.new)} tensors and cannot "
-            "be evaluated; is it of another model, or of another project and not converted "
-            "(tools/convert_checkpoint.py)?"
-        )
 
 
 def require_finite(source: str, weights: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ Detectron2 0.6 launches NCCL only and knows no ``torchrun``; this launcher sets 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
+from hdetr_d2.errors import UserError
 from hdetr_d2.processes import die_with_parent
 
 from ..compat import create_local_process_group, destroy_process_group
@@ -112,8 +114,20 @@ def _run_under_torchrun(main: Callable[..., Any], job: Job, args: tuple[Any, ...
     )
     try:
         return main(*args)
+    except UserError as error:
+        error.told = error.told or not _is_first_to_say(str(error))
+        raise
     finally:
         destroy_process_group()
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Whether no other process of the job has asked this; without waiting for them."""
+    key = f"hdetr_d2/said/{hashlib.sha256(message.encode()).hexdigest()}"
+    try:
+        return dist.distributed_c10d._get_default_store().add(key, 1) == 1
+    except RuntimeError:  # the process that holds the store has ended
+        return True
 
 
 def _free_port() -> int:

@@ -117,7 +117,7 @@ def _load(checkpointer: SafeCheckpointer, path: str) -> dict[str, Any]:
     try:
         return checkpointer.load(path)
     except (CheckpointError, OSError) as error:
-        reason = str(error)  # the name must not be "error" below: Python forgets that one
+        reason = str(error) if isinstance(error, CheckpointError) else f"{path}: cannot be read ({error})"
         folder, latest = os.path.split(path)
         advice = from_main_process(lambda: _advice(folder, latest))
         raise ResumeError(f"--resume: {reason}. {advice}") from error

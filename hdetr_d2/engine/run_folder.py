@@ -118,8 +118,8 @@ def _try_to_lock(folder: str) -> str | None:
         holder = take_lock(folder)
     except (FileExistsError, NotADirectoryError) as error:
         raise RunFolderError(
-            f"train.output_dir={folder}: {_file_on_the_way(folder)} is a file and no folder; choose another folder, or "
-            "move that file"
+            f"train.output_dir={folder}: {_file_on_the_way(folder)} is a file and no "
+            "folder; choose another folder, or move that file"
         ) from error
     except OSError as error:
         raise RunFolderError(f"train.output_dir={folder}: {explain(error)}") from error

@@ -215,8 +215,7 @@ class Trainer(TrainerBase):
             f"the training diverged: a loss or the gradient is not finite at iteration {self.iter}\n"
             + "\n".join(lines)
             + f"\nthe state before this step is in {path}; a lower optimizer.lr, a warm-up (schedule.warmup_iters), or "
-            "train.precision=fp32 are what helps most often, and so does a look at these images",
-            shared=True,
+            "train.precision=fp32 are what helps most often, and so does a look at these images"
         )
 
     def _log(self, losses: Tensor, norm: Tensor, data_time: float) -> None:

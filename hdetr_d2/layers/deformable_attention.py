@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class MultiScaleDeformableAttention(nn.Module):
         num_heads: int = 8,
         num_levels: int = 4,
         num_points: int | Sequence[int] = 4,
-        method: str = "bilinear",
+        method: Literal["bilinear", "discrete"] = "bilinear",
         authors_clamp: bool = False,
     ) -> None:
         super().__init__()

@@ -15,6 +15,8 @@ import torch
 from fvcore.nn.jit_handles import get_shape
 from torch.utils.flop_counter import register_flop_formula
 
+from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
+
 Shape = Sequence[int]
 
 
@@ -66,9 +68,10 @@ def _register() -> None:
     defaults = importlib.import_module("fvcore.nn.flop_count")._DEFAULT_SUPPORTED_OPS
     for name, handle in FVCORE_HANDLES.items():
         defaults.setdefault(name, handle)
-    for name in ("ms_deform_attn", "ms_deform_attn_fused"):
-        register_flop_formula(getattr(torch.ops.hdetr_d2, name))(_forward)
-        backward = getattr(torch.ops.hdetr_d2, f"{name}_backward", None)  # only where the operators were built
+    for function in (ms_deform_attn, ms_deform_attn_fused):
+        register_flop_formula(getattr(torch.ops.hdetr_d2, function.__name__))(_forward)
+        # There only where the operators were built.
+        backward = getattr(torch.ops.hdetr_d2, f"{function.__name__}_backward", None)
         if backward is not None:
             register_flop_formula(backward)(_backward)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -72,11 +72,11 @@ class PredictionHeads(nn.Module):
         num_layers: int = 6,
         shared: bool = False,
         shared_boxes: bool | None = None,
-        encoder: str | None = "own",
+        encoder: Literal["own", "shared", "own class", "own box"] | None = "own",
         encoder_classes: int | None = None,
         initial_size: bool = False,
         prior: float | Sequence[float] = 0.01,
-        score: str = "sigmoid",
+        score: Literal["sigmoid", "softmax"] = "sigmoid",
         zero_boxes: bool = True,
         activation: str = "relu",
     ) -> None:
@@ -105,7 +105,7 @@ class PredictionHeads(nn.Module):
         if initial_size:
             self.of_layer(0)[1].start_at(torch.tensor([0.0, 0.0, -2.0, -2.0]))
         self.encoder = encoder
-        self.score = score
+        self.score: Literal["sigmoid", "softmax"] = score
         self.group_class_embed = nn.ModuleDict()
         self.group_bbox_embed = nn.ModuleDict()
         if encoder in ("own", "own class"):

@@ -1,6 +1,7 @@
 """From backbone features to maps of one width."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class ChannelMapper(nn.Module):
         in_features: Sequence[str],
         out_channels: int = 256,
         num_levels: int = 4,
-        norm: str | None = "GN",
+        norm: Literal["GN", "BN"] | None = "GN",
         num_groups: int = 32,
     ) -> None:
         super().__init__()

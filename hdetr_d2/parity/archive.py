@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from torch import Tensor
 from .errors import ParityError
 
 CONFIG = "config.json"
+ZERO_GRADIENTS = "grad_exact_zero.json"
 
 
 class Archive(Mapping[str, Tensor]):
@@ -21,10 +23,14 @@ class Archive(Mapping[str, Tensor]):
     Args:
         arrays: by key.
         prefix: what keys are called with in messages, the block's.
+        zero_gradients: parameters whose gradient is zero in theory, so that a file holds rounding noise for it.
     """
 
-    def __init__(self, arrays: Mapping[str, Tensor], *, prefix: str = "") -> None:
+    def __init__(
+        self, arrays: Mapping[str, Tensor], *, prefix: str = "", zero_gradients: frozenset[str] = frozenset()
+    ) -> None:
         self._arrays = arrays
+        self.zero_gradients = zero_gradients
         self._prefix = prefix
 
     def __getitem__(self, key: str) -> Tensor:
@@ -49,7 +55,7 @@ class Archive(Mapping[str, Tensor]):
     def under(self, prefix: str) -> "Archive":
         """The arrays whose keys begin with ``prefix``, without it."""
         chosen = {key.removeprefix(prefix): value for key, value in self.items() if key.startswith(prefix)}
-        return Archive(chosen, prefix=self._prefix + prefix)
+        return Archive(chosen, prefix=self._prefix + prefix, zero_gradients=self.zero_gradients)
 
     def shaped(self, key: str, *shape: int | None) -> Tensor:
         """An array of a certain shape, None standing for any length.
@@ -84,7 +90,16 @@ def read(path: Path) -> tuple[Archive, bytes]:
     if CONFIG not in arrays:
         raise ParityError(f"there is no {CONFIG} in the archive, so it is not a parity file")
     config = arrays[CONFIG].tobytes()
-    return Archive({key: _tensor(key, value) for key, value in arrays.items() if not key.endswith(".json")}), config
+    zero = frozenset(_names(arrays[ZERO_GRADIENTS].tobytes()) if ZERO_GRADIENTS in arrays else ())
+    tensors = {key: _tensor(key, value) for key, value in arrays.items() if not key.endswith(".json")}
+    return Archive(tensors, zero_gradients=zero), config
+
+
+def _names(text: bytes) -> list[str]:
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ParityError(f"{ZERO_GRADIENTS} is no list of names: {error}") from error
 
 
 def _tensor(key: str, array: NDArray[np.generic]) -> Tensor:

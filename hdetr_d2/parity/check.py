@@ -12,6 +12,7 @@ PIXEL_TOLERANCE = 1e-2  # absolute, boxes in pixels
 LOSS_TOLERANCE = 1e-4  # relative
 GRADIENT_TOLERANCE = 1e-3  # relative
 GRADIENT_FLOOR = 1e-5  # a gradient that is zero in theory holds rounding noise
+ZERO_FLOOR = 1e-4  # of one that the file names as zero in theory
 NOISE_TOLERANCE = 1e-6  # absolute, noised boxes in [0, 1]
 
 

@@ -21,6 +21,7 @@ from .check import (
     LOSS_TOLERANCE,
     OUTPUT_TOLERANCE,
     PIXEL_TOLERANCE,
+    ZERO_FLOOR,
     Check,
     compare,
     relative,
@@ -195,8 +196,9 @@ def gradient_checks(file: ModelFile[Any], model: DETR, total: Tensor, data: Arch
     ours = file.names().to_authors(gradients)
     for name, value in data.under("grad_norm/").items():
         expected = 0.0 if value.isnan().all() else value.item()
+        floor = ZERO_FLOOR if name in data.zero_gradients else GRADIENT_FLOOR
         norm = ours[name].double().norm().item() if name in ours else 0.0
-        yield Check(f"grad_norm/{name}", relative(norm, expected, GRADIENT_FLOOR), GRADIENT_TOLERANCE)
+        yield Check(f"grad_norm/{name}", relative(norm, expected, floor), GRADIENT_TOLERANCE)
 
 
 def denoising_checks(model: DETR, data: Archive, targets: list[Targets]) -> Iterator[Check]:

@@ -193,6 +193,7 @@ WRONG_VALUES = {
     "box whose end no float holds": ("bbox", [1e308, 2, 1e308, 4], "not four finite numbers of pixels"),
     "box that no float holds": ("bbox", [10**400, 2, 3, 4], "not four finite numbers"),
     "vanishing width": ("bbox", [20, 20, 1e-300, 4], "zero size"),
+    "vanishing box in the corner": ("bbox", [0, 0, 1e-300, 1e-300], "zero size"),
     "empty box and no outline": ("bbox", [], r"has bbox \[\] and no outline"),
 }
 

@@ -263,7 +263,7 @@ def test_a_state_of_other_groups_or_of_another_optimiser_is_refused() -> None:
     renamed = [dict(RULES[0], name="body"), RULES[1]]
     with pytest.raises(ValueError, match=r'"backbone", now it is "body".*optimizer\.params\.rules'):
         load_optimizer_state(adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=renamed), state)
-    with pytest.raises(ValueError, match="groups"):
+    with pytest.raises(ValueError, match="group"):
         load_optimizer_state(adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES[:1]), state)
     groups = get_param_groups(model, base_lr=1e-3, weight_decay=0.0, rules=RULES)
     with pytest.raises(ValueError, match="no SGD"):

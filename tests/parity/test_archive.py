@@ -95,6 +95,7 @@ def test_weights_that_do_not_fit_are_refused(check: Run, tmp_path: Path, whole: 
         (b"\xff\xfe", "not JSON"),
         (b'{"model": 3}', "model"),
         (b'{"model": "no_such_detr"}', "not supported: no_such_detr"),
+        (b'{"in_dim": 24}', "not supported: a file that names no model"),
         (b'{"model": "detr"}', "there is no option"),
         (b'{"model": "dfine", "encoder": {}}', "not supported: dfine"),
     ],
@@ -109,6 +110,15 @@ def test_a_config_that_says_nothing_useful_is_refused(
 def test_labels_outside_the_classes_and_padding_elsewhere_are_refused(check: Run, tmp_path: Path, whole: Path) -> None:
     refused(check, rewritten(whole, tmp_path / "x.npz", **{"gt/0/labels": np.array([0, 1, 9])}), "gt/0/labels")
     refused(check, rewritten(whole, tmp_path / "y.npz", **{"in/mask": np.zeros((2, 64, 96), bool)}), "in/mask")
+
+
+def test_gradients_that_are_zero_in_theory_may_hold_more_noise(check: Run, tmp_path: Path, whole: Path) -> None:
+    name = "transformer.decoder.layers.0.ca_kcontent_proj.bias"
+    noisy = {f"grad_norm/{name}": np.float32(5e-5)}
+    assert check(rewritten(whole, tmp_path / "x.npz", **noisy))[0] == 1
+    listed = np.frombuffer(json.dumps([name]).encode(), dtype=np.uint8)
+    assert check(rewritten(whole, tmp_path / "y.npz", **noisy, **{"grad_exact_zero.json": listed}))[0] == 0
+    refused(check, rewritten(whole, tmp_path / "z.npz", **{"grad_exact_zero.json": listed[:9]}), "grad_exact_zero")
 
 
 def test_other_files_are_compared_though_one_is_refused(check: Run, tmp_path: Path, whole: Path) -> None:

@@ -1,6 +1,7 @@
 """Queries that are the same for every image."""
 
 from abc import abstractmethod
+from typing import Literal
 
 import torch
 from torch import nn
@@ -110,7 +111,12 @@ class AnchorQueries(ImageFreeQueries):
     """
 
     def __init__(
-        self, *, num_queries: int = 300, embed_dim: int = 256, content: str = "zeros", num_patterns: int = 0
+        self,
+        *,
+        num_queries: int = 300,
+        embed_dim: int = 256,
+        content: Literal["zeros", "learned", "flagged"] = "zeros",
+        num_patterns: int = 0,
     ) -> None:
         super().__init__(num_queries=num_queries, embed_dim=embed_dim)
         if content not in ("zeros", "learned", "flagged"):

@@ -120,8 +120,8 @@ class TwoStageQueries(QuerySource):
         mixed: bool = True,
         token_content: bool = False,
         box_position: bool = True,
-        rank_by: str = "first",
-        supervise: str = "all",
+        rank_by: Literal["first", "best"] = "first",
+        supervise: Literal["all", "selected"] = "all",
         content_init: Literal["normal", "xavier"] = "normal",
         margin: float = 0.01,
     ) -> None:

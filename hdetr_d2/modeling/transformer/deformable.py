@@ -1,7 +1,7 @@
 """Layers of Deformable DETR and of all that followed it: attention samples a few places of the memory."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -86,7 +86,7 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         hidden_dim: int = 2048,
         dropout: float = 0.0,
         activation: str = "relu",
-        sampling: str = "bilinear",
+        sampling: Literal["bilinear", "discrete"] = "bilinear",
         authors_clamp: bool = False,
         cross_first: bool = False,
         tap_hidden_dim: int | None = None,
