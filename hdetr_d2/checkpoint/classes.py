@@ -27,6 +27,29 @@ def coco_class_names() -> list[str]:
     return [names[identity] for identity in COCO_CATEGORY_IDS]
 
 
+LVIS_CLASSES = 1203
+"""Of version 1."""
+
+
+def known_classes(count: int) -> tuple[list[str], list[int]]:
+    """Names and category ids of the classes of a published dataset.
+
+    Args:
+        count: 80 for COCO, 1203 for LVIS v1.
+
+    Raises:
+        ValueError: no other dataset's are known.
+    """
+    if count == len(COCO_CATEGORY_IDS):
+        return coco_class_names(), list(COCO_CATEGORY_IDS)
+    if count == LVIS_CLASSES:
+        from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
+
+        categories = sorted(LVIS_CATEGORIES, key=lambda category: category["id"])
+        return [category["synonyms"][0] for category in categories], [category["id"] for category in categories]
+    raise ValueError(f"the names of {count} classes are not known; COCO has 80 and LVIS {LVIS_CLASSES}")
+
+
 @dataclass(frozen=True)
 class ClassMatch:
     """Which classes two lists of names have in common.

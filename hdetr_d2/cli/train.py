@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Overrides
+from .options import Download, Overrides
 
 
 def train(
@@ -17,6 +17,7 @@ def train(
     num_machines: Annotated[int, typer.Option("--num-machines", min=1, help="Machines of the job.")] = 1,
     machine_rank: Annotated[int, typer.Option("--machine-rank", min=0, help="Which of them this is.")] = 0,
     dist_url: Annotated[str, typer.Option("--dist-url", help="Where machine 0 listens: tcp://ADDRESS:PORT.")] = "auto",
+    download: Download = False,
 ) -> None:
     """Train a model from a config.
 
@@ -25,6 +26,8 @@ def train(
     hdetr-d2 train quickstart/h_deformable_detr_generated
 
     hdetr-d2 train h_deformable_detr_r50_12ep --num-gpus 8 train.batch_size=16
+
+    hdetr-d2 train h_deformable_detr_r50_36ep train.init_checkpoint=zoo:h_deformable_detr_r50_12ep --download
 
     hdetr-d2 train output/run/config.yaml --resume
     """

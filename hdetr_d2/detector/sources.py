@@ -16,12 +16,16 @@ from torch import Tensor
 from hdetr_d2.checkpoint import CheckpointError, load_checkpoint
 from hdetr_d2.compat import config_from_text, load_config
 from hdetr_d2.errors import UserError
+from hdetr_d2.weights import is_address, local_file
+from hdetr_d2.weights.hub import HUB
 
 from .description import KEY, ModelDescription
 
 logger = logging.getLogger(__name__)
 
 ZOO = "zoo:"
+"""Before the name of a published model."""
+TRANSFORMERS_WEIGHTS = "model.safetensors"
 PREFERRED = ("model_best.pth", "model_final.pth")
 
 
@@ -48,31 +52,58 @@ class Source:
     path: str
 
 
-def open_source(source: str | os.PathLike[str]) -> Source:
+def open_source(source: str | os.PathLike[str], *, download: bool | None = None) -> Source:
     """Find and read a model.
 
     Args:
         source: a run's folder (of its files ``model_best.pth`` is taken, else ``model_final.pth``, else the latest
-            checkpoint), a ``.pth``, a ``.safetensors`` with its ``.json``, or ``zoo:NAME``, a published model whose
-            weights are on this machine.
+            checkpoint), a ``.pth``, a ``.safetensors`` with its ``.json``, or what `checkpoint_file` knows besides.
+        download: whether the weights of a published model are downloaded where they are not on this machine; None does
+            so where the environment (``HDETR_D2_DOWNLOAD=1``) or the user on a terminal says so.
 
     Raises:
         SourceError: there is no such thing, or it lacks what a detector needs.
         CheckpointError: the file cannot be read.
+        DownloadError: it cannot be downloaded.
     """
-    name = os.fspath(source)
-    if name.startswith(ZOO):
-        from .published import open_published
-
-        return open_published(name.removeprefix(ZOO))
-    path = Path(name).expanduser()
+    path = checkpoint_file(source, download=download)
+    if path.is_dir() and (path / TRANSFORMERS_WEIGHTS).is_file():
+        return _open_transformers(path)
     if path.is_dir():
         return _open_file(weights_of_run(path))
     if path.is_file():
         return _open_file(path)
     raise SourceError(
-        f"{name} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs list)"
+        f"{os.fspath(source)} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs "
+        "list)"
     )
+
+
+def checkpoint_file(source: str | os.PathLike[str], *, download: bool | None = None) -> Path:
+    """A path for what a user named; what is elsewhere is brought here, and other projects' models are converted.
+
+    Args:
+        source: a path, which is given back whether it exists or not; ``zoo:NAME``, a published model;
+            ``hf://owner/repository``, a model of transformers; ``file://`` or ``http(s)://``, a file.
+        download: as of `open_source`; the other addresses are downloaded because they are named.
+
+    Raises:
+        UserError: it cannot be had, or not be converted.
+    """
+    name = os.fspath(source)
+    if name.startswith(ZOO):
+        from .published import published_file
+
+        return published_file(name.removeprefix(ZOO), download=download)
+    if not is_address(name):
+        return Path(name).expanduser()
+    from hdetr_d2.model_zoo import weights_folder
+
+    if name.startswith(HUB):
+        from .hub import converted_of_hub
+
+        return converted_of_hub(name)
+    return local_file(name, weights_folder())
 
 
 def weights_of_run(folder: Path) -> Path:
@@ -90,6 +121,17 @@ def weights_of_run(folder: Path) -> Path:
         if latest.is_file():
             return latest
     raise SourceError(f"{folder} holds no {' or '.join(PREFERRED)} and no checkpoint; train there, or name a file")
+
+
+def _open_transformers(folder: Path) -> Source:
+    """A folder that transformers' ``save_pretrained`` wrote."""
+    from .hub import convert_transformers
+
+    path = folder / TRANSFORMERS_WEIGHTS
+    content = convert_transformers(path, folder / "config.json")
+    description = ModelDescription.from_dict(content[KEY], str(path))
+    cfg = config_from_text(description.config)
+    return Source(cfg=cfg, state=content["model"], average={}, description=description, path=str(path))
 
 
 def _open_file(path: Path) -> Source:

@@ -25,6 +25,7 @@ from .logs import set_up_logging
 from .records import Results
 from .run import resolve, run_training
 from .run_folder import Purpose, claimed
+from .start_weights import start_file
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ def run(argv: Sequence[str] | None = None) -> None:
                 device=train_settings(cfg).device,
             )
             check_device(job.device)
+            if not args.resume:
+                start_file(train_settings(cfg).init_checkpoint)  # brought here once, before there are processes
         launch(_main_explained, job, args=(args,))
 
 

@@ -24,6 +24,7 @@ from .ema import ModelEMA
 from .errors import ConfigError, DivergedError
 from .precision import Precision
 from .records import Results
+from .start_weights import start_file
 from .stopping import StoppableEvaluator, StopRequest, UntilAsked
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
         )
     if not settings.init_checkpoint and not resume:
         logger.warning("no train.init_checkpoint is given: the untrained model is evaluated")
-    source = checkpointer.get_checkpoint_file() if resume else settings.init_checkpoint
+    source = checkpointer.get_checkpoint_file() if resume else start_file(settings.init_checkpoint)
     extra = checkpointer.load(source)
     if source:
         require_finite(source, model.state_dict())

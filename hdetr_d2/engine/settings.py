@@ -91,7 +91,7 @@ class TrainSettings:
 
     Args:
         output_dir: everything that the run writes goes here.
-        init_checkpoint: weights to start from, or "".
+        init_checkpoint: weights to start from, or "": a file, ``zoo:NAME``, ``hf://owner/repository`` or an address.
         device: "auto" is CUDA where there is any, else the CPU.
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.

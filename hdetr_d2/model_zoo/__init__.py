@@ -11,12 +11,13 @@ upon, without a clone::
 """
 
 from .entries import Entry, Weights, entries
-from .trained import MissingWeightsError, get, weights_folder
+from .trained import MissingWeightsError, NoEntryError, get, weights_folder
 from .zoo import config_names, config_path, get_config, load_recipe
 
 __all__ = [
     "Entry",
     "MissingWeightsError",
+    "NoEntryError",
     "Weights",
     "config_names",
     "config_path",
