@@ -342,8 +342,8 @@ def main() -> int:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         counts, wrong = run(args.count, args.seed, Path(folder))
-    for text in wrong[:50]:
-        print(text)
+    for text in wrong[:50]:  # with what no terminal can print
+        print(text.encode("ascii", "backslashreplace").decode())
     for name, number in sorted(counts.items()):
         print(f"{number:6d} {name}")
     print(f"{args.count} files, seed {args.seed}, {time.perf_counter() - start:.0f} s")
