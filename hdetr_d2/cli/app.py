@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, evaluate, predict, train
+from . import configs, data, evaluate, predict, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(configs.app, name="configs")
+app.add_typer(data.app, name="data")
 
 
 class UsageError(UserError):
