@@ -14,7 +14,7 @@ MEAN_DIFFERENCE, LARGEST_DIFFERENCE = 3.0, 12.0
 """Of 255: two small pictures that differ by no more are of one picture, saved twice or resized."""
 
 FLATTEST = 2.0
-"""Standard deviation of a small picture of one colour, by which nothing is told apart."""
+"""Standard deviation within the channels of a small picture of one colour, by which nothing is told apart."""
 
 _BANDS, _BAND_BITS = 4, 16
 _LARGEST_BUCKET = 500
@@ -38,11 +38,11 @@ def same_pictures(looked: Sequence[Looked]) -> list[tuple[int, int]]:
     Candidates share 16 of the 64 bits of their outlines, as any two do that differ in at most three of them; their
     small pictures decide.
     """
-    small = np.stack([each.small for each in looked]).reshape(len(looked), -1).astype(np.int16) if looked else None
-    later: dict[int, int] = {}
-    if small is None:
+    if not looked:
         return []
-    for rows in _buckets(looked, small):
+    small = np.stack([each.small for each in looked]).reshape(len(looked), -1).astype(np.int16)
+    later: dict[int, int] = {}
+    for rows in _buckets(looked):
         for position, row in enumerate(rows[1:].tolist(), start=1):
             difference = np.abs(small[rows[:position]] - small[row])
             alike = (difference.mean(axis=1) <= MEAN_DIFFERENCE) & (difference.max(axis=1) <= LARGEST_DIFFERENCE)
@@ -53,9 +53,9 @@ def same_pictures(looked: Sequence[Looked]) -> list[tuple[int, int]]:
     return sorted((earlier, row) for row, earlier in later.items())
 
 
-def _buckets(looked: Sequence[Looked], small: NDArray[np.int16]) -> Iterator[NDArray[np.int64]]:
+def _buckets(looked: Sequence[Looked]) -> Iterator[NDArray[np.int64]]:
     """Rows of images that may look the same, in rising order."""
-    readable = [row for row, each in enumerate(looked) if each.digest and small[row].std() > FLATTEST]
+    readable = [row for row, each in enumerate(looked) if each.digest and each.small.std(axis=(0, 1)).max() > FLATTEST]
     for band in range(_BANDS):
         buckets: dict[int, list[int]] = defaultdict(list)
         for row in readable:
