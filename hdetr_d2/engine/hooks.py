@@ -144,7 +144,7 @@ class Evaluate(HookBase):
     evaluates does so again when resumed, and one killed later does not.
 
     Args:
-        evaluate: runs an evaluation; the same call on every process; results on the main one.
+        evaluate: runs an evaluation; the same call on every process; results on the main one. None evaluates never.
         period: in steps; 0 evaluates only at the end.
         checkpointer: writes ``model_best.pth``: weights only, and never what ``--resume`` continues from.
         best_metric: "task/metric", larger is better.
@@ -155,7 +155,7 @@ class Evaluate(HookBase):
     def __init__(
         self,
         *,
-        evaluate: Callable[[], Results],
+        evaluate: Callable[[], Results] | None,
         period: int,
         checkpointer: SafeCheckpointer,
         best_metric: str,
@@ -177,7 +177,7 @@ class Evaluate(HookBase):
         if comm.is_main_process():
             keep_records_until(self.path, start if start else -1)
         comm.synchronize()
-        due = self.is_due(start) if start else self.untrained
+        due = self.is_due(start) if start else self.untrained and self.evaluate is not None
         records = read_evaluations(self.path)
         done_before = any(record["iteration"] == start for record in records)
         if due and not all(comm.all_gather(done_before)):
@@ -192,6 +192,8 @@ class Evaluate(HookBase):
 
     def is_due(self, done: int) -> bool:
         """Whether there is an evaluation after ``done`` steps."""
+        if self.evaluate is None:
+            return False
         return bool(self.period and done % self.period == 0) or done == self.trainer.max_iter
 
     def after_step(self) -> None:
@@ -200,6 +202,7 @@ class Evaluate(HookBase):
             self._run(self.trainer.iter + 1)
 
     def _run(self, done: int) -> None:
+        assert self.evaluate is not None
         try:
             with preserved_random_state():
                 results = self.evaluate()

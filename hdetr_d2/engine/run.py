@@ -27,7 +27,7 @@ from .distributed import wrap_ddp
 from .ema import ModelEMA
 from .ema_hooks import EvaluateEMA, averaged, ema_hooks
 from .errors import ConfigError
-from .evaluation import Evaluation
+from .evaluation import Evaluation, has_validation
 from .hooks import Evaluate, MetricsWriter, ProgressPrinter, SaveCheckpoints, SetLearningRate, WriteEvents
 from .longtail_hooks import CountPositives, WriteLongTailReport
 from .precision import Precision
@@ -94,11 +94,11 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
         length.num_images, settings.batch_size, length.iterations_per_epoch, length.max_iter,
     )  # fmt: skip
     model = build_model(cfg)
-    evaluation = Evaluation(cfg, model, stop=stop)
+    evaluation = Evaluation(cfg, model, stop=stop) if has_validation(cfg) else None
     check_before_training(cfg, settings, loader=loader, model=model, evaluation=evaluation)
     trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop)
     start = load_start(checkpointer, cfg, length, resume=resume)
-    if start.iteration and _is_finished(settings.output_dir, start, length):
+    if start.iteration and _is_finished(settings.output_dir, start, length, evaluates=evaluation is not None):
         from_main_process(lambda: _mend_metrics(settings.output_dir, start))  # of a run killed at its very end
         return evaluate.results_of_latest()
     from_main_process(lambda: save_resolved(cfg, settings.output_dir))
@@ -113,14 +113,16 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     return evaluate.latest
 
 
-def _is_finished(output_dir: str, start: Start, length: RunLength) -> bool:
+def _is_finished(output_dir: str, start: Start, length: RunLength, *, evaluates: bool) -> bool:
     """Whether nothing is left to do; the last evaluation may be, if a kill prevented it."""
 
     def look() -> bool:
         records = read_evaluations(os.path.join(output_dir, EVALUATIONS_FILE))
         return any(record["iteration"] == start.iteration for record in records)
 
-    if start.iteration < length.max_iter or not (from_main_process(look) or start.iteration > length.max_iter):
+    if start.iteration < length.max_iter:
+        return False
+    if evaluates and start.iteration == length.max_iter and not from_main_process(look):
         return False
     logger.info(
         "the run in %s is finished: %d steps are done, and train %d are asked for. Nothing is left to do; "
@@ -133,7 +135,7 @@ def _is_finished(output_dir: str, start: Start, length: RunLength) -> bool:
 
 
 def build_trainer(
-    cfg: DictConfig, length: RunLength, model: nn.Module, evaluation: Evaluation, stop: StopRequest
+    cfg: DictConfig, length: RunLength, model: nn.Module, evaluation: Evaluation | None, stop: StopRequest
 ) -> tuple[Trainer, SafeCheckpointer, Evaluate]:
     """Trainer, checkpointer and the hook that evaluates, of a resolved config and its model."""
     settings = train_settings(cfg)
@@ -191,12 +193,12 @@ def build_evaluation(
     settings: TrainSettings,
     length: RunLength,
     checkpointer: SafeCheckpointer,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     ema: ModelEMA | None,
 ) -> Evaluate:
     """The hook that evaluates the model, and its moving average if there is one."""
-    evaluate: Callable[[], Results] = evaluation
-    if settings.ema is not None and ema is not None:
+    evaluate: Callable[[], Results] | None = evaluation
+    if evaluate is not None and settings.ema is not None and ema is not None:
         evaluate = EvaluateEMA(evaluate=evaluate, ema=ema, which=settings.ema.evaluate)
     return Evaluate(
         evaluate=evaluate,

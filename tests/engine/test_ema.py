@@ -13,7 +13,7 @@ from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ConfigError, ResumeError
 from hdetr_d2.engine.ema import ModelEMA
 from hdetr_d2.engine.ema_hooks import EvaluateEMA, RestartFromBest
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from hdetr_d2.engine.settings import RestartSettings, TrainSettings
 from tests.engine.toy import losses, run_in_process, run_until_killed
 

@@ -8,7 +8,7 @@ import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ResumeError
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from tests.engine.toy import losses, run_in_process, run_until_killed
 
 
