@@ -27,6 +27,7 @@ from hdetr_d2.annotations import (
     shown,
 )
 
+from .by_path import use_paths
 from .generated import ensure_generated
 from .image_files import check_images, locate_images, require_image_entries
 from .registered import files_of_registered
@@ -301,7 +302,9 @@ def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> 
     return DatasetCatalog.get(name)
 
 
-def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
+def resolve_dataset(
+    dataset: MutableMapping[str, Any], *, folder: str | os.PathLike[str] | None = None
+) -> DatasetInfo:
     """Fills what a ``dataset`` node of a config leaves open: generated files, num_classes.
 
     Args:
@@ -309,7 +312,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
             missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
             that key, is filled with the training images of each class; only training needs it. A split with a
-            ``name`` is that data set of Detectron2's catalogs.
+            ``name`` is that data set of Detectron2's catalogs, one with a ``path`` is recognised by its files.
+        folder: gets the json of splits with a ``path``; None is one in the cache.
 
     Returns:
         The information of the training file (of the validation file where that is missing).
@@ -322,6 +326,7 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         for split in ("train", "val"):
             dataset[split]["json"] = str(files.json(split))
             dataset[split]["images"] = str(files.images(split))
+    use_paths(dataset, folder)
     for split in ("train", "val"):
         _use_registered(dataset[split])
     infos: dict[str, DatasetInfo] = {}
@@ -330,7 +335,7 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         json_file = dataset[split]["json"]
         try:
             if json_file is None:
-                raise DatasetError(f"dataset.{split}.json is not set; give dataset.{split}.json=... and .images=...")
+                raise DatasetError(f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json=... and .images=...")
             resolve_path(json_file)
         except DatasetError as error:
             errors.append(error)

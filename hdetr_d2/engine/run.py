@@ -11,7 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.engine import hooks as d2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hdetr_d2.distributed import from_main_process
@@ -40,6 +40,9 @@ from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+DATASET_FOLDER = "dataset"
+"""In a run's folder: the json of a data set that was given in another layout."""
+
 
 def resolve(cfg: DictConfig) -> int:
     """Fill in what the data set decides (``dataset.num_classes``, files of a generated one), in place.
@@ -48,11 +51,17 @@ def resolve(cfg: DictConfig) -> int:
         The number of training images.
     """
 
-    def resolve_first() -> None:  # may draw the data set: one process does, the others then find it
-        resolve_dataset(cfg.dataset)
+    folder = os.path.join(cfg.train.output_dir, DATASET_FOLDER)
 
-    from_main_process(resolve_first)
-    return resolve_dataset(cfg.dataset).num_images
+    def resolve_first() -> dict[str, tuple[str, str]]:  # may write the data set: one process does, the others find it
+        resolve_dataset(cfg.dataset, folder=folder)
+        if all(OmegaConf.select(cfg, f"dataset.{split}.path") is None for split in ("train", "val")):
+            return {}
+        return {split: (cfg.dataset[split].json, cfg.dataset[split].images) for split in ("train", "val")}
+
+    for split, (json_file, images) in from_main_process(resolve_first).items():
+        cfg.dataset[split].json, cfg.dataset[split].images = json_file, images
+    return resolve_dataset(cfg.dataset, folder=folder).num_images
 
 
 def run_training(cfg: DictConfig, num_images: int, *, resume: bool = False) -> Results:

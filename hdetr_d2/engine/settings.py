@@ -182,11 +182,13 @@ class FileSettings:
     Args:
         json, images: the annotation file and the folder of its pictures.
         name: of a data set in Detectron2's catalogs, in place of both.
+        path: of a data set in any layout, in place of both; ``dataset.train=PATH`` is short for it.
     """
 
     json: str | None = None
     images: str | None = None
     name: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
