@@ -113,10 +113,18 @@ REFUSED: list[tuple[Callable[..., object], str, tuple[object, ...]]] = [
 ]
 
 
+def described(value: object) -> str:
+    """A name that is the same in every process."""
+    return str(getattr(value, "__name__", repr(value)))
+
+
+BUILDERS = sorted({(build, name) for build, name, _ in REFUSED}, key=lambda pair: (described(pair[0]), pair[1]))
+
+
 @pytest.mark.parametrize(
     ("build", "name", "value"),
     [(build, name, value) for build, name, values in REFUSED for value in values],
-    ids=lambda value: getattr(value, "__name__", repr(value)),
+    ids=described,
 )
 def test_an_argument_that_makes_no_sense_is_refused_by_name(
     build: Callable[..., object], name: str, value: object
@@ -126,7 +134,7 @@ def test_an_argument_that_makes_no_sense_is_refused_by_name(
     assert "\n" not in str(caught.value) and isinstance(caught.value, (UserError, ValueError))
 
 
-@pytest.mark.parametrize(("build", "name"), sorted({(b, n) for b, n, _ in REFUSED}, key=str), ids=repr)
+@pytest.mark.parametrize(("build", "name"), BUILDERS, ids=described)
 def test_what_is_refused_was_an_argument(build: Callable[..., object], name: str) -> None:
     # A typo above would be a TypeError there, not an ArgumentError; this is about values that are right.
     right = {"encoder": "one2many", "queries": "own", "score": "softmax", "order": "fixed", "decay_boxes": "all"}

@@ -51,7 +51,7 @@ def main() -> None:
     """Everything in order."""
     overrides = sys.argv[1:]
     start = time.perf_counter()
-    run(["--config-file", CONFIG, *overrides])
+    run(["--config-file", CONFIG, "--resume", *overrides])  # once more: goes on, or has nothing left to do
     config = load(CONFIG, overrides)
     resolve_dataset(config.dataset)
     output_dir = Path(config.train.output_dir)

@@ -156,6 +156,7 @@ def build_trainer(
             ),
             *before,
             *counts,
+            *build_all(cfg, "train.hooks", HookBase),  # before the checkpoint, which takes their state after this step
             SaveCheckpoints(
                 checkpointer=checkpointer,
                 period=length.checkpoint_period,
@@ -166,7 +167,6 @@ def build_trainer(
             evaluate,
             *after,
             *([WriteLongTailReport(output_dir=settings.output_dir)] if settings.longtail_report else []),
-            *build_all(cfg, "train.hooks", HookBase),
         ]
     )
     return trainer, checkpointer, evaluate

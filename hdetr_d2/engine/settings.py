@@ -109,8 +109,8 @@ class TrainSettings:
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
         longtail_report: write ``longtail.html`` after the last evaluation; for datasets in LVIS format.
-        hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run after the package's own; those with a state
-            have it saved and resumed.
+        hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run before the step's checkpoint and evaluation;
+            those with a state have it saved and resumed.
         writers: further event writers, ``L(MyWriter)(...)``, on the main process.
         if_exists: what a new run does with an output folder that holds a training: "refuse", "number" (take the first
             free of ``<output_dir>-2``, ``-3``, ...), or "overwrite" (delete it). ``--resume`` does not ask.

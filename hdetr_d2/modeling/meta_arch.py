@@ -155,6 +155,7 @@ class DETR(FromLazyConfig, nn.Module):
         logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
         return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
 
+    @torch.compiler.disable  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
     def losses(
         self,
         predictions: Mapping[str, Predictions],
@@ -183,6 +184,7 @@ class DETR(FromLazyConfig, nn.Module):
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors([image.to(self.pixel_mean.dtype) for image in images])
 
+    @torch.compiler.disable  # what a class or a box is decides what is done
     def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> BatchedTargets:
         """Classes and normalised cxcywh boxes of each image.
 

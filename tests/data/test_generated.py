@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -15,7 +16,16 @@ import numpy as np
 import pytest
 
 from hdetr_d2.data import DatasetError, ensure_generated, frequency_group, load_dataset_dicts
-from hdetr_d2.data.generated import MAX_CLASSES, GeneratedFiles, ObjectClass, Scene, backgrounds, object_classes, scene
+from hdetr_d2.data.generated import (
+    MAX_CLASSES,
+    GeneratedFiles,
+    ObjectClass,
+    Scene,
+    backgrounds,
+    object_classes,
+    scene,
+    store,
+)
 from hdetr_d2.data.generated.annotations import as_lvis
 from hdetr_d2.data.generated.classes import class_probabilities
 from hdetr_d2.data.generated.scene import Placed, SpriteBank, compose
@@ -110,6 +120,54 @@ def test_processes_that_ask_at_once_share_one_drawing(tmp_path: Path) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
     files = ensure_generated(**settings)
     assert len(load_dataset_dicts(json_file=files.json("val"), image_root=files.images("val"), training=False)) == 6
+
+
+def _draw_slowly(cache: str, answers: Any, number: int) -> None:
+    """Draw with two processes, of which the first gets a signal at its first picture; what is said of it."""
+    marker = Path(cache) / "signalled"
+    paint = store._Painter.__call__
+
+    def paint_or_not(self: Any, job: Any) -> Any:
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), number)
+        return paint(self, job)
+
+    store._Painter.__call__ = paint_or_not  # type: ignore[method-assign]
+    store.WAIT_SECONDS = 3.0
+    try:
+        ensure_generated(num_train=40, num_val=5, num_workers=2, cache_folder=cache, progress=False)
+    except DatasetError as error:
+        answers.put(str(error))
+    else:
+        answers.put("drawn")
+
+
+@pytest.mark.parametrize(("number", "message"), [(signal.SIGKILL, "was killed"), (signal.SIGSTOP, "drawn nothing")])
+def test_a_drawing_process_that_is_killed_or_stopped_is_noticed(tmp_path: Path, number: int, message: str) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    process = context.Process(target=_draw_slowly, args=(str(tmp_path), answers, number))
+    process.start()
+    assert message in answers.get(timeout=120)
+    process.join(60)
+    assert process.exitcode == 0
+    files = ensure_generated(num_train=40, num_val=5, num_workers=1, cache_folder=tmp_path, progress=False)
+    assert len(list(files.images("train").iterdir())) == 40
+
+
+def test_a_drawing_that_does_not_go_on_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "WAIT_SECONDS", 1.0)
+    spec = {"num_train": 3, "num_val": 2}
+    lock = tmp_path / f"{store.GeneratedSpec(**spec).key()}.lock"
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        with pytest.raises(DatasetError, match=rf"is held by process {os.getpid()}, .*end it"):
+            ensure_generated(**spec, cache_folder=tmp_path, progress=False)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ def started(*options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, str(ROOT / "train_net.py"), "--config-file", CONFIG, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with log.open("wb") as file:
-        program = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True)
+        options_of_start: dict[str, Any] = {"cwd": ROOT, "env": environment, "start_new_session": True}
+        # a shell's background job, as this one may be, ignores Ctrl-C
+        options_of_start["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+        program = subprocess.Popen(command, stdout=file, stderr=file, **options_of_start)
         try:
             yield program
         finally:

@@ -100,6 +100,29 @@ def test_a_value_that_cannot_be_built_is_refused_by_name(name: str, options: dic
         node_of(changed(CONFIGS[name], **options))
 
 
+def test_options_that_contradict_the_arrays_are_refused_by_name(check: Run, tmp_path: Path) -> None:
+    for name, option, value in (
+        ("dino", "dn_num_groups", 7),
+        ("dino", "ngt", [3, 2]),
+        ("dino", "sizes", [[64, 96], [64, 80]]),
+        ("dino", "frame", [64, 64]),
+        ("detr", "strides", [16]),
+        ("rtdetr", "strides", [8, 32]),
+        ("rtdetr", "ngt", [3, 2]),
+        ("rtdetr", "frames", {"rect/": [64, 96]}),
+    ):
+        config = CONFIGS[name]
+        path = write(tmp_path / "own.npz", config)
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        arrays["dn/num_groups"] = np.array(4)
+        arrays["config.json"] = np.frombuffer(json.dumps({**config, option: value}).encode(), dtype=np.uint8)
+        np.savez(path, **arrays)
+        status, lines = check(path)
+        assert status == 2, (option, lines)
+        assert option in lines[-1] or option == "frames"
+
+
 def node_of(config: dict[str, Any]) -> str:
     """What a config is built as."""
     kind, options = kind_of(config)
@@ -110,7 +133,7 @@ def node_of(config: dict[str, Any]) -> str:
 
 
 # Read where a file is compared, and not where its model is built.
-_COMPARED = {"ngt", "frame", "frames", "sizes", "image_sizes", "strides", "bn_mode"}
+_COMPARED = {"ngt", "frame", "frames", "sizes", "image_sizes", "strides", "bn_mode", "dn_num_groups"}
 # Of parts that a file does not have.
 _UNUSED = {
     "h_detr": {"focal_alpha"},

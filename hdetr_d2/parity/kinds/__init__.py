@@ -61,6 +61,8 @@ def kind_of(config: Mapping[str, Any]) -> tuple[Kind, Options]:
     model = config.get("model")
     if "model" in config and not isinstance(model, str):
         raise ParityError(f"config.json: model is {model!r}, where a name is expected")
+    if model is None and "num_queries_one2one" not in config:
+        raise NotSupportedError("a file that names no model and is none of H-Deformable-DETR")
     if model not in KINDS:
         raise NotSupportedError(str(model))
     kind = KINDS[model]

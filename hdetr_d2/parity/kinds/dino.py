@@ -1,5 +1,6 @@
 """Files of DINO."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from detectron2.config import LazyCall as L
@@ -9,6 +10,7 @@ from hdetr_d2.checkpoint.names.dino import dino_names
 from hdetr_d2.modeling import AnchorQueries
 from hdetr_d2.supervision import PRIMARY
 
+from ..check import Check
 from ..detr_file import DeformableOptions, DetrFile
 from ..errors import NotSupportedError
 from ..names import StateNames, VariantNames, joined, parse_loss
@@ -103,6 +105,13 @@ class DinoFile(DetrFile[DinoOptions]):
         self._set_queries(transformer)
         self._set_denoising(transformer.denoising)
         return model
+
+    def checks(self) -> Iterator[Check]:
+        """As the base class says."""
+        if self.options.dn_num_groups is not None:
+            groups = int(self.data.shaped("dn/num_groups")) if "dn/num_groups" in self.data else None
+            self.options.must_agree(dn_num_groups=(self.options.dn_num_groups, groups))
+        yield from super().checks()
 
     def _set_queries(self, transformer: DictConfig) -> None:
         options = self.options
