@@ -309,7 +309,7 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
             missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
             that key, is filled with the training images of each class; only training needs it. A split with a
-            ``name`` is that data set of Detectron2's catalogs.
+            ``name`` is that dataset of Detectron2's catalogs.
 
     Returns:
         The information of the training file (of the validation file where that is missing).

@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 
 def resolve(cfg: DictConfig) -> int:
-    """Fill in what the data set decides (``dataset.num_classes``, files of a generated one), in place.
+    """Fill in what the dataset decides (``dataset.num_classes``, files of a generated one), in place.
 
     Returns:
         The number of training images.
     """
 
-    def resolve_first() -> None:  # may draw the data set: one process does, the others then find it
+    def resolve_first() -> None:  # may draw the dataset: one process does, the others then find it
         resolve_dataset(cfg.dataset)
 
     from_main_process(resolve_first)

@@ -177,11 +177,11 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """A split of the data set.
+    """A split of the dataset.
 
     Args:
         json, images: the annotation file and the folder of its pictures.
-        name: of a data set in Detectron2's catalogs, in place of both.
+        name: of a dataset in Detectron2's catalogs, in place of both.
     """
 
     json: str | None = None
