@@ -20,7 +20,7 @@ COCO_ROWS = 91
 
 def coco_class_names() -> list[str]:
     """Names of COCO's 80 classes, in the order of `COCO_CATEGORY_IDS`."""
-    # Detectron2 registers its own data sets where this is imported, which who converts nothing need not wait for.
+    # Detectron2 registers its own datasets where this is imported, which who converts nothing need not wait for.
     from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
     names = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}

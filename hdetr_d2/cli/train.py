@@ -23,7 +23,7 @@ def train(
 
     Examples:
 
-    hdetr-d2 train quickstart/h_deformable_detr_generated
+    hdetr-d2 train quickstart/h_deformable_detr_generated.py
 
     hdetr-d2 train h_deformable_detr_r50_12ep --num-gpus 8 train.batch_size=16
 

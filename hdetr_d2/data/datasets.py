@@ -197,13 +197,13 @@ def register_dataset(
     Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
     invalid, and for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r",
     "c", "f"), by contiguous class id. A name that was registered here with another file is replaced.
+    Arguments that are not explained here are those of ``load_dataset_dicts``.
 
     Args:
         name: the name in the catalogs.
         format: "coco" or "lvis".
         frequency_json: for a split that is not trained on, the training file, which tells how frequent classes are
             where ``json_file`` itself does not; need not be there.
-        The rest: see ``load_dataset_dicts``.
 
     Raises:
         DatasetError: unknown format, unreadable file, or the name belongs to a dataset that was not registered here.
@@ -312,7 +312,7 @@ def resolve_dataset(
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
             missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
             that key, is filled with the training images of each class; only training needs it. A split with a
-            ``name`` is that data set of Detectron2's catalogs, one with a ``path`` is recognised by its files.
+            ``name`` is that dataset of Detectron2's catalogs, one with a ``path`` is recognised by its files.
         folder: gets the json of splits with a ``path``; None is one in the cache.
 
     Returns:

@@ -32,8 +32,10 @@ TYPED_ROOTS: Mapping[str, Hint] = {
 }
 """Root nodes that are no calls, and the classes that say what they hold."""
 
-FILE_KEYS = frozenset(f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name", "path"))
-"""A split's own files, in whose place those of a generated data set would be drawn."""
+FILE_KEYS = frozenset(
+    f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name", "path")
+)
+"""A split's own files, in whose place those of a generated dataset would be drawn."""
 
 SPLIT_KEYS = ("dataset.train", "dataset.val")
 """Which a path may be given for."""
@@ -245,7 +247,7 @@ def _is_free(hint: Hint) -> bool:
 
 
 def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
-    """Files of the user's own are used, and not those of the data set that the config would draw.
+    """Files of the user's own are used, and not those of the dataset that the config would draw.
 
     Raises:
         ConfigError: both are asked for.
@@ -261,11 +263,11 @@ def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     if not given:
         return
     if drawn:
-        drawn[0].refuse(f"the data set is not generated where {', '.join(given)} is given; leave one of them out")
+        drawn[0].refuse(f"the dataset is not generated where {', '.join(given)} is given; leave one of them out")
     OmegaConf.update(cfg, "dataset.generate", None)
     for key in FILE_KEYS & held - set(given):  # of a saved config: where the generated ones lie
         OmegaConf.update(cfg, key, None)
-    _tell(f"dataset.generate=null: the data set is not generated, because {', '.join(sorted(given))} is given")
+    _tell(f"dataset.generate=null: the dataset is not generated, because {', '.join(sorted(given))} is given")
 
 
 def _tell(text: str) -> None:

@@ -41,11 +41,11 @@ from .trainer import Trainer
 logger = logging.getLogger(__name__)
 
 DATASET_FOLDER = "dataset"
-"""In a run's folder: the json of a data set that was given in another layout."""
+"""In a run's folder: the json of a dataset that was given in another layout."""
 
 
 def resolve(cfg: DictConfig) -> int:
-    """Fill in what the data set decides (``dataset.num_classes``, files of a generated one), in place.
+    """Fill in what the dataset decides (``dataset.num_classes``, files of a generated one), in place.
 
     Returns:
         The number of training images.
@@ -53,7 +53,7 @@ def resolve(cfg: DictConfig) -> int:
 
     folder = os.path.join(cfg.train.output_dir, DATASET_FOLDER)
 
-    def resolve_first() -> dict[str, tuple[str, str]]:  # may write the data set: one process does, the others find it
+    def resolve_first() -> dict[str, tuple[str, str]]:  # may write the dataset: one process does, the others find it
         resolve_dataset(cfg.dataset, folder=folder)
         if all(OmegaConf.select(cfg, f"dataset.{split}.path") is None for split in ("train", "val")):
             return {}

@@ -177,12 +177,12 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """A split of the data set.
+    """A split of the dataset.
 
     Args:
         json, images: the annotation file and the folder of its pictures.
-        name: of a data set in Detectron2's catalogs, in place of both.
-        path: of a data set in any layout, in place of both; ``dataset.train=PATH`` is short for it.
+        name: of a dataset in Detectron2's catalogs, in place of both.
+        path: of a dataset in any layout, in place of both; ``dataset.train=PATH`` is short for it.
     """
 
     json: str | None = None
