@@ -1,6 +1,7 @@
 """From a run, a checkpoint or a published model to detections."""
 
-from .description import DescriptionError, ModelDescription
+from hdetr_d2.description import DescriptionError, ModelDescription
+
 from .detections import DetectedInstances
 from .detector import Detector, DetectorOptionError
 from .images import ImageInputError, to_pixels
