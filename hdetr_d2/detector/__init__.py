@@ -6,6 +6,7 @@ from .detections import DetectedInstances
 from .detector import Detector, DetectorOptionError
 from .images import ImageInputError, to_pixels
 from .sources import Source, SourceError, open_source
+from .twin import TwinError, write_twin
 
 __all__ = [
     "DescriptionError",
@@ -16,6 +17,8 @@ __all__ = [
     "ModelDescription",
     "Source",
     "SourceError",
+    "TwinError",
     "open_source",
     "to_pixels",
+    "write_twin",
 ]

@@ -12,8 +12,8 @@ import torch
 
 from hdetr_d2 import Detector, __version__
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.description import KEY, ModelDescription, read_description
-from hdetr_d2.detector import SourceError
+from hdetr_d2.description import KEY, DescriptionError, ModelDescription, read_description
+from hdetr_d2.detector import SourceError, write_twin
 from hdetr_d2.engine import ConfigError
 from tests.engine.toy import run_in_process
 
@@ -53,6 +53,33 @@ def test_every_checkpoint_alone_in_a_folder_is_a_detector(elsewhere: Path, name:
     image = FIXTURES / "data" / "images" / "000.png"
     alone, there = detector(image), beside(image)
     assert torch.equal(alone.pred_boxes.tensor, there.pred_boxes.tensor) and torch.equal(alone.scores, there.scores)
+
+
+def test_the_twin_of_a_file_detects_what_it_does_and_so_does_the_twin_of_the_twin(
+    elsewhere: Path, tmp_path: Path
+) -> None:
+    original = tmp_path / "original.pth"
+    shutil.copy(elsewhere / "model_final.pth", original)
+    twin = write_twin(original)
+    assert {path.name for path in tmp_path.iterdir()} == {"original.pth", "original.safetensors", "original.json"}
+    original.rename(tmp_path / "elsewhere.pth")
+    again = write_twin(twin, tmp_path / "again.pth")
+    image = FIXTURES / "data" / "images" / "000.png"
+    detectors = [Detector.load(path, device="cpu") for path in (tmp_path / "elsewhere.pth", twin, again)]
+    assert detectors[0].description == detectors[1].description == detectors[2].description
+    first, *others = [detector(image) for detector in detectors]
+    assert len(others) and all(torch.equal(first.scores, other.scores) for other in others)
+
+
+def test_a_safetensors_without_its_json_is_refused(elsewhere: Path, tmp_path: Path) -> None:
+    shutil.copy(elsewhere / "model_final.pth", tmp_path)
+    twin = write_twin(tmp_path / "model_final.pth")
+    twin.with_suffix(".json").unlink()
+    with pytest.raises(SourceError, match="does not describe itself"):
+        Detector.load(twin)
+    twin.with_suffix(".json").write_text("{")
+    with pytest.raises(DescriptionError, match=r"model_final\.json"):
+        Detector.load(twin)
 
 
 def test_a_run_says_what_its_model_takes_and_gives(elsewhere: Path) -> None:
