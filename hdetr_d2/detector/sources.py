@@ -143,7 +143,7 @@ def without_pretrained(node: Any) -> None:
             node.pretrained = False
         if node.get("checkpoint_path"):  # timm's
             node.checkpoint_path = ""
-        for name in node:
+        for name in map(str, node):
             if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
                 without_pretrained(node[name])
     elif isinstance(node, ListConfig):

@@ -87,7 +87,7 @@ def best_thresholds(truth: GroundTruth, detections: Detections, *, style: Style 
 def _best(scores: NDArray[np.float64], correct: NDArray[np.bool_], objects: int, *, fallback: float) -> Threshold:
     """The best of all scores that occur."""
     order = np.argsort(-scores, kind="stable")
-    falling, right = scores[order], np.cumsum(correct[order])
+    falling, right = scores[order], np.cumsum(correct[order], dtype=np.int64)
     last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)) if len(falling) else np.empty(0, dtype=int)
     shown = last + 1
     f1 = 2 * right[last] / (shown + objects)

@@ -362,6 +362,8 @@ def _choose_periods(chooser: _Chooser, steps: int) -> None:
         return {"patience_epochs": patience, "min_delta": 0.0}, "a quarter of the run, and five evaluations"
 
     chooser.set("train.early_stopping", stopping)
+    if not chooser.is_given("train.eval_untrained"):
+        chooser.cfg.train.eval_untrained = False  # which would be the best one where nothing is found
     chooser.set("train.log_period", lambda _: (min(20, max(1, steps // 50)), "at least 50 lines, where there are"))
 
 

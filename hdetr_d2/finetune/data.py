@@ -29,7 +29,9 @@ def use_dataset(cfg: DictConfig, dataset: PreparedDataset) -> None:
         node.format = style
         cfg.dataloader.evaluator = _evaluator(style)
     for key in ("train", "test"):
-        OmegaConf.update(cfg, f"dataloader.{key}.dataset.name", f"${{dataset.name}}_{'train' if key == 'train' else 'val'}")
+        OmegaConf.update(
+            cfg, f"dataloader.{key}.dataset.name", f"${{dataset.name}}_{'train' if key == 'train' else 'val'}"
+        )
     cfg.dataloader.evaluator.dataset_name = "${dataset.name}_val"
 
 

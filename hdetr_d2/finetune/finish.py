@@ -50,9 +50,7 @@ class Judgement:
     point: OperatingPoint
 
 
-def finish(
-    folder: str | os.PathLike[str], *, device: str | None = None, say: Callable[[str], None] = print
-) -> Path:
+def finish(folder: str | os.PathLike[str], *, device: str | None = None, say: Callable[[str], None] = print) -> Path:
     """Choose the thresholds of a run's files on its validation set, store them, and write ``report.html``.
 
     Args:
