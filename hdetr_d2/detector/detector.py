@@ -16,9 +16,9 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from hdetr_d2.description import ChannelOrder, ModelDescription
 from hdetr_d2.errors import UserError
 
-from .description import ChannelOrder, ModelDescription
 from .detections import DetectedInstances, named, select
 from .images import Pixels, to_pixels
 from .sources import open_source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -10,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from hdetr_d2.checkpoint import CheckpointError, load_checkpoint
-from hdetr_d2.compat import config_from_text, load_config
+from hdetr_d2.compat import load_config
+from hdetr_d2.description import KEY, ModelDescription, classes_of, read_description
 from hdetr_d2.errors import UserError
 from hdetr_d2.weights import is_address, local_file
 from hdetr_d2.weights.hub import HUB
 
-from .description import KEY, ModelDescription
+from .safe_config import UnsafeConfigError, read_config, require_ours
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +136,14 @@ def _open_transformers(folder: Path) -> Source:
 
 def _open_file(path: Path) -> Source:
     checkpoint = load_checkpoint(path)
-    content = checkpoint.get(KEY)
-    if content is None and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
-        content = _read_json(path.with_suffix(".json"))
-    if content is not None:
-        description = ModelDescription.from_dict(content, str(path))
-        cfg = config_from_text(description.config)
+    content, twin = checkpoint.get(KEY), path.with_suffix(".json")
+    if content is not None or (path.suffix == ".safetensors" and twin.is_file()):
+        description = read_description(twin) if content is None else ModelDescription.from_dict(content, str(path))
+        cfg = _config_of(description, path)
     else:
         cfg = _config_beside(path)
         description = _describe_former(cfg, path)
+    without_pretrained(cfg.model)
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no weights of a model; give a model_final.pth of a run")
@@ -160,11 +159,38 @@ def _average(checkpoint: Mapping[str, Any], cfg: DictConfig) -> Mapping[str, Ten
     return average
 
 
-def _read_json(path: Path) -> Any:
+BUILT = ("model", "dataloader.test.mapper")
+"""The parts of a config that a detector builds."""
+
+
+def _config_of(description: ModelDescription, path: Path) -> DictConfig:
+    """The config of a description. It runs no code but ours; a run with code of its own has its config.yaml beside."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read as a description: {error}") from error
+        cfg = read_config(description.config)
+        require_ours(cfg, *BUILT)
+    except UnsafeConfigError as error:
+        if (path.parent / "config.yaml").is_file():
+            return _config_beside(path)
+        raise SourceError(
+            f"{path}: {error}. It is not run from a file of weights; if you trust it, put the run's config.yaml beside "
+            "the file"
+        ) from error
+    return cfg
+
+
+def without_pretrained(node: Any) -> None:
+    """Have the parts of a model start from nothing; changes the node. What is downloaded would be overwritten."""
+    if isinstance(node, DictConfig):
+        if "pretrained" in node and node.pretrained is True:
+            node.pretrained = False
+        if node.get("checkpoint_path"):  # timm's
+            node.checkpoint_path = ""
+        for name in map(str, node):
+            if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+                without_pretrained(node[name])
+    elif isinstance(node, ListConfig):
+        for item in node:
+            without_pretrained(item)
 
 
 def _config_beside(path: Path) -> DictConfig:
@@ -182,7 +208,7 @@ def _config_beside(path: Path) -> DictConfig:
 
 def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
     """What can be told of a checkpoint from before descriptions: from its config, and its annotation file if there."""
-    names, ids = _classes_of(cfg)
+    names, ids = classes_of(cfg)
     names_known = bool(names)
     count = cfg.get("dataset", {}).get("num_classes")
     if not names:
@@ -193,20 +219,3 @@ def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
     logger.warning("%s does not describe itself; what it lacks is taken from config.yaml beside it", path)
     cfg.dataset.num_classes = len(names)
     return ModelDescription.of(cfg, class_names=names, category_ids=ids, version="", names_known=names_known)
-
-
-def _classes_of(cfg: DictConfig) -> tuple[list[str], list[int]]:
-    from hdetr_d2.data import DatasetError, read_dataset_info
-
-    dataset = cfg.get("dataset", {})
-    for split in ("train", "val"):
-        json_file = (dataset.get(split) or {}).get("json")
-        if json_file is None:
-            continue
-        try:
-            info = read_dataset_info(json_file)
-        except (DatasetError, OSError):
-            continue
-        names = list(dataset.get("names") or info.names)
-        return names, list(info.category_ids)
-    return [], []

@@ -137,6 +137,39 @@ class SaveCheckpoints(HookBase):
         return {"iteration": self.trainer.iter, **line}
 
 
+class WriteFinalWeights(HookBase):
+    """``model_final.pth`` at the end: weights only, and never what ``--resume`` continues from.
+
+    Args:
+        checkpointer: writes on the main process.
+        which: "ema" or "model", for the record.
+        weights: a context in which the model has these weights.
+    """
+
+    FILE = "model_final"
+
+    def __init__(
+        self,
+        *,
+        checkpointer: SafeCheckpointer,
+        which: str = "model",
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.checkpointer = checkpointer
+        self.which = which
+        self.weights = weights
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter:
+            self.write(done)
+
+    def write(self, done: int) -> None:
+        """Write the weights after ``done`` steps."""
+        with self.weights():
+            self.checkpointer.save(self.FILE, tag=False, with_checkpointables=False, iteration=done, weights=self.which)
+
+
 class Evaluate(HookBase):
     """Evaluate every ``period`` steps and at the end; keep every result, and the best weights.
 

@@ -14,6 +14,7 @@ from detectron2.utils.events import EventWriter, TensorboardXWriter
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from hdetr_d2.description import KEY, ModelDescription
 from hdetr_d2.distributed import from_main_process
 from hdetr_d2.seeding import set_random_state
 
@@ -23,12 +24,22 @@ from ..losses.positive_counts import PositiveCounter
 from .building import build_all, build_model, build_optimizer, build_part
 from .checks import check_before_training
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
+from .describing import describe_run, save_description
 from .distributed import wrap_ddp
+from .early_stopping import StopEarly
 from .ema import ModelEMA
 from .ema_hooks import EvaluateEMA, averaged, ema_hooks
 from .errors import ConfigError
 from .evaluation import Evaluation, has_validation
-from .hooks import Evaluate, MetricsWriter, ProgressPrinter, SaveCheckpoints, SetLearningRate, WriteEvents
+from .hooks import (
+    Evaluate,
+    MetricsWriter,
+    ProgressPrinter,
+    SaveCheckpoints,
+    SetLearningRate,
+    WriteEvents,
+    WriteFinalWeights,
+)
 from .longtail_hooks import CountPositives, WriteLongTailReport
 from .precision import Precision
 from .records import EVALUATIONS_FILE, METRICS_FILE, Results, mend_metrics, read_evaluations
@@ -96,12 +107,14 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     model = build_model(cfg)
     evaluation = Evaluation(cfg, model, stop=stop) if has_validation(cfg) else None
     check_before_training(cfg, settings, loader=loader, model=model, evaluation=evaluation)
-    trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop)
+    description = describe_run(cfg)
+    trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop, description)
     start = load_start(checkpointer, cfg, length, resume=resume)
     if start.iteration and _is_finished(settings.output_dir, start, length, evaluates=evaluation is not None):
         from_main_process(lambda: _mend_metrics(settings.output_dir, start))  # of a run killed at its very end
         return evaluate.results_of_latest()
     from_main_process(lambda: save_resolved(cfg, settings.output_dir))
+    from_main_process(lambda: save_description(description, settings.output_dir))
     _register_outputs(trainer, cfg, length, start)
     trainer.register_hooks([Stop(request=stop, saver=trainer.hook(SaveCheckpoints))])
     if start.partial_losses:
@@ -135,7 +148,12 @@ def _is_finished(output_dir: str, start: Start, length: RunLength, *, evaluates:
 
 
 def build_trainer(
-    cfg: DictConfig, length: RunLength, model: nn.Module, evaluation: Evaluation | None, stop: StopRequest
+    cfg: DictConfig,
+    length: RunLength,
+    model: nn.Module,
+    evaluation: Evaluation | None,
+    stop: StopRequest,
+    description: ModelDescription,
 ) -> tuple[Trainer, SafeCheckpointer, Evaluate]:
     """Trainer, checkpointer and the hook that evaluates, of a resolved config and its model."""
     settings = train_settings(cfg)
@@ -153,12 +171,20 @@ def build_trainer(
     trainer.model.train()
     average = settings.ema
     ema = ModelEMA(model=model, decay=average.decay, tau=average.tau) if average is not None else None
-    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer)
+    checkpointer = SafeCheckpointer(model, settings.output_dir, always={KEY: description.to_dict()}, trainer=trainer)
     if ema is not None:
         checkpointer.add_checkpointable("ema", ema)
     evaluate = build_evaluation(settings, length, checkpointer, evaluation, ema)
     before, after = _ema_hooks(settings, length, checkpointer, evaluate, ema)
     counts = _count_positives(model, settings.output_dir)
+    final = _final_weights(settings, checkpointer, ema)
+    saver = SaveCheckpoints(
+        checkpointer=checkpointer,
+        period=length.checkpoint_period,
+        max_to_keep=settings.checkpoint.max_to_keep,
+        run=identity_of(cfg, length),
+        before_save=[hook.write for hook in counts],
+    )
     trainer.register_hooks(
         [
             d2_hooks.IterationTimer(),
@@ -168,14 +194,10 @@ def build_trainer(
             *before,
             *counts,
             *build_all(cfg, "train.hooks", HookBase),  # before the checkpoint, which takes their state after this step
-            SaveCheckpoints(
-                checkpointer=checkpointer,
-                period=length.checkpoint_period,
-                max_to_keep=settings.checkpoint.max_to_keep,
-                run=identity_of(cfg, length),
-                before_save=[hook.write for hook in counts],
-            ),
+            final,
+            saver,
             evaluate,
+            *_early_stopping(settings, length, evaluate, saver, final),
             *after,
             *([WriteLongTailReport(output_dir=settings.output_dir)] if settings.longtail_report else []),
         ]
@@ -187,6 +209,23 @@ def _count_positives(model: nn.Module, output_dir: str) -> list[CountPositives]:
     """The hook for a criterion that counts positives."""
     counters = [module for module in model.modules() if isinstance(module, PositiveCounter)]
     return [CountPositives(counter=counter, output_dir=output_dir) for counter in counters]
+
+
+def _final_weights(settings: TrainSettings, checkpointer: SafeCheckpointer, ema: ModelEMA | None) -> WriteFinalWeights:
+    which = "ema" if settings.ema is not None and settings.ema.final == "ema" else "model"
+    return WriteFinalWeights(
+        checkpointer=checkpointer, which=which, weights=partial(averaged, ema, wanted=which == "ema")
+    )
+
+
+def _early_stopping(
+    settings: TrainSettings, length: RunLength, evaluate: Evaluate, saver: SaveCheckpoints, final: WriteFinalWeights
+) -> list[StopEarly]:
+    early = settings.early_stopping
+    if early is None:
+        return []
+    patience = epochs_to_iterations(early.patience_epochs, length.iterations_per_epoch)
+    return [StopEarly(evaluation=evaluate, saver=saver, final=final, patience=patience, min_delta=early.min_delta)]
 
 
 def build_evaluation(

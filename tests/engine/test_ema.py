@@ -115,7 +115,9 @@ def test_the_run_is_the_one_without_an_average(whole_run, data, tmp_path):
     pairs = [load_checkpoint(folder / "model_0000009.pth") for folder in (tmp_path, whole_run)]
     assert equal(pairs[0]["model"], pairs[1]["model"])
     assert "ema" not in pairs[0]
-    assert not (tmp_path / "model_final.pth").exists()
+    finals = [load_checkpoint(folder / "model_final.pth") for folder in (tmp_path, whole_run)]
+    assert equal(finals[0]["model"], pairs[0]["model"])  # without an average, the last step's weights
+    assert [final["weights"] for final in finals] == ["model", "ema"]
 
 
 def test_a_killed_and_resumed_run_has_the_same_average(whole_run, data, tmp_path):
