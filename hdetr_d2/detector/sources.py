@@ -130,7 +130,7 @@ def _open_transformers(folder: Path) -> Source:
     path = folder / TRANSFORMERS_WEIGHTS
     content = convert_transformers(path, folder / "config.json")
     description = ModelDescription.from_dict(content[KEY], str(path))
-    cfg = config_from_text(description.config)
+    cfg = _config_of(description, path)
     return Source(cfg=cfg, state=content["model"], average={}, description=description, path=str(path))
 
 
