@@ -72,11 +72,11 @@ def choose_pictures(split: CocoSplit, truth: GroundTruth, shown: Detections, *, 
         if record is None:
             continue
         image = Image.fromarray(read_rgb_image(record["file_name"], height=record["height"], width=record["width"]))
-        missed = int(objects[index] - right[index])
+        there, found, false = int(objects[index]), int(right[index]), int(wrong[index])
         pictures.append(
             Picture(
                 name=os.path.basename(record["file_name"]),
-                caption=f"{objects[index]} objects, {right[index]} found, {missed} missed, {wrong[index]} wrong",
+                caption=f"objects: {there}, found {found}, missed {there - found}; wrong detections: {false}",
                 truth=_encoded(draw_boxes(image, truth_boxes(record, names), long_side=_LONG_SIDE)),
                 found=_encoded(
                     draw_boxes(image, _boxes(shown, truth, names, record["image_id"]), long_side=_LONG_SIDE)

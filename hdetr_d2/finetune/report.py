@@ -42,9 +42,8 @@ pre { background: var(--band); border-radius: 8px; padding: 12px; white-space: p
 .pairs figure { margin: 0; } .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; }
 .pair img { width: 100%; height: auto; display: block; border-radius: 4px; }
 .pairs figcaption { font-size: .86rem; overflow-wrap: anywhere; margin-bottom: 4px; }
-td.why, td.value { white-space: normal; text-align: left; } td.value { overflow-wrap: anywhere; min-width: 6em; }
-td.why { min-width: 12em; } .heatmap td.name, .heatmap th { white-space: nowrap; }
-@media (max-width: 480px) { td.why { min-width: 9em; } }
+td.why, td.given { white-space: normal; text-align: left; } td.given { overflow-wrap: anywhere; min-width: 5em; }
+td.why { min-width: 9em; } td.name small { display: block; color: var(--soft); }
 """
 
 
@@ -209,21 +208,23 @@ def _pictures(pictures: Sequence[Picture]) -> str:
 
 def _errors(kinds: ErrorKinds) -> str:
     rows = "".join(
-        f'<tr data-kind="{name}"><td>{name}</td><td>{count:,}</td><td>{kinds.ap_lost[name]:.1f}</td>'
-        f'<td class="why">{_EXPLAINED[name]}</td></tr>'
+        f'<tr data-kind="{name}"><td class="name">{name}<small>{_EXPLAINED[name]}</small></td><td>{count:,}</td>'
+        f"<td>{kinds.ap_lost[name]:.1f}</td></tr>"
         for name, count in kinds.counts.items()
     )
     short = {"wrong class": "class", "badly placed": "place", "wrong class and badly placed": "both"}
+    short["background"] = "backgr."  # room below a bar
     bars = grouped_bars(
         "Errors by kind",
         [short.get(name, name) for name in kinds.counts],
         [("errors", "s0", [float(count) for count in kinds.counts.values()])],
         y_label="errors",
+        digits=0,
     )
     return (
         '<section id="errors"><h2>Errors</h2><div class="grid two">'
         f'<div class="card"><h3>Errors by kind</h3>{bars}</div><div class="card"><h3>What they are</h3>'
-        '<div class="scroll"><table><tr><th>kind</th><th>number</th><th>AP50 lost</th><th class="text">what it is</th>'
+        '<div class="scroll"><table><tr><th>kind</th><th>number</th><th>AP50 lost</th>'
         f"</tr>{rows}</table></div></div></div>"
         '<p class="note">Numbers are of the detections above their thresholds; AP50 lost is what all detections would '
         "gain in percent if there were no errors of the kind (TIDE).</p></section>"
@@ -300,7 +301,7 @@ def _choices(folder: Path) -> str:
     if not file.is_file():
         return ""
     rows = "".join(
-        f'<tr><td class="name">{escape(str(each["key"]))}</td><td class="value">{escape(_plain(each["value"]))}</td>'
+        f'<tr><td>{_breakable(str(each["key"]))}</td><td class="given">{escape(_plain(each["value"]))}</td>'
         f'<td class="why">{escape(str(each["why"]))}</td></tr>'
         for each in json.loads(file.read_text(encoding="utf-8"))
     )
@@ -309,6 +310,11 @@ def _choices(folder: Path) -> str:
         f'<tr><th>setting</th><th class="text">value</th><th class="text">why</th></tr>{rows}</table></div></div>'
         "</section>"
     )
+
+
+def _breakable(key: str) -> str:
+    """A dotted key that a narrow screen may break at its dots."""
+    return escape(key).replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _plain(value: object) -> str:
