@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, data, evaluate, predict, train
+from . import configs, data, evaluate, predict, report, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
+app.add_typer(report.app, name="report")
 
 
 class UsageError(UserError):

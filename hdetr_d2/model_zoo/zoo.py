@@ -21,7 +21,7 @@ def config_path(name: str) -> str:
 
     Args:
         name: path relative to ``configs/``, for example "h_deformable_detr/h_deformable_detr_r50_12ep.py", or the
-            file's name without ending, "h_deformable_detr_r50_12ep".
+            file's name, "h_deformable_detr_r50_12ep"; either without ending.
 
     Raises:
         FileNotFoundError: there is no such config; the message lists those of the same folder.
@@ -29,7 +29,7 @@ def config_path(name: str) -> str:
     path = _CONFIGS / name
     if path.is_file():
         return str(path)
-    named = [other for other in config_names() if Path(other).stem == name]
+    named = [other for other in config_names() if name in (Path(other).stem, other.removesuffix(".py"))]
     if len(named) == 1:
         return str(_CONFIGS / named[0])
     siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
