@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, data, evaluate, predict, report, train
+from . import bench, configs, data, evaluate, predict, report, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("bench")(bench.bench)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")

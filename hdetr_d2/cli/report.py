@@ -154,3 +154,59 @@ def duplicates(
 
     for line in duplicates_table([Path(run) for run in runs], threshold):
         typer.echo(line)
+
+
+@app.command("errors")
+def errors(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="An output folder that was evaluated.")] = None,
+    annotations: Annotations = None,
+    results: Annotated[
+        Path | None, typer.Option("--results", metavar="FILE", help="Detections in COCO's results format.")
+    ] = None,
+    score_threshold: Annotated[
+        float, typer.Option("--score-threshold", min=0.0, max=1.0, help="Errors are counted from this score on.")
+    ] = 0.3,
+    json: Annotated[bool, typer.Option("--json", help="Print json, the confusion matrix included.")] = False,
+) -> None:
+    """Sort a model's errors: missed, wrong class, badly placed, duplicate, background.
+
+    Of each kind, how many there are at the threshold, and how much AP50 would gain without it (TIDE).
+
+    Examples:
+
+    hdetr-d2 report errors output/run
+
+    hdetr-d2 report errors --annotations val.json --results found/detections.json
+    """
+    if (run is None) == (annotations is None) or (annotations is None) != (results is None):
+        raise ReportOptionError("give either RUN, or --annotations and --results")
+    from hdetr_d2.evaluation.error_kinds import error_kinds
+    from hdetr_d2.evaluation.ground_truth import load_ground_truth
+    from hdetr_d2.evaluation.results import load_results
+    from hdetr_d2.evaluation.runs import read_run
+
+    if run is not None:
+        evaluated = read_run(run)
+        truth, detections, lvis = evaluated.truth, evaluated.detections(), evaluated.style == "lvis"
+    else:
+        assert annotations is not None and results is not None
+        truth = load_ground_truth(str(annotations))
+        detections, lvis = load_results(results, truth), truth.not_exhaustive is not None
+    shown = detections.select(detections.scores >= score_threshold)
+    found = error_kinds(truth, detections, shown, lvis=lvis)
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        content = {**asdict(found), "confusion": found.confusion.tolist()}
+        typer.echo(dumps(content | {"calibration_error": _number(found.calibration_error)}, indent=1))
+        return
+    typer.echo(f"{len(shown)} of {len(detections)} detections reach a score of {score_threshold:g}")
+    typer.echo(f"{'':<28} {'errors':>8} {'AP50 lost':>10}")
+    for kind, count in found.counts.items():
+        typer.echo(f"{kind:<28} {count:>8} {found.ap_lost[kind]:>10.1f}")
+
+
+def _number(value: float) -> float | None:
+    """A number that json has."""
+    return value if value == value else None
