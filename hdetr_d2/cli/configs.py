@@ -25,7 +25,6 @@ def list_configs(
     """List recipes.
 
     Examples:
-
     hdetr-d2 configs list
 
     hdetr-d2 configs list "lvis swin"
@@ -51,7 +50,6 @@ def show(
     """Print a config as YAML, or what differs between two.
 
     Examples:
-
     hdetr-d2 configs show h_deformable_detr_r50_12ep
 
     hdetr-d2 configs show h_deformable_detr_r50_36ep --against h_deformable_detr_r50_12ep
@@ -78,7 +76,6 @@ def copy(
     """Write a recipe, whole, to a file of one's own.
 
     Example:
-
     hdetr-d2 configs copy h_deformable_detr_r50_12ep mine.yaml schedule.epochs=24
     """
     from hdetr_d2.compat import save_config

@@ -52,7 +52,6 @@ def predict(
     --annotations the ids are those of that file.
 
     Examples:
-
     hdetr-d2 predict photos/ --model output/run --output found
 
     hdetr-d2 predict film.mp4 --model model_final.pth --output found --save video --score-threshold 0.5

@@ -21,7 +21,6 @@ def train(
     """Train a model from a config.
 
     Examples:
-
     hdetr-d2 train quickstart/h_deformable_detr_generated
 
     hdetr-d2 train h_deformable_detr_r50_12ep --num-gpus 8 train.batch_size=16

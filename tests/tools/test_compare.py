@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -36,10 +37,11 @@ rows:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that runs the tool with further arguments in a folder of its own: its exit status."""
     spec = importlib.util.spec_from_file_location("compare", Path(__file__).parents[2] / "tools" / "compare.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "compare", module)
     spec.loader.exec_module(module)
@@ -62,7 +64,9 @@ def calls(folder: str) -> int:
     return len(Path(folder, "calls").read_text().splitlines())
 
 
-def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program, capsys) -> None:
+def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(
+    program: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert program() == 0
     header, _, plain, bonus = capsys.readouterr().out.splitlines()
     assert header == "| run | seeds | AP | APr | ms a step | minutes |"
@@ -70,7 +74,7 @@ def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program, ca
     assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
 
 
-def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program) -> None:
+def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program: Any) -> None:
     program("--seeds", "1", "extra=1")
     arguments = json.loads(Path("output/two/with_bonus_5/seed1/compare.json").read_text())["arguments"]
     assert arguments[:3] == ["--config-file", "a.py", "--resume"]
@@ -78,7 +82,9 @@ def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_
     assert arguments[6] == "train.seed=1"
 
 
-def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(program, capsys) -> None:
+def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(
+    program: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     program("--seeds", "1")
     program()
     program()
@@ -86,7 +92,7 @@ def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(progr
     assert "| plain | 2 |" in capsys.readouterr().out
 
 
-def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program, capsys) -> None:
+def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert program("fail=yes") == 1
     assert str(Path("output/two/plain/seed1/output.txt")) in capsys.readouterr().err
     assert "nothing learned" in Path("output/two/plain/seed1/output.txt").read_text()
@@ -94,14 +100,14 @@ def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program, capsys) -
     assert calls("output/two/plain/seed1") == 2
 
 
-def test_a_folder_with_a_run_of_other_overrides_is_refused(program, capsys) -> None:
+def test_a_folder_with_a_run_of_other_overrides_is_refused(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     program()
     assert program("schedule.epochs=5") == 2
     assert "delete the folder" in capsys.readouterr().err
     assert calls("output/two/plain/seed1") == 1
 
 
-def test_only_the_table_of_what_is_finished(program, capsys) -> None:
+def test_only_the_table_of_what_is_finished(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     program("--seeds", "2")
     capsys.readouterr()
     assert program("--only-table") == 0
@@ -117,25 +123,32 @@ def test_only_the_table_of_what_is_finished(program, capsys) -> None:
         ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, override: []}}}", "override"),
     ],
 )
-def test_a_file_that_lacks_something_is_refused(program, capsys, content: str, message: str) -> None:
+def test_a_file_that_lacks_something_is_refused(
+    program: Any, capsys: pytest.CaptureFixture[str], content: str, message: str
+) -> None:
     Path("two.yaml").write_text(content)
     assert program() == 2
     assert message in capsys.readouterr().err
 
 
-def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program, tmp_path, capsys) -> None:
+def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(
+    program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
-    assert program() == 0 and calls("output/two/plain_plus_plus/seed1") == 1
+    assert program() == 0
+    assert calls("output/two/plain_plus_plus/seed1") == 1
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain!:"))
     assert program() == 2
     assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
 
 
-def test_curves_of_rows_that_belong_together_share_a_panel(program, monkeypatch, tmp_path) -> None:
+def test_curves_of_rows_that_belong_together_share_a_panel(
+    program: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked = {}
     plot_panels = sys.modules["compare"].plot_panels
 
-    def spy(panels, output, *, metric):
+    def spy(panels: Any, output: Any, *, metric: Any) -> None:
         asked.update(panels=panels, metric=metric)
         plot_panels(panels, output, metric=metric)
 
@@ -145,12 +158,13 @@ def test_curves_of_rows_that_belong_together_share_a_panel(program, monkeypatch,
     assert asked["metric"] == "bbox/AP"
     (lines,) = asked["panels"].values()
     assert [run.name for run in lines["with bonus"]] == ["seed1", "seed2"]
-    assert list(asked["panels"]) == ["plain"] and list(lines) == ["as published", "with bonus"]
+    assert list(asked["panels"]) == ["plain"]
+    assert list(lines) == ["as published", "with bonus"]
     with Image.open("curves.png") as picture:
         assert picture.width > 500
 
 
-def test_a_picture_of_nothing_is_refused(program, capsys) -> None:
+def test_a_picture_of_nothing_is_refused(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert program("--only-table", "--picture", "curves.png") == 2
     assert "there are no panels to draw" in capsys.readouterr().err
     assert program() == 0
@@ -173,14 +187,15 @@ def test_a_picture_of_nothing_is_refused(program, capsys) -> None:
         ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, overrides: b=1}}}", "overrides must be a list"),
     ],
 )
-def test_a_wrong_file_is_one_line(program, capsys, content: str, message: str) -> None:
+def test_a_wrong_file_is_one_line(program: Any, capsys: pytest.CaptureFixture[str], content: str, message: str) -> None:
     Path("two.yaml").write_text(content)
     assert program() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("compare.py: error: two.yaml") and message in line
+    assert line.startswith("compare.py: error: two.yaml")
+    assert message in line
 
 
-def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program, capsys) -> None:
+def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert program("--seeds", "1,x") == 2
     assert program("--seeds", "1") == 0
     folder = Path("output/two/plain/seed1")
@@ -189,8 +204,11 @@ def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program, capsys) -
     assert program("--seeds", "1") == 0
     assert "| plain | 1 | 10.0 | 3.0 |  | " in capsys.readouterr().out
     (folder / "evaluations.json").write_text("")
-    assert program("--seeds", "1") == 2 and "without an evaluation" in capsys.readouterr().err
+    assert program("--seeds", "1") == 2
+    assert "without an evaluation" in capsys.readouterr().err
     (folder / "compare.json").write_text("{")
-    assert program("--seeds", "1") == 2 and "is damaged" in capsys.readouterr().err
+    assert program("--seeds", "1") == 2
+    assert "is damaged" in capsys.readouterr().err
     Path("two.yaml").unlink()
-    assert program() == 2 and "two.yaml cannot be read" in capsys.readouterr().err
+    assert program() == 2
+    assert "two.yaml cannot be read" in capsys.readouterr().err

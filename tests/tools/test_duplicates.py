@@ -13,7 +13,8 @@ from hdetr_d2.evaluation.detections import Detections
 @pytest.fixture
 def tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location("duplicates", Path(__file__).parents[2] / "tools" / "duplicates.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -60,7 +60,8 @@ def require_one_line(tool: str, result: tuple[int, str, str], message: str) -> N
     status, _, error = result
     assert status == 2
     (line,) = error.splitlines()
-    assert line.startswith(f"{tool}: error: ") and message in line
+    assert line.startswith(f"{tool}: error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("style", ["coco", "lvis"])
