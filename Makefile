@@ -2,6 +2,7 @@
 # make quickstart   generate a dataset, train a small model on it, evaluate it, draw pictures
 # make test         the tests
 # make lint         style and type checks
+# make docs         the documentation site, in build/site
 # make sanitize     address and undefined-behaviour sanitizer over the compiled CPU kernels
 #
 # PARALLEL= runs the tests in one process; the default is one a core, at most four.
@@ -15,9 +16,10 @@ PARALLEL ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.hdetr_d2-is-set-up
+DOCS_STAMP := $(VENV)/.docs-are-set-up
 SETUP_INPUTS := Makefile pyproject.toml setup.py constraints.txt tools/install_detectron2.py $(shell find csrc -type f)
 
-.PHONY: setup quickstart test lint sanitize
+.PHONY: setup quickstart test lint docs sanitize
 .DELETE_ON_ERROR:
 
 setup: $(STAMP)
@@ -33,6 +35,10 @@ lint: $(STAMP)
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(shell find csrc -type f ! -name '.*')
+
+# The API pages are made from the sources, which are read and not imported.
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=true $(RUN) -m mkdocs build --strict --quiet
 
 sanitize:
 	tools/sanitize.sh
@@ -50,4 +56,9 @@ $(STAMP): $(SETUP_INPUTS) | $(RUN)
 	$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
 	$(PIP) install -c constraints.txt --no-deps lvis
 	$(RUN) tools/install_detectron2.py
+	touch $@
+
+# hdetr_d2 itself is installed already: this adds what its extra asks for.
+$(DOCS_STAMP): $(STAMP)
+	$(PIP) install -c constraints.txt 'hdetr_d2[docs]'
 	touch $@

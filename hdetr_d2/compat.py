@@ -133,22 +133,6 @@ def config_text(cfg: DictConfig) -> str:
             return file.read()
 
 
-def config_from_text(text: str) -> DictConfig:
-    """The config that `config_text` wrote.
-
-    Raises:
-        ValueError: the text is no config.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "config.yaml")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        try:
-            return load_config(path)
-        except Exception as error:  # YAML and OmegaConf raise many kinds
-            raise ValueError(f"not a config: {error}") from error
-
-
 def _restore_key_order(path: str, cfg: DictConfig) -> None:
     """Put the keys of a saved config back into the config's order, which ``LazyConfig.save`` sorts.
 

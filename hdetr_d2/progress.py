@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -46,3 +47,52 @@ def _say(what: str, unit: str, done: int, total: int | None, seconds: float) -> 
     left = f", {(total - done) / speed:.0f} s left" if total and total > done else ""
     sys.stderr.write(f"{what}: {done}{of_total} {unit}s, {speed:.1f} {unit}s/s{left}\n")
     sys.stderr.flush()
+
+
+@contextmanager
+def bytes_progress(*, what: str, done: int = 0, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Say how far a transfer is, on standard error.
+
+    Args:
+        what: the work, such as "downloading r50.pth".
+        done: bytes that are there already.
+        total: bytes in all; None where nobody knows.
+
+    Yields:
+        What to call with the number of bytes that have come since.
+    """
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        bar = tqdm(desc=what, unit="B", unit_scale=True, initial=done, total=total, leave=False, dynamic_ncols=True)
+        with bar:
+            yield bar.update
+        return
+    start = last = time.monotonic()
+    first = done
+
+    def tell(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= PLAIN_PERIOD:
+            last = now
+            _say_bytes(what, done, total, (done - first) / max(now - start, 1e-9))
+
+    yield tell
+    _say_bytes(what, done, total, (done - first) / max(time.monotonic() - start, 1e-9))
+
+
+def _say_bytes(what: str, done: int, total: int | None, speed: float) -> None:
+    of_total = f" of {megabytes(total)}" if total else ""
+    left = f", {(total - done) / speed:.0f} s left" if total and total > done and speed else ""
+    sys.stderr.write(f"{what}: {megabytes(done)}{of_total}, {megabytes(int(speed))}/s{left}\n")
+    sys.stderr.flush()
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for people."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"

@@ -34,7 +34,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hdetr_d2.engine.hooks import flatten_results, read_evaluations
+from hdetr_d2.engine.records import flatten_results, read_evaluations
 from hdetr_d2.errors import UserError, exit_on_user_error
 from hdetr_d2.output import writing
 from hdetr_d2.visualization import plot_panels, read_metrics

@@ -1,4 +1,4 @@
-"""Square images and dense one-to-one data, as parts for any data set.
+"""Square images and dense one-to-one data, as parts for any dataset.
 
     dataloader.train.mapper.augmentations = square_train
     dataloader.test.mapper.augmentations = square_test

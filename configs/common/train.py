@@ -16,6 +16,7 @@ train = dict(
     log_period=20,
     ddp=dict(find_unused_parameters=False, broadcast_buffers=False),
     ema=None,  # dict() keeps a moving average of the weights: hdetr_d2.engine.settings.EMASettings
+    early_stopping=None,  # dict(patience_epochs=10) ends a training that best_metric no longer rises in
     freeze=[],  # regular expressions of parameters that are not trained
     freeze_bn=[],  # regular expressions of BatchNorms that become fixed scales and shifts
     sync_bn=False,  # statistics of BatchNorms over all processes

@@ -1,7 +1,7 @@
 """Annotation files in COCO and LVIS format: one typed reader and one set of checks, for training and evaluation."""
 
 from .boxes import pairwise_iou, xywh_to_xyxy, xyxy_to_xywh
-from .checks import CheckedAnnotations, check_annotations, require_invalid
+from .checks import CheckedAnnotations, annotation_faults, check_annotations, require_invalid
 from .counts import largest_object_count, read_dataset_info
 from .errors import DatasetError, GroundTruthError, UnusableImageError
 from .files import irregular, read_bytes, resolve_path, shown
@@ -20,6 +20,7 @@ __all__ = [
     "DatasetInfo",
     "GroundTruthError",
     "UnusableImageError",
+    "annotation_faults",
     "check_annotations",
     "class_frequencies",
     "declared_groups",

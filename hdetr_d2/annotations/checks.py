@@ -82,16 +82,19 @@ def check_annotations(table: AnnotationFile, *, invalid: str = "error", amodal: 
     return _check(table, require_invalid(invalid), amodal)
 
 
+def annotation_faults(table: AnnotationFile, *, keep: int) -> Faults:
+    """What `check_annotations` finds wrong, for those who want to read of it rather than to use the file.
+
+    Args:
+        table: the file.
+        keep: of how many annotations of each kind of fault it is said what is wrong.
+    """
+    return _find_faults(table, amodal=False, keep=keep)[0]
+
+
 @lru_cache(maxsize=4)
 def _check(table: AnnotationFile, invalid: Invalid, amodal: bool) -> CheckedAnnotations:
-    order = np.argsort(table.image_ids)
-    image_rows = _positions(table.image_ids[order], order, table.annotation_image_ids)
-    category_ids = np.asarray(table.categories.ids, dtype=np.int64)
-    classes = _positions(category_ids, np.arange(len(category_ids)), table.annotation_category_ids)
-    faults = Faults(len(image_rows))
-    _find_wrong_values(table, image_rows, classes, faults)
-    tolerated = _find_zero_sizes(table, faults)
-    clipped = _find_outside(table, image_rows, tolerated, faults, amodal=amodal)
+    faults, tolerated, image_rows, classes, clipped = _find_faults(table, amodal=amodal)
     if faults.bad.any():
         _refuse_or_log(table, faults, invalid)
     rows = np.flatnonzero(~faults.bad & ~tolerated)
@@ -103,6 +106,21 @@ def _check(table: AnnotationFile, invalid: Invalid, amodal: bool) -> CheckedAnno
         boxes=clipped[rows],
         zero_size=np.flatnonzero(~faults.bad & tolerated),
     )
+
+
+def _find_faults(
+    table: AnnotationFile, *, amodal: bool, keep: int = 1
+) -> tuple[Faults, NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """The faults; of each annotation whether its zero size is tolerated, its image's row, its class, its clipped box."""
+    order = np.argsort(table.image_ids)
+    image_rows = _positions(table.image_ids[order], order, table.annotation_image_ids)
+    category_ids = np.asarray(table.categories.ids, dtype=np.int64)
+    classes = _positions(category_ids, np.arange(len(category_ids)), table.annotation_category_ids)
+    faults = Faults(len(image_rows), keep=keep)
+    _find_wrong_values(table, image_rows, classes, faults)
+    tolerated = _find_zero_sizes(table, faults)
+    clipped = _find_outside(table, image_rows, tolerated, faults, amodal=amodal)
+    return faults, tolerated, image_rows, classes, clipped
 
 
 def _positions(

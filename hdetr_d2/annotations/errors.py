@@ -8,7 +8,7 @@ __all__ = ["DatasetError", "GroundTruthError", "UnusableImageError"]
 
 
 class DatasetError(UserError, ValueError):
-    """The data set is not what the program can use; the message names file, item, fault and remedy."""
+    """The dataset is not what the program can use; the message names file, item, fault and remedy."""
 
 
 GroundTruthError = DatasetError

@@ -20,11 +20,34 @@ COCO_ROWS = 91
 
 def coco_class_names() -> list[str]:
     """Names of COCO's 80 classes, in the order of `COCO_CATEGORY_IDS`."""
-    # Detectron2 registers its own data sets where this is imported, which who converts nothing need not wait for.
+    # Detectron2 registers its own datasets where this is imported, which who converts nothing need not wait for.
     from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
     names = {category["id"]: category["name"] for category in COCO_CATEGORIES if category["isthing"]}
     return [names[identity] for identity in COCO_CATEGORY_IDS]
+
+
+LVIS_CLASSES = 1203
+"""Of version 1."""
+
+
+def known_classes(count: int) -> tuple[list[str], list[int]]:
+    """Names and category ids of the classes of a published dataset.
+
+    Args:
+        count: 80 for COCO, 1203 for LVIS v1.
+
+    Raises:
+        ValueError: no other dataset's are known.
+    """
+    if count == len(COCO_CATEGORY_IDS):
+        return coco_class_names(), list(COCO_CATEGORY_IDS)
+    if count == LVIS_CLASSES:
+        from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
+
+        categories = sorted(LVIS_CATEGORIES, key=lambda category: category["id"])
+        return [category["synonyms"][0] for category in categories], [category["id"] for category in categories]
+    raise ValueError(f"the names of {count} classes are not known; COCO has 80 and LVIS {LVIS_CLASSES}")
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         save_dir: folder of the run.
         whole: whether `load` refuses weights that leave a part of the model as it was initialised, as evaluation must;
             training may start from a backbone, or with other classes.
+        always: entries of every file that is written, of tensors and plain Python values.
         kwargs: as Detectron2 has them.
 
     Attributes:
@@ -175,9 +176,18 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     report: LoadReport | None = None
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, whole: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        whole: bool = False,
+        always: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(model, save_dir, **kwargs)
         self.whole = whole
+        self.always = dict(always or {})
         self._path = ""
 
     def save(self, name: str, *, tag: bool = True, with_checkpointables: bool = True, **extra: Any) -> str:
@@ -193,7 +203,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return ""
-        data: dict[str, Any] = {"model": self.model.state_dict(), RECORD: Scoring.of_model(self.model).record()}
+        scoring = Scoring.of_model(self.model).record()
+        data: dict[str, Any] = {"model": self.model.state_dict(), RECORD: scoring, **self.always}
         if with_checkpointables:
             data.update((key, checkpointable.state_dict()) for key, checkpointable in self.checkpointables.items())
         data.update(extra)

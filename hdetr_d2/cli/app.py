@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, evaluate, predict, train
+from . import configs, convert, data, evaluate, export, finetune, parity, predict, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -24,8 +24,13 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
+app.command("convert")(convert.convert)
+app.command("export")(export.export)
+app.command("parity")(parity.parity)
 app.add_typer(configs.app, name="configs")
+app.add_typer(data.app, name="data")
 
 
 class UsageError(UserError):

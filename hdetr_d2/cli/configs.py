@@ -25,6 +25,7 @@ def list_configs(
     """List recipes.
 
     Examples:
+
     hdetr-d2 configs list
 
     hdetr-d2 configs list "lvis swin"
@@ -50,6 +51,7 @@ def show(
     """Print a config as YAML, or what differs between two.
 
     Examples:
+
     hdetr-d2 configs show h_deformable_detr_r50_12ep
 
     hdetr-d2 configs show h_deformable_detr_r50_36ep --against h_deformable_detr_r50_12ep

@@ -9,7 +9,7 @@ import typer
 
 from hdetr_d2.errors import UserError
 
-from .options import Annotations, BatchSize, Device
+from .options import Annotations, BatchSize, Device, Download
 
 
 class EvalError(UserError, ValueError):
@@ -36,10 +36,12 @@ def evaluate(
     ] = None,
     device: Device = None,
     batch_size: BatchSize = 1,
+    download: Download = False,
 ) -> None:
     """Measure a model on a dataset, or detections against annotations.
 
     Examples:
+
     hdetr-d2 eval --model output/run --data photos/
 
     hdetr-d2 eval --annotations val.json --results found/detections.json

@@ -33,4 +33,19 @@ ScoreThreshold = Annotated[
         help="Leave out detections with a lower score; without it the model's own threshold.",
     ),
 ]
+
+
+def _allow_downloads(context: typer.Context, asked: bool) -> bool:
+    """While the command runs, published weights may be downloaded."""
+    if asked:
+        from hdetr_d2.weights.consent import allow_downloads
+
+        context.with_resource(allow_downloads())
+    return asked
+
+
+Download = Annotated[
+    bool,
+    typer.Option("--download", callback=_allow_downloads, help="Download published weights that are not here yet."),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images of one size that are worked on at once.")]

@@ -9,7 +9,7 @@ import typer
 
 from hdetr_d2.errors import UserError
 
-from .options import Annotations, BatchSize, Device, Model, OutputFolder, ScoreThreshold
+from .options import Annotations, BatchSize, Device, Download, Model, OutputFolder, ScoreThreshold
 
 
 class PredictError(UserError, ValueError):
@@ -45,6 +45,7 @@ def predict(
     ] = None,
     overlap: Annotated[float, typer.Option("--overlap", min=0.0, max=0.9, help="Of neighbouring tiles.")] = 0.2,
     annotations: Annotations = None,
+    download: Download = False,
 ) -> None:
     """Detect in images, folders, videos or cameras.
 
@@ -52,6 +53,7 @@ def predict(
     --annotations the ids are those of that file.
 
     Examples:
+
     hdetr-d2 predict photos/ --model output/run --output found
 
     hdetr-d2 predict film.mp4 --model model_final.pth --output found --save video --score-threshold 0.5

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Overrides
+from .options import Download, Overrides
 
 
 def train(
@@ -17,13 +17,17 @@ def train(
     num_machines: Annotated[int, typer.Option("--num-machines", min=1, help="Machines of the job.")] = 1,
     machine_rank: Annotated[int, typer.Option("--machine-rank", min=0, help="Which of them this is.")] = 0,
     dist_url: Annotated[str, typer.Option("--dist-url", help="Where machine 0 listens: tcp://ADDRESS:PORT.")] = "auto",
+    download: Download = False,
 ) -> None:
     """Train a model from a config.
 
     Examples:
-    hdetr-d2 train quickstart/h_deformable_detr_generated
+
+    hdetr-d2 train quickstart/h_deformable_detr_generated.py
 
     hdetr-d2 train h_deformable_detr_r50_12ep --num-gpus 8 train.batch_size=16
+
+    hdetr-d2 train h_deformable_detr_r50_36ep train.init_checkpoint=zoo:h_deformable_detr_r50_12ep --download
 
     hdetr-d2 train output/run/config.yaml --resume
     """
@@ -32,4 +36,4 @@ def train(
     options = ["--resume"] if resume else []
     options += ["--num-gpus", str(num_gpus), "--num-machines", str(num_machines)]
     options += ["--machine-rank", str(machine_rank), "--dist-url", dist_url]
-    run(["--config-file", config, *options, *(overrides or [])])
+    run(["--config-file", config, *options, *(overrides or [])], program="hdetr-d2")

@@ -1,4 +1,4 @@
-"""What an augmentation may know besides its image: when in training it runs, and the rest of the data set.
+"""What an augmentation may know besides its image: when in training it runs, and the rest of the dataset.
 
 Everything here follows from a sample's position in the stream, so that a resumed run and a run with another number of
 workers or processes augments alike.

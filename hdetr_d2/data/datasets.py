@@ -27,6 +27,7 @@ from hdetr_d2.annotations import (
     shown,
 )
 
+from .by_path import use_paths
 from .generated import ensure_generated
 from .image_files import check_images, locate_images, require_image_entries
 from .registered import files_of_registered
@@ -196,13 +197,13 @@ def register_dataset(
     Metadata: thing_classes, thing_dataset_id_to_contiguous_id, json_file, image_root, evaluator_type (the format),
     invalid, and for LVIS, where they can be told, class_image_count (as Detectron2 has it) and thing_frequencies ("r",
     "c", "f"), by contiguous class id. A name that was registered here with another file is replaced.
+    Arguments that are not explained here are those of ``load_dataset_dicts``.
 
     Args:
         name: the name in the catalogs.
         format: "coco" or "lvis".
         frequency_json: for a split that is not trained on, the training file, which tells how frequent classes are
             where ``json_file`` itself does not; need not be there.
-        The rest: see ``load_dataset_dicts``.
 
     Raises:
         DatasetError: unknown format, unreadable file, or the name belongs to a dataset that was not registered here.
@@ -301,7 +302,7 @@ def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> 
     return DatasetCatalog.get(name)
 
 
-def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
+def resolve_dataset(dataset: MutableMapping[str, Any], *, folder: str | os.PathLike[str] | None = None) -> DatasetInfo:
     """Fills what a ``dataset`` node of a config leaves open: generated files, num_classes.
 
     Args:
@@ -309,7 +310,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
             put in, drawing it first if necessary; ``num_classes`` is read from the training file, or, where that is
             missing (evaluation on another machine), from the validation file. ``image_counts``, where the node has
             that key, is filled with the training images of each class; only training needs it. A split with a
-            ``name`` is that data set of Detectron2's catalogs.
+            ``name`` is that dataset of Detectron2's catalogs, one with a ``path`` is recognised by its files.
+        folder: gets the json of splits with a ``path``; None is one in the cache.
 
     Returns:
         The information of the training file (of the validation file where that is missing).
@@ -322,6 +324,7 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         for split in ("train", "val"):
             dataset[split]["json"] = str(files.json(split))
             dataset[split]["images"] = str(files.images(split))
+    use_paths(dataset, folder)
     for split in ("train", "val"):
         _use_registered(dataset[split])
     infos: dict[str, DatasetInfo] = {}
@@ -330,7 +333,9 @@ def resolve_dataset(dataset: MutableMapping[str, Any]) -> DatasetInfo:
         json_file = dataset[split]["json"]
         try:
             if json_file is None:
-                raise DatasetError(f"dataset.{split}.json is not set; give dataset.{split}.json=... and .images=...")
+                raise DatasetError(
+                    f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json=... and .images=..."
+                )
             resolve_path(json_file)
         except DatasetError as error:
             errors.append(error)

@@ -229,7 +229,7 @@ def build_train_loader(
     Args:
         dataset: dataset dicts (``get_dataset``).
         mapper: turns a dataset dict into a sample; must be picklable for worker processes. A `ContextMapper` gets the
-            epoch and the data set too.
+            epoch and the dataset too.
         batch_size: images per optimiser step over all processes and accumulation steps.
         accumulate: micro-batches per step.
         seed: of order and augmentation.

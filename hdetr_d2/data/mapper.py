@@ -51,7 +51,7 @@ class DetrDatasetMapper(ContextMapper):
         """Maps one dataset dict, which is left as it is.
 
         Args:
-            context: of the sample in training; None is the first epoch, without a data set to take more images from.
+            context: of the sample in training; None is the first epoch, without a dataset to take more images from.
 
         Raises:
             UnusableImageError: the image file is missing, corrupt or of another size than the record says.
@@ -88,7 +88,7 @@ class DetrDatasetMapper(ContextMapper):
         """``item`` with three others of ``dataset``; an unusable file among them is replaced by the next image."""
         assert self.mosaic is not None
         if not len(dataset):
-            raise ValueError("a mosaic takes further images from the data set; use the mapper in build_train_loader")
+            raise ValueError("a mosaic takes further images from the dataset; use the mapper in build_train_loader")
         items, records, skipped = [item], [record], []
         for index in np.random.randint(len(dataset), size=3):  # noqa: NPY002  (the generator of the other transforms)
             for shift in range(len(dataset)):

@@ -131,7 +131,7 @@ def apply_affine(item: LabelledImage, transform: AffineTransform) -> LabelledIma
 
 
 class Mosaic:
-    """Random mosaics of an image and three others, drawn from the data set with replacement.
+    """Random mosaics of an image and three others, drawn from the dataset with replacement.
 
     Args:
         probability: that an image becomes a mosaic, in ``epochs``.

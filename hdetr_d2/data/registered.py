@@ -1,4 +1,4 @@
-"""Data sets that are registered in Detectron2's catalogs, as the files that everything here reads."""
+"""Datasets that are registered in Detectron2's catalogs, as the files that everything here reads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .generated.store import default_cache_folder
 
 
 def files_of_registered(name: str) -> tuple[str, str]:
-    """The annotation file and the image folder of a data set in Detectron2's catalogs.
+    """The annotation file and the image folder of a dataset in Detectron2's catalogs.
 
     They are those that it was registered with (``register_coco_instances``); of one that is registered by a function,
     what the function returns is written as COCO json into the cache.
 
     Raises:
-        DatasetError: the catalog does not have the name, or what the function returns is no Detectron2 data set.
+        DatasetError: the catalog does not have the name, or what the function returns is no Detectron2 dataset.
     """
     if name not in DatasetCatalog:
         near = get_close_matches(name, list(DatasetCatalog), n=3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise DatasetError(
-            f'there is no data set "{name}" in Detectron2\'s catalog; {hint}Register it in a module that the config '
+            f'there is no dataset "{name}" in Detectron2\'s catalog; {hint}Register it in a module that the config '
             "file imports"
         )
     metadata = MetadataCatalog.get(name)
@@ -41,7 +41,7 @@ def files_of_registered(name: str) -> tuple[str, str]:
         return os.fspath(json_file), os.fspath(image_root)
     classes = metadata.get("thing_classes", None)
     if not classes:
-        raise DatasetError(f'the data set "{name}" has no class names; set MetadataCatalog.get("{name}").thing_classes')
+        raise DatasetError(f'the dataset "{name}" has no class names; set MetadataCatalog.get("{name}").thing_classes')
     content = json.dumps(_as_coco(name, DatasetCatalog.get(name), classes), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     path = default_cache_folder() / "registered" / f"{''.join(c if c.isalnum() else '_' for c in name)}-{digest}.json"
@@ -78,7 +78,7 @@ def _as_coco(name: str, records: Sequence[dict[str, Any]], classes: Sequence[str
                 )
         except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
             raise DatasetError(
-                f'the data set "{name}", record {row - 1}: {type(error).__name__}: {error}; records are Detectron2\'s '
+                f'the dataset "{name}", record {row - 1}: {type(error).__name__}: {error}; records are Detectron2\'s '
                 "dataset dicts"
             ) from error
     categories = [{"id": index, "name": str(label)} for index, label in enumerate(classes, start=1)]

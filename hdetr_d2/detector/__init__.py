@@ -1,10 +1,12 @@
 """From a run, a checkpoint or a published model to detections."""
 
-from .description import DescriptionError, ModelDescription
+from hdetr_d2.description import DescriptionError, ModelDescription
+
 from .detections import DetectedInstances
 from .detector import Detector, DetectorOptionError
 from .images import ImageInputError, to_pixels
 from .sources import Source, SourceError, open_source
+from .twin import TwinError, write_twin
 
 __all__ = [
     "DescriptionError",
@@ -15,6 +17,8 @@ __all__ = [
     "ModelDescription",
     "Source",
     "SourceError",
+    "TwinError",
     "open_source",
     "to_pixels",
+    "write_twin",
 ]

@@ -16,9 +16,9 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from hdetr_d2.description import ChannelOrder, ModelDescription
 from hdetr_d2.errors import UserError
 
-from .description import ChannelOrder, ModelDescription
 from .detections import DetectedInstances, named, select
 from .images import Pixels, to_pixels
 from .sources import open_source
@@ -87,20 +87,24 @@ class Detector:
         *,
         num_queries: int | None = None,
         max_detections: int | None = None,
+        download: bool | None = None,
         **options: Any,
     ) -> Detector:
         """Load a model of this project.
 
         Args:
-            source: a run's folder, a ``.pth`` or ``.safetensors``, or ``"zoo:NAME"``; `sources.open_source`.
+            source: a run's folder, a ``.pth`` or ``.safetensors``, ``"zoo:NAME"`` or ``"hf://owner/repository"``;
+                `sources.open_source`.
             num_queries: fewer queries than the model was trained with, for two-stage models: faster, and less is found.
             max_detections: as the constructor's; more than the model was trained with are possible.
+            download: whether a published model's weights are downloaded where they are not on this machine; None does
+                so where ``HDETR_D2_DOWNLOAD=1`` or the user on a terminal says so.
             options: the other ones of the constructor.
 
         Raises:
             UserError: the source cannot be loaded, or an option cannot be.
         """
-        opened = open_source(source)
+        opened = open_source(source, download=download)
         cfg, state = opened.cfg, dict(opened.state)
         if num_queries is not None:
             state = reduce_queries(cfg, state, num_queries)

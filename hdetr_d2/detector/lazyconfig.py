@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hdetr_d2.checkpoint.loading import MissingCheckpointError
+from hdetr_d2.description import ModelDescription
 from hdetr_d2.errors import UserError
-
-from .description import ModelDescription
 
 
 class LazyConfigError(UserError, ValueError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -10,18 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from hdetr_d2.checkpoint import CheckpointError, load_checkpoint
-from hdetr_d2.compat import config_from_text, load_config
+from hdetr_d2.compat import load_config
+from hdetr_d2.description import KEY, ModelDescription, classes_of, read_description
 from hdetr_d2.errors import UserError
+from hdetr_d2.weights import is_address, local_file
+from hdetr_d2.weights.hub import HUB
 
-from .description import KEY, ModelDescription
+from .safe_config import UnsafeConfigError, read_config, require_ours
 
 logger = logging.getLogger(__name__)
 
 ZOO = "zoo:"
+"""Before the name of a published model."""
+TRANSFORMERS_WEIGHTS = "model.safetensors"
 PREFERRED = ("model_best.pth", "model_final.pth")
 
 
@@ -48,31 +52,58 @@ class Source:
     path: str
 
 
-def open_source(source: str | os.PathLike[str]) -> Source:
+def open_source(source: str | os.PathLike[str], *, download: bool | None = None) -> Source:
     """Find and read a model.
 
     Args:
         source: a run's folder (of its files ``model_best.pth`` is taken, else ``model_final.pth``, else the latest
-            checkpoint), a ``.pth``, a ``.safetensors`` with its ``.json``, or ``zoo:NAME``, a published model whose
-            weights are on this machine.
+            checkpoint), a ``.pth``, a ``.safetensors`` with its ``.json``, or what `checkpoint_file` knows besides.
+        download: whether the weights of a published model are downloaded where they are not on this machine; None does
+            so where the environment (``HDETR_D2_DOWNLOAD=1``) or the user on a terminal says so.
 
     Raises:
         SourceError: there is no such thing, or it lacks what a detector needs.
         CheckpointError: the file cannot be read.
+        DownloadError: it cannot be downloaded.
     """
-    name = os.fspath(source)
-    if name.startswith(ZOO):
-        from .published import open_published
-
-        return open_published(name.removeprefix(ZOO))
-    path = Path(name).expanduser()
+    path = checkpoint_file(source, download=download)
+    if path.is_dir() and (path / TRANSFORMERS_WEIGHTS).is_file():
+        return _open_transformers(path)
     if path.is_dir():
         return _open_file(weights_of_run(path))
     if path.is_file():
         return _open_file(path)
     raise SourceError(
-        f"{name} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs list)"
+        f"{os.fspath(source)} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs "
+        "list)"
     )
+
+
+def checkpoint_file(source: str | os.PathLike[str], *, download: bool | None = None) -> Path:
+    """A path for what a user named; what is elsewhere is brought here, and other projects' models are converted.
+
+    Args:
+        source: a path, which is given back whether it exists or not; ``zoo:NAME``, a published model;
+            ``hf://owner/repository``, a model of transformers; ``file://`` or ``http(s)://``, a file.
+        download: as of `open_source`; the other addresses are downloaded because they are named.
+
+    Raises:
+        UserError: it cannot be had, or not be converted.
+    """
+    name = os.fspath(source)
+    if name.startswith(ZOO):
+        from .published import published_file
+
+        return published_file(name.removeprefix(ZOO), download=download)
+    if not is_address(name):
+        return Path(name).expanduser()
+    from hdetr_d2.model_zoo import weights_folder
+
+    if name.startswith(HUB):
+        from .hub import converted_of_hub
+
+        return converted_of_hub(name)
+    return local_file(name, weights_folder())
 
 
 def weights_of_run(folder: Path) -> Path:
@@ -92,17 +123,27 @@ def weights_of_run(folder: Path) -> Path:
     raise SourceError(f"{folder} holds no {' or '.join(PREFERRED)} and no checkpoint; train there, or name a file")
 
 
+def _open_transformers(folder: Path) -> Source:
+    """A folder that transformers' ``save_pretrained`` wrote."""
+    from .hub import convert_transformers
+
+    path = folder / TRANSFORMERS_WEIGHTS
+    content = convert_transformers(path, folder / "config.json")
+    description = ModelDescription.from_dict(content[KEY], str(path))
+    cfg = _config_of(description, path)
+    return Source(cfg=cfg, state=content["model"], average={}, description=description, path=str(path))
+
+
 def _open_file(path: Path) -> Source:
     checkpoint = load_checkpoint(path)
-    content = checkpoint.get(KEY)
-    if content is None and path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
-        content = _read_json(path.with_suffix(".json"))
-    if content is not None:
-        description = ModelDescription.from_dict(content, str(path))
-        cfg = config_from_text(description.config)
+    content, twin = checkpoint.get(KEY), path.with_suffix(".json")
+    if content is not None or (path.suffix == ".safetensors" and twin.is_file()):
+        description = read_description(twin) if content is None else ModelDescription.from_dict(content, str(path))
+        cfg = _config_of(description, path)
     else:
         cfg = _config_beside(path)
         description = _describe_former(cfg, path)
+    without_pretrained(cfg.model)
     state = checkpoint.get("model", checkpoint)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: holds no weights of a model; give a model_final.pth of a run")
@@ -118,11 +159,38 @@ def _average(checkpoint: Mapping[str, Any], cfg: DictConfig) -> Mapping[str, Ten
     return average
 
 
-def _read_json(path: Path) -> Any:
+BUILT = ("model", "dataloader.test.mapper")
+"""The parts of a config that a detector builds."""
+
+
+def _config_of(description: ModelDescription, path: Path) -> DictConfig:
+    """The config of a description. It runs no code but ours; a run with code of its own has its config.yaml beside."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path}: cannot be read as a description: {error}") from error
+        cfg = read_config(description.config)
+        require_ours(cfg, *BUILT)
+    except UnsafeConfigError as error:
+        if (path.parent / "config.yaml").is_file():
+            return _config_beside(path)
+        raise SourceError(
+            f"{path}: {error}. It is not run from a file of weights; if you trust it, put the run's config.yaml beside "
+            "the file"
+        ) from error
+    return cfg
+
+
+def without_pretrained(node: Any) -> None:
+    """Have the parts of a model start from nothing; changes the node. What is downloaded would be overwritten."""
+    if isinstance(node, DictConfig):
+        if "pretrained" in node and node.pretrained is True:
+            node.pretrained = False
+        if node.get("checkpoint_path"):  # timm's
+            node.checkpoint_path = ""
+        for name in map(str, node):
+            if not OmegaConf.is_interpolation(node, name) and not OmegaConf.is_missing(node, name):
+                without_pretrained(node[name])
+    elif isinstance(node, ListConfig):
+        for item in node:
+            without_pretrained(item)
 
 
 def _config_beside(path: Path) -> DictConfig:
@@ -140,7 +208,7 @@ def _config_beside(path: Path) -> DictConfig:
 
 def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
     """What can be told of a checkpoint from before descriptions: from its config, and its annotation file if there."""
-    names, ids = _classes_of(cfg)
+    names, ids = classes_of(cfg)
     names_known = bool(names)
     count = cfg.get("dataset", {}).get("num_classes")
     if not names:
@@ -151,20 +219,3 @@ def _describe_former(cfg: DictConfig, path: Path) -> ModelDescription:
     logger.warning("%s does not describe itself; what it lacks is taken from config.yaml beside it", path)
     cfg.dataset.num_classes = len(names)
     return ModelDescription.of(cfg, class_names=names, category_ids=ids, version="", names_known=names_known)
-
-
-def _classes_of(cfg: DictConfig) -> tuple[list[str], list[int]]:
-    from hdetr_d2.data import DatasetError, read_dataset_info
-
-    dataset = cfg.get("dataset", {})
-    for split in ("train", "val"):
-        json_file = (dataset.get(split) or {}).get("json")
-        if json_file is None:
-            continue
-        try:
-            info = read_dataset_info(json_file)
-        except (DatasetError, OSError):
-            continue
-        names = list(dataset.get("names") or info.names)
-        return names, list(info.category_ids)
-    return [], []

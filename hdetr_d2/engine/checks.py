@@ -17,15 +17,25 @@ logger = logging.getLogger(__name__)
 
 
 def check_before_training(
-    cfg: DictConfig, settings: TrainSettings, *, loader: Any, model: nn.Module, evaluation: Evaluation
+    cfg: DictConfig, settings: TrainSettings, *, loader: Any, model: nn.Module, evaluation: Evaluation | None
 ) -> None:
     """Look at everything that a training will use; its first step comes next.
+
+    Args:
+        evaluation: None where there is no validation set.
 
     Raises:
         UserError: it cannot succeed; the message names the key, file or item, and what to do.
     """
     check_objects(loader, model, source=str(cfg.dataset.train.json))
-    check_best_metric(settings.best_metric, evaluation.rehearse())
+    if evaluation is not None:
+        check_best_metric(settings.best_metric, evaluation.rehearse())
+        return
+    if settings.ema is not None and settings.ema.restart is not None:
+        raise ConfigError(
+            "train.ema.restart goes back to the best evaluation, but dataset.val.json is null; set either"
+        )
+    logger.warning("dataset.val.json is null: nothing is evaluated, and there will be no model_best.pth")
 
 
 def check_objects(loader: Any, model: nn.Module, *, source: str) -> None:

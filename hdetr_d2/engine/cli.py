@@ -25,6 +25,7 @@ from .logs import set_up_logging
 from .records import Results
 from .run import resolve, run_training
 from .run_folder import Purpose, claimed
+from .start_weights import start_file
 from .validation import validate
 
 logger = logging.getLogger(__name__)
@@ -96,13 +97,17 @@ def main(args: argparse.Namespace) -> Results:
         return run_training(cfg, num_images, resume=resume)
 
 
-def run(argv: Sequence[str] | None = None) -> None:
+def run(argv: Sequence[str] | None = None, *, program: str = "train_net.py") -> None:
     """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2.
 
     A training that a signal stopped exits with `STOPPED_EXIT_CODE`.
+
+    Args:
+        argv: None is this process's own.
+        program: what the message begins with.
     """
     args = parse_arguments(argv)
-    with exit_on_user_error("train_net.py"), failures_explained():
+    with exit_on_user_error(program), failures_explained():
         with _the_same_in_every_process():
             cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
             validate(cfg, args.opts or ())
@@ -114,6 +119,8 @@ def run(argv: Sequence[str] | None = None) -> None:
                 device=train_settings(cfg).device,
             )
             check_device(job.device)
+            if not args.resume:
+                start_file(train_settings(cfg).init_checkpoint)  # brought here once, before there are processes
         launch(_main_explained, job, args=(args,))
 
 

@@ -30,7 +30,7 @@ ROOT_KEYS = ("dataset", "dataloader", "model", "optimizer", "schedule", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class RunLength:
-    """The iterations of a run, derived from epochs, data set size and batch size.
+    """The iterations of a run, derived from epochs, dataset size and batch size.
 
     Args:
         num_images: in the training set.
@@ -65,7 +65,7 @@ def find_config(name: str) -> str:
 
 
 def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Load a config and apply overrides; nothing is read from the data set yet.
+    """Load a config and apply overrides; nothing is read from the dataset yet.
 
     Raises:
         ConfigError: no such file, it cannot be loaded, a root key is missing, or an override is refused

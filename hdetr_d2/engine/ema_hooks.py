@@ -20,8 +20,6 @@ from .settings import EMASettings, RestartSettings
 
 logger = logging.getLogger(__name__)
 
-FINAL = "model_final"
-
 
 def averaged(ema: ModelEMA | None, *, wanted: bool) -> AbstractContextManager[None]:
     """A context in which the model has the averaged weights, if they are ``wanted``."""
@@ -29,26 +27,16 @@ def averaged(ema: ModelEMA | None, *, wanted: bool) -> AbstractContextManager[No
 
 
 class UpdateEMA(HookBase):
-    """Take every step into the average; ``model_final.pth`` (weights only) at the end.
+    """Take every step into the average.
 
     A step that fp16 skipped counts too, as in the authors' code: the model is then what it was.
-
-    Args:
-        checkpointer: writes the final weights.
-        final: "ema" or "model".
     """
 
-    def __init__(self, *, ema: ModelEMA, checkpointer: SafeCheckpointer, final: str) -> None:
+    def __init__(self, *, ema: ModelEMA) -> None:
         self.ema = ema
-        self.checkpointer = checkpointer
-        self.final = final
 
     def after_step(self) -> None:
         self.ema.update()
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter:
-            with averaged(self.ema, wanted=self.final == "ema"):
-                self.checkpointer.save(FINAL, tag=False, with_checkpointables=False, iteration=done, weights=self.final)
 
 
 class EvaluateEMA:
@@ -173,7 +161,7 @@ def ema_hooks(
     settings: EMASettings, *, ema: ModelEMA, checkpointer: SafeCheckpointer, evaluation: Evaluate, restart_iter: int
 ) -> tuple[list[HookBase], list[HookBase]]:
     """Hooks that come before checkpoints and evaluations, and those that come after."""
-    before: list[HookBase] = [UpdateEMA(ema=ema, checkpointer=checkpointer, final=settings.final)]
+    before: list[HookBase] = [UpdateEMA(ema=ema)]
     if settings.restart is None:
         return before, []
     restart = RestartFromBest(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from hdetr_d2.distributed import from_main_process
@@ -24,6 +24,7 @@ from .ema import ModelEMA
 from .errors import ConfigError, DivergedError
 from .precision import Precision
 from .records import Results
+from .start_weights import start_file
 from .stopping import StoppableEvaluator, StopRequest, UntilAsked
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,12 @@ class _Watched(nn.Module):
             ) from error
 
 
+def has_validation(cfg: DictConfig) -> bool:
+    """Whether a config has images to evaluate; ``dataset.val.json=null`` says that it has none."""
+    files = OmegaConf.select(cfg, "dataset.val")
+    return files is None or "json" not in files or files.json is not None or files.get("name") is not None
+
+
 def check_best_metric(best_metric: str, names: Sequence[str]) -> None:
     """Refuse a ``train.best_metric`` that the evaluator will not give.
 
@@ -134,6 +141,8 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
         UserError: the weights, the data or the evaluator cannot be used.
     """
     settings = train_settings(cfg)
+    if not has_validation(cfg):
+        raise ConfigError("--eval-only: dataset.val.json is not set; give dataset.val.json=... and .images=...")
     model = build_model(cfg)
     evaluation = Evaluation(cfg, model)
     evaluation.rehearse()
@@ -144,7 +153,7 @@ def run_evaluation(cfg: DictConfig, *, resume: bool = False) -> Results:
         )
     if not settings.init_checkpoint and not resume:
         logger.warning("no train.init_checkpoint is given: the untrained model is evaluated")
-    source = checkpointer.get_checkpoint_file() if resume else settings.init_checkpoint
+    source = checkpointer.get_checkpoint_file() if resume else start_file(settings.init_checkpoint)
     extra = checkpointer.load(source)
     if source:
         require_finite(source, model.state_dict())

@@ -137,6 +137,39 @@ class SaveCheckpoints(HookBase):
         return {"iteration": self.trainer.iter, **line}
 
 
+class WriteFinalWeights(HookBase):
+    """``model_final.pth`` at the end: weights only, and never what ``--resume`` continues from.
+
+    Args:
+        checkpointer: writes on the main process.
+        which: "ema" or "model", for the record.
+        weights: a context in which the model has these weights.
+    """
+
+    FILE = "model_final"
+
+    def __init__(
+        self,
+        *,
+        checkpointer: SafeCheckpointer,
+        which: str = "model",
+        weights: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self.checkpointer = checkpointer
+        self.which = which
+        self.weights = weights
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if done == self.trainer.max_iter:
+            self.write(done)
+
+    def write(self, done: int) -> None:
+        """Write the weights after ``done`` steps."""
+        with self.weights():
+            self.checkpointer.save(self.FILE, tag=False, with_checkpointables=False, iteration=done, weights=self.which)
+
+
 class Evaluate(HookBase):
     """Evaluate every ``period`` steps and at the end; keep every result, and the best weights.
 
@@ -144,7 +177,7 @@ class Evaluate(HookBase):
     evaluates does so again when resumed, and one killed later does not.
 
     Args:
-        evaluate: runs an evaluation; the same call on every process; results on the main one.
+        evaluate: runs an evaluation; the same call on every process; results on the main one. None evaluates never.
         period: in steps; 0 evaluates only at the end.
         checkpointer: writes ``model_best.pth``: weights only, and never what ``--resume`` continues from.
         best_metric: "task/metric", larger is better.
@@ -155,7 +188,7 @@ class Evaluate(HookBase):
     def __init__(
         self,
         *,
-        evaluate: Callable[[], Results],
+        evaluate: Callable[[], Results] | None,
         period: int,
         checkpointer: SafeCheckpointer,
         best_metric: str,
@@ -177,7 +210,7 @@ class Evaluate(HookBase):
         if comm.is_main_process():
             keep_records_until(self.path, start if start else -1)
         comm.synchronize()
-        due = self.is_due(start) if start else self.untrained
+        due = self.is_due(start) if start else self.untrained and self.evaluate is not None
         records = read_evaluations(self.path)
         done_before = any(record["iteration"] == start for record in records)
         if due and not all(comm.all_gather(done_before)):
@@ -192,6 +225,8 @@ class Evaluate(HookBase):
 
     def is_due(self, done: int) -> bool:
         """Whether there is an evaluation after ``done`` steps."""
+        if self.evaluate is None:
+            return False
         return bool(self.period and done % self.period == 0) or done == self.trainer.max_iter
 
     def after_step(self) -> None:
@@ -200,6 +235,7 @@ class Evaluate(HookBase):
             self._run(self.trainer.iter + 1)
 
     def _run(self, done: int) -> None:
+        assert self.evaluate is not None
         try:
             with preserved_random_state():
                 results = self.evaluate()

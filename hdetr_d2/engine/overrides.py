@@ -32,8 +32,13 @@ TYPED_ROOTS: Mapping[str, Hint] = {
 }
 """Root nodes that are no calls, and the classes that say what they hold."""
 
-FILE_KEYS = frozenset(f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name"))
-"""A split's own files, in whose place those of a generated data set would be drawn."""
+FILE_KEYS = frozenset(
+    f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name", "path")
+)
+"""A split's own files, in whose place those of a generated dataset would be drawn."""
+
+SPLIT_KEYS = ("dataset.train", "dataset.val")
+"""Which a path may be given for."""
 
 _told: set[str] = set()
 
@@ -91,7 +96,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
             hold; the message names the override and near misses.
     """
     changed = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
-    parsed = [parse_override(text) for text in overrides]
+    parsed = _datasets_by_path([parse_override(text) for text in overrides])
     switches = [(override, switch) for override in parsed if (switch := _switch(changed, override)) is not None]
     for override, switch in sorted(switches, key=lambda pair: len(pair[1].key.split("."))):
         node = switch.apply(_plain(changed), _tell)
@@ -111,6 +116,30 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
     for key, node in _plain(changed).items():
         cfg[key] = node
     return cfg
+
+
+def _datasets_by_path(overrides: Sequence[Override]) -> list[Override]:
+    """``dataset.train=PATH`` as the keys that it stands for: the path, in place of the files that the config names.
+
+    A training set brings its validation split along, unless the command line names another.
+    """
+    given = {override.key for override in overrides}
+    result: list[Override] = []
+    for override in overrides:
+        split = override.key.removeprefix("dataset.")
+        if override.key not in SPLIT_KEYS or not _is_path(override.value):
+            result.append(override)
+            continue
+        result.append(replace(override, key=f"{override.key}.path"))
+        emptied = {f"{override.key}.{key}" for key in ("json", "images", "name")}
+        if split == "train" and not any(key.split(".")[:2] == ["dataset", "val"] for key in given):
+            emptied |= {f"dataset.val.{key}" for key in ("json", "images", "name", "path")}
+        result += [replace(override, key=key, value="null") for key in sorted(emptied - given)]
+    return result
+
+
+def _is_path(value: str) -> bool:
+    return value.strip() not in ("", "null", "~") and not value.lstrip().startswith("{") and "${" not in value
 
 
 def _plain(cfg: DictConfig) -> dict[Any, Any]:
@@ -218,7 +247,7 @@ def _is_free(hint: Hint) -> bool:
 
 
 def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
-    """Files of the user's own are used, and not those of the data set that the config would draw.
+    """Files of the user's own are used, and not those of the dataset that the config would draw.
 
     Raises:
         ConfigError: both are asked for.
@@ -234,11 +263,11 @@ def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     if not given:
         return
     if drawn:
-        drawn[0].refuse(f"the data set is not generated where {', '.join(given)} is given; leave one of them out")
+        drawn[0].refuse(f"the dataset is not generated where {', '.join(given)} is given; leave one of them out")
     OmegaConf.update(cfg, "dataset.generate", None)
     for key in FILE_KEYS & held - set(given):  # of a saved config: where the generated ones lie
         OmegaConf.update(cfg, key, None)
-    _tell(f"dataset.generate=null: the data set is not generated, because {', '.join(sorted(given))} is given")
+    _tell(f"dataset.generate=null: the dataset is not generated, because {', '.join(sorted(given))} is given")
 
 
 def _tell(text: str) -> None:

@@ -19,6 +19,7 @@ from ..checkpoint.loading import CheckpointError, SafeCheckpointer, load_checkpo
 from .config import RunLength, train_settings
 from .ema import ModelEMA
 from .errors import ResumeError
+from .start_weights import start_file
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def load_start(checkpointer: SafeCheckpointer, cfg: DictConfig, length: RunLengt
         return _resume(checkpointer, identity_of(cfg, length))
     if resume:
         logger.warning("--resume: there is no checkpoint in %s yet; starting from the beginning", settings.output_dir)
-    checkpointer.load(settings.init_checkpoint, checkpointables=[])
+    checkpointer.load(start_file(settings.init_checkpoint), checkpointables=[])
     _start_average(checkpointer)
     return Start()
 

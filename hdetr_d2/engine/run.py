@@ -11,9 +11,10 @@ from detectron2.engine import HookBase
 from detectron2.engine import hooks as d2_hooks
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from hdetr_d2.description import KEY, ModelDescription
 from hdetr_d2.distributed import from_main_process
 from hdetr_d2.seeding import set_random_state
 
@@ -23,12 +24,22 @@ from ..losses.positive_counts import PositiveCounter
 from .building import build_all, build_model, build_optimizer, build_part
 from .checks import check_before_training
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
+from .describing import describe_run, save_description
 from .distributed import wrap_ddp
+from .early_stopping import StopEarly
 from .ema import ModelEMA
 from .ema_hooks import EvaluateEMA, averaged, ema_hooks
 from .errors import ConfigError
-from .evaluation import Evaluation
-from .hooks import Evaluate, MetricsWriter, ProgressPrinter, SaveCheckpoints, SetLearningRate, WriteEvents
+from .evaluation import Evaluation, has_validation
+from .hooks import (
+    Evaluate,
+    MetricsWriter,
+    ProgressPrinter,
+    SaveCheckpoints,
+    SetLearningRate,
+    WriteEvents,
+    WriteFinalWeights,
+)
 from .longtail_hooks import CountPositives, WriteLongTailReport
 from .precision import Precision
 from .records import EVALUATIONS_FILE, METRICS_FILE, Results, mend_metrics, read_evaluations
@@ -40,19 +51,27 @@ from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+DATASET_FOLDER = "dataset"
+"""In a run's folder: the json of a dataset that was given in another layout."""
+
 
 def resolve(cfg: DictConfig) -> int:
-    """Fill in what the data set decides (``dataset.num_classes``, files of a generated one), in place.
+    """Fill in what the dataset decides (``dataset.num_classes``, files of a generated one), in place.
 
     Returns:
         The number of training images.
     """
+    folder = os.path.join(cfg.train.output_dir, DATASET_FOLDER)
 
-    def resolve_first() -> None:  # may draw the data set: one process does, the others then find it
-        resolve_dataset(cfg.dataset)
+    def resolve_first() -> dict[str, tuple[str, str]]:  # may write the dataset: one process does, the others find it
+        resolve_dataset(cfg.dataset, folder=folder)
+        if all(OmegaConf.select(cfg, f"dataset.{split}.path") is None for split in ("train", "val")):
+            return {}
+        return {split: (cfg.dataset[split].json, cfg.dataset[split].images) for split in ("train", "val")}
 
-    from_main_process(resolve_first)
-    return resolve_dataset(cfg.dataset).num_images
+    for split, (json_file, images) in from_main_process(resolve_first).items():
+        cfg.dataset[split].json, cfg.dataset[split].images = json_file, images
+    return resolve_dataset(cfg.dataset, folder=folder).num_images
 
 
 def run_training(cfg: DictConfig, num_images: int, *, resume: bool = False) -> Results:
@@ -85,14 +104,16 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
         length.num_images, settings.batch_size, length.iterations_per_epoch, length.max_iter,
     )  # fmt: skip
     model = build_model(cfg)
-    evaluation = Evaluation(cfg, model, stop=stop)
+    evaluation = Evaluation(cfg, model, stop=stop) if has_validation(cfg) else None
     check_before_training(cfg, settings, loader=loader, model=model, evaluation=evaluation)
-    trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop)
+    description = describe_run(cfg)
+    trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop, description)
     start = load_start(checkpointer, cfg, length, resume=resume)
-    if start.iteration and _is_finished(settings.output_dir, start, length):
+    if start.iteration and _is_finished(settings.output_dir, start, length, evaluates=evaluation is not None):
         from_main_process(lambda: _mend_metrics(settings.output_dir, start))  # of a run killed at its very end
         return evaluate.results_of_latest()
     from_main_process(lambda: save_resolved(cfg, settings.output_dir))
+    from_main_process(lambda: save_description(description, settings.output_dir))
     _register_outputs(trainer, cfg, length, start)
     trainer.register_hooks([Stop(request=stop, saver=trainer.hook(SaveCheckpoints))])
     if start.partial_losses:
@@ -104,14 +125,16 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     return evaluate.latest
 
 
-def _is_finished(output_dir: str, start: Start, length: RunLength) -> bool:
+def _is_finished(output_dir: str, start: Start, length: RunLength, *, evaluates: bool) -> bool:
     """Whether nothing is left to do; the last evaluation may be, if a kill prevented it."""
 
     def look() -> bool:
         records = read_evaluations(os.path.join(output_dir, EVALUATIONS_FILE))
         return any(record["iteration"] == start.iteration for record in records)
 
-    if start.iteration < length.max_iter or not (from_main_process(look) or start.iteration > length.max_iter):
+    if start.iteration < length.max_iter:
+        return False
+    if evaluates and start.iteration == length.max_iter and not from_main_process(look):
         return False
     logger.info(
         "the run in %s is finished: %d steps are done, and train %d are asked for. Nothing is left to do; "
@@ -124,7 +147,12 @@ def _is_finished(output_dir: str, start: Start, length: RunLength) -> bool:
 
 
 def build_trainer(
-    cfg: DictConfig, length: RunLength, model: nn.Module, evaluation: Evaluation, stop: StopRequest
+    cfg: DictConfig,
+    length: RunLength,
+    model: nn.Module,
+    evaluation: Evaluation | None,
+    stop: StopRequest,
+    description: ModelDescription,
 ) -> tuple[Trainer, SafeCheckpointer, Evaluate]:
     """Trainer, checkpointer and the hook that evaluates, of a resolved config and its model."""
     settings = train_settings(cfg)
@@ -142,12 +170,20 @@ def build_trainer(
     trainer.model.train()
     average = settings.ema
     ema = ModelEMA(model=model, decay=average.decay, tau=average.tau) if average is not None else None
-    checkpointer = SafeCheckpointer(model, settings.output_dir, trainer=trainer)
+    checkpointer = SafeCheckpointer(model, settings.output_dir, always={KEY: description.to_dict()}, trainer=trainer)
     if ema is not None:
         checkpointer.add_checkpointable("ema", ema)
     evaluate = build_evaluation(settings, length, checkpointer, evaluation, ema)
     before, after = _ema_hooks(settings, length, checkpointer, evaluate, ema)
     counts = _count_positives(model, settings.output_dir)
+    final = _final_weights(settings, checkpointer, ema)
+    saver = SaveCheckpoints(
+        checkpointer=checkpointer,
+        period=length.checkpoint_period,
+        max_to_keep=settings.checkpoint.max_to_keep,
+        run=identity_of(cfg, length),
+        before_save=[hook.write for hook in counts],
+    )
     trainer.register_hooks(
         [
             d2_hooks.IterationTimer(),
@@ -157,14 +193,10 @@ def build_trainer(
             *before,
             *counts,
             *build_all(cfg, "train.hooks", HookBase),  # before the checkpoint, which takes their state after this step
-            SaveCheckpoints(
-                checkpointer=checkpointer,
-                period=length.checkpoint_period,
-                max_to_keep=settings.checkpoint.max_to_keep,
-                run=identity_of(cfg, length),
-                before_save=[hook.write for hook in counts],
-            ),
+            final,
+            saver,
             evaluate,
+            *_early_stopping(settings, length, evaluate, saver, final),
             *after,
             *([WriteLongTailReport(output_dir=settings.output_dir)] if settings.longtail_report else []),
         ]
@@ -178,16 +210,33 @@ def _count_positives(model: nn.Module, output_dir: str) -> list[CountPositives]:
     return [CountPositives(counter=counter, output_dir=output_dir) for counter in counters]
 
 
+def _final_weights(settings: TrainSettings, checkpointer: SafeCheckpointer, ema: ModelEMA | None) -> WriteFinalWeights:
+    which = "ema" if settings.ema is not None and settings.ema.final == "ema" else "model"
+    return WriteFinalWeights(
+        checkpointer=checkpointer, which=which, weights=partial(averaged, ema, wanted=which == "ema")
+    )
+
+
+def _early_stopping(
+    settings: TrainSettings, length: RunLength, evaluate: Evaluate, saver: SaveCheckpoints, final: WriteFinalWeights
+) -> list[StopEarly]:
+    early = settings.early_stopping
+    if early is None:
+        return []
+    patience = epochs_to_iterations(early.patience_epochs, length.iterations_per_epoch)
+    return [StopEarly(evaluation=evaluate, saver=saver, final=final, patience=patience, min_delta=early.min_delta)]
+
+
 def build_evaluation(
     settings: TrainSettings,
     length: RunLength,
     checkpointer: SafeCheckpointer,
-    evaluation: Evaluation,
+    evaluation: Evaluation | None,
     ema: ModelEMA | None,
 ) -> Evaluate:
     """The hook that evaluates the model, and its moving average if there is one."""
-    evaluate: Callable[[], Results] = evaluation
-    if settings.ema is not None and ema is not None:
+    evaluate: Callable[[], Results] | None = evaluation
+    if evaluate is not None and settings.ema is not None and ema is not None:
         evaluate = EvaluateEMA(evaluate=evaluate, ema=ema, which=settings.ema.evaluate)
     return Evaluate(
         evaluate=evaluate,

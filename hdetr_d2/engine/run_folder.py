@@ -25,7 +25,7 @@ _TRACES = re.compile(r"^(model_\d{7}\.pth|last_checkpoint|metrics\.json|evaluati
 
 _OWN = re.compile(
     r"^(model_(\d{7}|best|final|restart)\.pth|last_checkpoint|metrics\.json|evaluations\.json|positives\.json"
-    r"|nonfinite_\d{7}\.pth|longtail\.html|config\.yaml|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
+    r"|nonfinite_\d{7}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
 )
 """All that a training writes into its folder, but the folder of detections."""
 
@@ -74,16 +74,39 @@ def _claim(folder: str, purpose: Purpose, if_exists: IfExists, needed_files: tup
     try:
         if purpose == "start" and _holds_training(folder):
             if if_exists == "refuse":
-                raise RunFolderError(
-                    f"{folder} holds a training already ({', '.join(_holds_training(folder))}); --resume goes on with "
-                    "it, train.if_exists=number starts beside it in a folder with a number, train.if_exists=overwrite "
-                    "deletes it; or choose another train.output_dir"
-                )
+                raise _taken(folder)
             _delete_training(folder, needed_files)
         _remove_leftovers(folder)
     except BaseException:
         release_lock(folder)
         raise
+    return folder
+
+
+def _taken(folder: str) -> RunFolderError:
+    return RunFolderError(
+        f"{folder} holds a training already ({', '.join(_holds_training(folder))}); --resume goes on with it, "
+        "train.if_exists=number starts beside it in a folder with a number, train.if_exists=overwrite deletes it; or "
+        "choose another train.output_dir"
+    )
+
+
+def folder_for_start(folder: str, if_exists: IfExists) -> str:
+    """The folder that a new run would have, for what is written there before the run claims it; nothing is changed.
+
+    Raises:
+        RunFolderError: it holds a training, which is to be refused.
+    """
+    folder = folder.rstrip("/") or folder
+
+    def is_taken(path: str) -> bool:
+        return os.path.isdir(path) and bool(_holds_training(path))
+
+    if if_exists == "number":
+        paths = itertools.chain([folder], (f"{folder}-{number}" for number in itertools.count(2)))
+        return next(path for path in paths if not is_taken(path))
+    if if_exists == "refuse" and is_taken(folder):
+        raise _taken(folder)
     return folder
 
 

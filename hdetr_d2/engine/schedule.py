@@ -124,7 +124,7 @@ class FlatCosine(ParamScheduler):
 
 
 def build_schedule(settings: ScheduleSettings, iterations_per_epoch: int) -> LearningRateSchedule:
-    """The schedule that ``settings`` describe, for a data set of ``iterations_per_epoch`` iterations."""
+    """The schedule that ``settings`` describe, for a dataset of ``iterations_per_epoch`` iterations."""
     max_iter = settings.max_iter(iterations_per_epoch)
     return LearningRateSchedule(
         shape=_flat_cosine(settings, iterations_per_epoch, max_iter)

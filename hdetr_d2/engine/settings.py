@@ -86,12 +86,25 @@ class EMASettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStoppingSettings:
+    """Ending a training whose ``train.best_metric`` has not risen for a while; see `StopEarly`.
+
+    Args:
+        patience_epochs: for so long; counted at evaluations, from the first one above 0 on.
+        min_delta: what a value must be above the best one by, to be an improvement; of an AP, in percent.
+    """
+
+    patience_epochs: Positive
+    min_delta: NotNegative = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a run is carried out.
 
     Args:
         output_dir: everything that the run writes goes here.
-        init_checkpoint: weights to start from, or "".
+        init_checkpoint: weights to start from, or "": a file, ``zoo:NAME``, ``hf://owner/repository`` or an address.
         device: "auto" is CUDA where there is any, else the CPU.
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
@@ -105,6 +118,7 @@ class TrainSettings:
         log_period: iterations between two lines of the log; losses are means over that period.
         ddp: further arguments of ``torch.nn.parallel.DistributedDataParallel``.
         ema: a moving average of the weights; None keeps none.
+        early_stopping: end a training that has stopped getting better; None trains to the end.
         freeze: parameters whose name has a match of one of these regular expressions are not trained.
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
@@ -131,6 +145,7 @@ class TrainSettings:
     log_period: AtLeastOne
     ddp: dict[str, Any]
     ema: EMASettings | None = None
+    early_stopping: EarlyStoppingSettings | None = None
     freeze: tuple[str, ...] = ()
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
@@ -145,6 +160,11 @@ class TrainSettings:
         for name in ("freeze", "freeze_bn"):
             if "" in getattr(self, name):
                 raise ConfigError(f"train.{name} has an empty expression, which matches every name; leave it out")
+        if self.early_stopping is not None and not self.eval_period_epochs:
+            raise ConfigError(
+                "train.early_stopping needs evaluations during training; set train.eval_period_epochs, or "
+                "train.early_stopping=null"
+            )
         of_average = self.best_metric.startswith("ema/")
         if of_average and self.ema is None:
             raise ConfigError(f'train.best_metric="{self.best_metric}" needs train.ema')
@@ -177,16 +197,18 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """A split of the data set.
+    """A split of the dataset.
 
     Args:
         json, images: the annotation file and the folder of its pictures.
-        name: of a data set in Detectron2's catalogs, in place of both.
+        name: of a dataset in Detectron2's catalogs, in place of both.
+        path: of a dataset in any layout, in place of both; ``dataset.train=PATH`` is short for it.
     """
 
     json: str | None = None
     images: str | None = None
     name: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

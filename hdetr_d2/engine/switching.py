@@ -25,7 +25,7 @@ from .typed import unknown_key_hint
 from .values import NULLS, TRUTHS, read_value
 
 FROM_DATASET = {"num_classes": "${dataset.num_classes}", "image_counts": "${dataset.image_counts}"}
-"""Arguments that a class without a default for them takes from the data set, as the configs write them."""
+"""Arguments that a class without a default for them takes from the dataset, as the configs write them."""
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\(\))?")
 

@@ -106,11 +106,11 @@ class Trainer(TrainerBase):
         with EventStorage(start_iter) as self.storage:
             try:
                 self.before_train()
-                for self.iter in range(start_iter, max_iter):
+                while self.iter < self.max_iter:  # which a hook may bring forward
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                self.iter += 1  # as Detectron2 has it: hooks tell by it whether the training was finished
+                    self.iter += 1  # at the end as Detectron2 has it: hooks tell by it whether all was done
             finally:
                 self.after_train()
 

@@ -1,4 +1,4 @@
-"""Everything about a config that can be told before a process is started or a file of the data set is read.
+"""Everything about a config that can be told before a process is started or a file of the dataset is read.
 
 The whole config is resolved, every call is compared with the signature of what it calls, settings with their types and
 bounds; then the parts that cost nothing are built: the model without memory for its weights, the optimiser over one
@@ -69,13 +69,13 @@ _LIMITS: Mapping[str, Bounds] = {
 """Arguments, and items of lists, that mean the same wherever they stand."""
 
 _MAY_BE_INFINITE = ("norm_type",)
-_KNOWN_LATER = ("num_classes", "image_counts", "json_file", "image_root")  # from the data set
+_KNOWN_LATER = ("num_classes", "image_counts", "json_file", "image_root")  # from the dataset
 _LARGEST_WHOLE_NUMBER = 2**63 - 1
 _PROBE_CLASSES = (80, 1)
 
 
 def validate(cfg: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Refuse a config that no run could be made from; ``cfg`` is not changed, and no file of a data set is read.
+    """Refuse a config that no run could be made from; ``cfg`` is not changed, and no file of a dataset is read.
 
     Args:
         overrides: that were applied to it, for messages about what follows from them elsewhere.
@@ -285,7 +285,7 @@ def _check_loading(cfg: DictConfig, resolved: Mapping[str, Any]) -> None:
     evaluated, tested = evaluator.get("dataset_name"), resolved["test"].get("dataset", {}).get("name")
     if evaluated is not None and tested is not None and evaluated != tested:
         raise ConfigError(
-            f"dataloader.evaluator.dataset_name={evaluated} is not the data set of dataloader.test, {tested}"
+            f"dataloader.evaluator.dataset_name={evaluated} is not the dataset of dataloader.test, {tested}"
         )
 
 

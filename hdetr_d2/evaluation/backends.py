@@ -270,6 +270,10 @@ class _Problem:
 
 
 def _hotcoco(problem: _Problem) -> Any:
+    return problem.run(_hotcoco_object(problem))
+
+
+def _hotcoco_object(problem: _Problem) -> Any:
     from hotcoco import COCO, COCOeval
 
     annotations, detections = problem.truth.annotations, problem.detections
@@ -283,7 +287,21 @@ def _hotcoco(problem: _Problem) -> Any:
         iscrowd=problem.crowd(),
     )
     table = np.column_stack([detections.image_ids, detections.boxes, detections.scores, detections.category_ids])
-    return problem.run(COCOeval(truth, truth.load_res(table), "bbox", lvis_style=problem.lvis))
+    return COCOeval(truth, truth.load_res(table), "bbox", lvis_style=problem.lvis)
+
+
+def hotcoco_evaluation(truth: GroundTruth, detections: Detections, *, lvis: bool = False) -> Any:
+    """Hotcoco's ``COCOeval`` after an evaluation of all detections of every image, for what it knows besides metrics.
+
+    Categories are numbered from 1 in the order of their ids.
+    """
+    _, most = np.unique(detections.image_ids, return_counts=True)
+    limit = int(most.max()) if len(most) else 1
+    problem = _Problem(*_numbered(truth, detections), max_dets=(limit,), lvis=lvis)
+    evaluation = _hotcoco_object(problem)
+    with contextlib.redirect_stdout(io.StringIO()):
+        problem.run(evaluation)
+    return evaluation
 
 
 def _faster_coco_eval(problem: _Problem) -> Any:

@@ -54,7 +54,7 @@ class FederatedLoss(ClassificationLoss):
         self.normalised = self.loss.normalised
         self.observes = self.loss.observes
         self.needs_verified = verified_only
-        # On the CPU whatever the device of the model, and not in checkpoints: it belongs to the data set.
+        # On the CPU whatever the device of the model, and not in checkpoints: it belongs to the dataset.
         self._weights = None if image_counts is None else torch.tensor(list(image_counts)).double() ** power
         if self._weights is not None:
             self._weights[torch.tensor(list(image_counts or ())) == 0] = 0.0  # also with power 0

@@ -12,12 +12,13 @@ upon, without a clone::
 
 from .entries import entries
 from .entry import Entry, Weights
-from .trained import MissingWeightsError, get, weights_folder
+from .trained import MissingWeightsError, NoEntryError, get, weights_folder
 from .zoo import config_names, config_path, get_config, load_recipe
 
 __all__ = [
     "Entry",
     "MissingWeightsError",
+    "NoEntryError",
     "Weights",
     "config_names",
     "config_path",

@@ -21,14 +21,14 @@ def config_path(name: str) -> str:
 
     Args:
         name: path relative to ``configs/``, for example "h_deformable_detr/h_deformable_detr_r50_12ep.py", or the
-            file's name without ending, "h_deformable_detr_r50_12ep".
+            file's name without ending, "h_deformable_detr_r50_12ep"; of the path, too, the ending may be left out.
 
     Raises:
         FileNotFoundError: there is no such config; the message lists those of the same folder.
     """
-    path = _CONFIGS / name
-    if path.is_file():
-        return str(path)
+    for path in (_CONFIGS / name, _CONFIGS / f"{name}.py"):
+        if path.is_file():
+            return str(path)
     named = [other for other in config_names() if Path(other).stem == name]
     if len(named) == 1:
         return str(_CONFIGS / named[0])

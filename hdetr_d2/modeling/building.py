@@ -39,6 +39,6 @@ def require_class_count(num_classes: object) -> None:
     """
     if num_classes is None:
         raise BuildError(
-            "num_classes is missing: training reads it from the data set; where a model is built by hand, set "
+            "num_classes is missing: training reads it from the dataset; where a model is built by hand, set "
             "cfg.dataset.num_classes = 80, or what it is, before instantiate(cfg.model)"
         )

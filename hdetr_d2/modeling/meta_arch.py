@@ -122,7 +122,7 @@ class DETR(FromLazyConfig, nn.Module):
         Args:
             batched_inputs: Detectron2 dicts with ``image`` (3, h, w); in training ``instances`` with ``gt_boxes``
                 (XYXY pixels of ``image``) and ``gt_classes``, and LVIS's ``neg_category_ids`` and
-                ``not_exhaustive_category_ids`` (contiguous) where the data set has them; in evaluation optionally
+                ``not_exhaustive_category_ids`` (contiguous) where the dataset has them; in evaluation optionally
                 ``height`` and ``width``, the size that boxes are wanted at.
 
         Returns:

@@ -57,14 +57,23 @@ def _split(path: str, split: str, folder: str) -> CocoSplit:
     raise ModelAndDataError(f"{path}: there is no {split} split; there is {', '.join(dataset.splits)}")
 
 
-def detect_all(detector: Detector, part: CocoSplit, *, batch_size: int = 1) -> list[dict[str, Any]]:
+def detect_all(
+    detector: Detector, part: CocoSplit, *, batch_size: int = 1, category_of: Mapping[int, int] | None = None
+) -> list[dict[str, Any]]:
     """All detections of a split in COCO's results format, with the category ids of its file.
+
+    Args:
+        detector: gives the detections.
+        part: the split.
+        batch_size: images of one size that are detected in at once.
+        category_of: the file's category id of each class that is kept; None compares the classes' names.
 
     Raises:
         ModelAndDataError: the file has classes that the model does not know.
         DatasetError: the file or an image cannot be read.
     """
-    category_of = category_ids(detector, part)
+    if category_of is None:
+        category_of = category_ids(detector, part)
     records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
     results: list[dict[str, Any]] = []
     waiting = progress(records, what="evaluating", unit="image", total=len(records))

@@ -1,6 +1,7 @@
 """Pictures of data, predictions and training."""
 
 from .curves import plot_panels, plot_runs, read_metrics
+from .datasets import dataset_sheet
 from .pictures import (
     DrawnBox,
     class_colour,
@@ -15,6 +16,7 @@ __all__ = [
     "DrawnBox",
     "class_colour",
     "comparison_sheet",
+    "dataset_sheet",
     "draw_boxes",
     "load_predictions",
     "plot_panels",

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hdetr_d2.checkpoint.names.backbones import backbone_from_torchvision
 from hdetr_d2.compat import load_config, save_config
+from hdetr_d2.engine.building import build_optimizer
 from hdetr_d2.engine.config import ROOT_KEYS, load
 from hdetr_d2.engine.errors import ConfigError
-from hdetr_d2.engine.run import build_optimizer
 from hdetr_d2.model_zoo import config_names, config_path, get_config
 from hdetr_d2.modeling import TimmBackbone
 

@@ -1,4 +1,4 @@
-"""Data sets of Detectron2's catalogs, by their names in a config."""
+"""Datasets of Detectron2's catalogs, by their names in a config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_a_saved_config_is_used_where_nothing_is_registered(folder: Path) -> Non
 
 def test_names_that_are_not_registered_and_records_that_are_none_are_told(folder: Path) -> None:
     DatasetCatalog.register("own_fish", lambda: [{"file_name": "no.png", "annotations": []}])
-    with pytest.raises(DatasetError, match=r'no data set "own_fsh".*own_fish'):
+    with pytest.raises(DatasetError, match=r'no dataset "own_fsh".*own_fish'):
         resolve_dataset(node(name="own_fsh"))
     with pytest.raises(DatasetError, match="thing_classes"):
         resolve_dataset(node(name="own_fish"))

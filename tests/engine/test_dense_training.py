@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from tests.engine.test_distributed import run_program
 from tests.engine.toy import losses, run_in_process, run_until_killed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from tests.engine.toy import CONFIG, ROOT, losses, run_in_process
 
 

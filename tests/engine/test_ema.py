@@ -14,7 +14,7 @@ from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ConfigError, ResumeError
 from hdetr_d2.engine.ema import ModelEMA
 from hdetr_d2.engine.ema_hooks import EvaluateEMA, RestartFromBest
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from hdetr_d2.engine.settings import RestartSettings, TrainSettings
 from tests.engine.toy import losses, run_in_process, run_until_killed
 
@@ -116,7 +116,9 @@ def test_the_run_is_the_one_without_an_average(whole_run: Path, data: list[str],
     pairs = [load_checkpoint(folder / "model_0000009.pth") for folder in (tmp_path, whole_run)]
     assert equal(pairs[0]["model"], pairs[1]["model"])
     assert "ema" not in pairs[0]
-    assert not (tmp_path / "model_final.pth").exists()
+    finals = [load_checkpoint(folder / "model_final.pth") for folder in (tmp_path, whole_run)]
+    assert equal(finals[0]["model"], pairs[0]["model"])  # without an average, the last step's weights
+    assert [final["weights"] for final in finals] == ["model", "ema"]
 
 
 def test_a_killed_and_resumed_run_has_the_same_average(whole_run: Path, data: list[str], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.checkpoint import load_checkpoint
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from tests.engine.test_distributed import TORCHRUN, run_program
 from tests.engine.toy import run_in_process, run_until_killed
 

@@ -8,7 +8,7 @@ import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ResumeError
-from hdetr_d2.engine.hooks import read_evaluations
+from hdetr_d2.engine.records import read_evaluations
 from tests.engine.toy import losses, run_in_process, run_until_killed
 
 
@@ -101,10 +101,10 @@ def test_a_run_can_be_made_longer(whole_run: Path, data: list[str], tmp_path: Pa
     assert {key: losses(tmp_path / "run")[key] for key in range(9)} == losses(whole_run)
 
 
-def test_only_the_latest_checkpoints_and_the_best_stay(data: list[str], tmp_path: Path) -> None:
+def test_only_the_latest_checkpoints_the_best_and_the_final_weights_stay(data: list[str], tmp_path: Path) -> None:
     run_in_process(*data, f"train.output_dir={tmp_path}", "schedule.epochs=4")
     names = sorted(name for name in os.listdir(tmp_path) if name.endswith(".pth"))
-    assert names == ["model_0000009.pth", "model_0000012.pth", "model_best.pth"]
+    assert names == ["model_0000009.pth", "model_0000012.pth", "model_best.pth", "model_final.pth"]
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000012.pth"
     records = read_evaluations(str(tmp_path / "evaluations.json"))
     best = max(records, key=lambda record: record["results"]["bbox"]["AP"])

@@ -107,7 +107,7 @@ def test_a_softmax_model_is_exported_with_the_classes_of_its_weights_at_the_size
     [
         ("rtdetr_r50_72ep", (640, 640)),
         ("h_deformable_detr_r50_12ep", (800, 1067)),
-        ("h_deformable_detr_generated", (192, 256)),
+        ("h_deformable_detr_generated", (128, 171)),
     ],
 )
 def test_images_are_as_large_as_the_recipe_evaluates_them(tool: ModuleType, recipe: str, size: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""BCCD, 292 photographs of blood cells with 3 classes in COCO json: an example of a data set of one's own.
+"""BCCD, 292 photographs of blood cells with 3 classes in COCO json: an example of a dataset of one's own.
 
 Expected as bccd/{train.json,val.json,images} under ``$DETECTRON2_DATASETS``; ``dataset.root=...`` says where it is
 otherwise.

@@ -1,4 +1,4 @@
-"""COCO 2017, and with other files any data set in COCO json.
+"""COCO 2017, and with other files any dataset in COCO json.
 
 Every file and number stands once under ``dataset``; relative paths are tried as given, then under
 ``$DETECTRON2_DATASETS``.
@@ -25,7 +25,7 @@ dataset = dict(
     num_classes=None,  # None = read from the training json
     invalid="error",  # faulty annotations: "error" | "drop"
     filter_empty=False,  # leave out training images without annotations (the DETR recipes keep them)
-    generate=None,  # arguments of hdetr_d2.data.ensure_generated, for the generated data set
+    generate=None,  # arguments of hdetr_d2.data.ensure_generated, for the generated dataset
     short_side=800,  # largest short side of training images and that of evaluation; DETR's other lengths follow it
 )
 

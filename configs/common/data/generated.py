@@ -1,4 +1,4 @@
-"""The generated data set: no download, drawn once into a cache (``$HDETR_D2_CACHE``, default ~/.cache/hdetr_d2)."""
+"""The generated dataset: no download, drawn once into a cache (``$HDETR_D2_CACHE``, default ~/.cache/hdetr_d2)."""
 
 from .coco import dataloader, dataset
 

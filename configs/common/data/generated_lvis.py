@@ -1,4 +1,4 @@
-"""The generated data set in LVIS's format: 200 classes, of which about 20 are frequent, 60 common and 120 rare."""
+"""The generated dataset in LVIS's format: 200 classes, of which about 20 are frequent, 60 common and 120 rare."""
 
 from .lvis import dataloader, dataset
 

@@ -1,4 +1,4 @@
-"""LVIS v1, and with other files any data set in LVIS's format: any categories, masks or boxes only, any image folders.
+"""LVIS v1, and with other files any dataset in LVIS's format: any categories, masks or boxes only, any image folders.
 
 Expected below ``$DETECTRON2_DATASETS`` as Detectron2 has it: lvis/lvis_v1_{train,val}.json, and the pictures of COCO
 2017 in coco/{train2017,val2017}.

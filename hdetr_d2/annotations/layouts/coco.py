@@ -56,13 +56,19 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 
 def _is_annotations(file: Path) -> bool:
-    """Whether the file is a json with the three lists; read whole only where its beginning may be one."""
+    """Whether the file is a json with the three lists; read whole only where its beginning may be one.
+
+    Raises:
+        LayoutError: it is named as a split's file, and is no json: without it, another split would take its place.
+    """
     try:
         with file.open("rb") as opened:
             if not opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
                 return False
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError) as error:
+        if split_of(file.stem) is not None:
+            raise LayoutError(f"{file}: cannot be read as json: {error}") from error
         return False
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "categories"))
 

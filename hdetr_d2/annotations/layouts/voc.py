@@ -79,8 +79,13 @@ def annotation_file(image: Path) -> Path:
     return beside
 
 
-def read_boxes(image: Path, *, width: int, height: int) -> list[RawBox]:
+def read_boxes(image: Path, *, width: int, height: int, faults: list[str] | None = None) -> list[RawBox]:
     """The objects of an image, in pixels as the file counts them; none where it has no annotation file.
+
+    Args:
+        image: the image file.
+        width, height: of it, in pixels.
+        faults: takes what is wrong with an object, which is then left out; None raises.
 
     Raises:
         LayoutError: the file cannot be read, is of an image of another size, or an object is wrong.
@@ -92,17 +97,25 @@ def read_boxes(image: Path, *, width: int, height: int) -> list[RawBox]:
     _check_size(tree, file, width, height)
     boxes = []
     for number, item in enumerate(tree.iter("object"), start=1):
-        where = f"{file}, object {number}"
-        name = (item.findtext("name") or "").strip()
-        if not name:
-            raise LayoutError(f"{where}: has no name")
-        left, top, right, bottom = (_number(item, key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
-        if right <= left or bottom <= top:
-            corners = f"from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
-            raise LayoutError(f"{where} ({name}): the box {corners} has no area")
-        difficult = (item.findtext("difficult") or "0").strip() == "1"
-        boxes.append(RawBox(name, (left, top, right - left, bottom - top), where, difficult))
+        try:
+            boxes.append(_object(item, f"{file}, object {number}"))
+        except LayoutError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
     return boxes
+
+
+def _object(item: ElementTree.Element, where: str) -> RawBox:
+    name = (item.findtext("name") or "").strip()
+    if not name:
+        raise LayoutError(f"{where}: has no name")
+    left, top, right, bottom = (_number(item, key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
+    if right <= left or bottom <= top:
+        corners = f"from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
+        raise LayoutError(f"{where} ({name}): the box {corners} has no area")
+    difficult = (item.findtext("difficult") or "0").strip() == "1"
+    return RawBox(name, (left, top, right - left, bottom - top), where, difficult)
 
 
 def _parse(file: Path) -> ElementTree.Element:

@@ -146,7 +146,9 @@ def label_file(image: Path) -> Path:
     return image.with_suffix(".txt")
 
 
-def read_boxes(image: Path, *, width: int, height: int, num_classes: int) -> list[RawBox]:
+def read_boxes(
+    image: Path, *, width: int, height: int, num_classes: int, faults: list[str] | None = None
+) -> list[RawBox]:
     """The objects of an image; none where it has no label file.
 
     Lines of more than five numbers are outlines (class, then x and y of each point), whose box is taken.
@@ -155,6 +157,7 @@ def read_boxes(image: Path, *, width: int, height: int, num_classes: int) -> lis
         image: the image file.
         width, height: of it, in pixels.
         num_classes: classes are 0 to this minus one.
+        faults: takes what is wrong with a line, which is then left out; None raises.
 
     Raises:
         LayoutError: a line is wrong; the message names file and line.
@@ -170,7 +173,13 @@ def read_boxes(image: Path, *, width: int, height: int, num_classes: int) -> lis
     for number, line in enumerate(lines, start=1):
         if line.strip():
             where = f"{file}, line {number}"
-            label, x0, y0, x1, y1 = _parse(line, where, num_classes)
+            try:
+                label, x0, y0, x1, y1 = _parse(line, where, num_classes)
+            except LayoutError as error:
+                if faults is None:
+                    raise
+                faults.append(str(error))
+                continue
             boxes.append(RawBox(label, (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height), where))
     return boxes
 

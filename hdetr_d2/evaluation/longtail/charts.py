@@ -145,7 +145,12 @@ def svg(title: str, *content: str, legend: Sequence[tuple[str, str, bool]] = ())
 
 
 def grouped_bars(
-    title: str, groups: Sequence[str], series: Sequence[tuple[str, str, Sequence[float]]], *, y_label: str
+    title: str,
+    groups: Sequence[str],
+    series: Sequence[tuple[str, str, Sequence[float]]],
+    *,
+    y_label: str,
+    digits: int = 1,
 ) -> str:
     """Bars side by side, with their values on top.
 
@@ -154,6 +159,7 @@ def grouped_bars(
         groups: below the axis.
         series: (name, style, value of each group); NaN has no bar.
         y_label: beside the axis.
+        digits: of the values on top, after the point.
     """
     highest = max([value for _, _, values in series for value in values if not math.isnan(value)], default=0.0)
     top, ticks = nice_ticks(highest * 1.08)
@@ -172,7 +178,7 @@ def grouped_bars(
             parts.append(
                 f'<rect class="bar {style}" x="{left:.1f}" y="{y:.1f}" width="{right - left:.1f}" rx="2" '
                 f'height="{max(frame.y(0) - y, 0.5):.1f}"><title>{escape(f"{name}, {groups[index]}: {value:.2f}")}'
-                f'</title></rect><text class="value" x="{middle:.1f}" y="{y - 4:.1f}">{value:.1f}</text>'
+                f'</title></rect><text class="value" x="{middle:.1f}" y="{y - 4:.1f}">{value:.{digits}f}</text>'
             )
     legend = [(name, style, False) for name, style, _ in series] if len(series) > 1 else []
     return svg(title, *parts, legend=legend)

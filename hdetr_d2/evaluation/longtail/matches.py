@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,12 @@ IOU = 0.5
 
 @dataclass(frozen=True)
 class Judged:
-    """The detections that LVIS judges, and whether they are right.
+    """The detections that are judged, and whether they are right.
 
     Args:
-        detections: N of them. Left out are those of classes that are neither annotated in their image nor known to be
-            absent, those that match an ignored annotation, and those without a match in a class that is not
-            exhaustive, all of which the metrics leave out too.
+        detections: N of them. In LVIS's metrics, left out are those of classes that are neither annotated in their
+            image nor known to be absent, those that match an ignored annotation, and those without a match in a class
+            that is not exhaustive, all of which the metrics leave out too.
         correct: (N,) bool, whether it is the best one for an object of its class that no better one has taken.
     """
 
@@ -30,25 +31,36 @@ class Judged:
     correct: NDArray[np.bool_]
 
 
-def judge(truth: GroundTruth, detections: Detections) -> Judged:
+def judge(truth: GroundTruth, detections: Detections, *, style: Literal["lvis", "coco"] = "lvis") -> Judged:
     """Decide which detections are right, as the metrics do.
 
     Args:
-        truth: from :func:`prepare_truth`.
+        truth: for "lvis" from :func:`prepare_truth`.
         detections: limited to what counts of each image or class.
+        style: whose metrics. COCO's judge every detection, but those in crowds and ignored regions that are no better
+            detection of an object, however many there are.
     """
-    detections = detections.select(of_annotated_classes(detections, truth))
+    annotations = truth.annotations
+    if style == "lvis":
+        detections = detections.select(of_annotated_classes(detections, truth))
+        left_out, region = annotations.ignored, np.zeros(len(annotations), dtype=bool)
+    else:
+        left_out = region = annotations.ignored | annotations.crowd
     keys = _Keys(truth)
     key = keys.of(detections.image_ids, detections.category_ids)
     order = np.lexsort((-detections.scores, key))
     detections, key = detections.select(order), key[order]
-    annotations = truth.annotations
     object_key = keys.of(annotations.image_ids, annotations.category_ids)
     correct = np.zeros(len(detections), dtype=bool)
     ignored = np.zeros(len(detections), dtype=bool)
     for found, objects in _same_key(key, object_key):
-        iou = pairwise_iou(detections.boxes[found], annotations.boxes[objects])
-        correct[found], ignored[found] = _greedy(iou, annotations.ignored[objects])
+        boxes, others = detections.boxes[found], annotations.boxes[objects]
+        iou = pairwise_iou(boxes, others)
+        if region[objects].any():
+            iou[:, region[objects]] = _share_inside(boxes, others[region[objects]])
+        correct[found], ignored[found] = _greedy(iou, left_out[objects], region[objects])
+    if style == "coco":
+        return Judged(detections=detections.select(~ignored), correct=correct[~ignored])
     pairs = truth.not_exhaustive if truth.not_exhaustive is not None else np.empty((0, 2), dtype=np.int64)
     pairs = pairs[np.isin(pairs[:, 1], truth.category_ids)]
     forgiven = np.isin(key, keys.of(pairs[:, 0], pairs[:, 1])) & ~correct
@@ -81,12 +93,24 @@ def _same_key(
             yield slice(low, high), order[start:end]
 
 
-def _greedy(iou: NDArray[np.float64], ignored: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _share_inside(boxes: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, M): of each XYWH box, the part of its area that is inside each region."""
+    starts = np.maximum(boxes[:, None, :2], regions[None, :, :2])
+    ends = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (regions[:, :2] + regions[:, 2:])[None])
+    inside = (ends - starts).clip(0).prod(axis=2)
+    areas = np.broadcast_to(boxes[:, 2:].prod(axis=1)[:, None], inside.shape)
+    return np.divide(inside, areas, out=np.zeros_like(inside), where=areas > 0)
+
+
+def _greedy(
+    iou: NDArray[np.float64], ignored: NDArray[np.bool_], region: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Each detection takes the free object that it overlaps most, real objects before ignored ones.
 
     Args:
         iou: (N, M), detections by falling score.
         ignored: (M,).
+        region: (M,) which of them stay free whatever takes them.
 
     Returns:
         (N,) whether it took a real one, (N,) whether it took an ignored one.
@@ -98,7 +122,7 @@ def _greedy(iou: NDArray[np.float64], ignored: NDArray[np.bool_]) -> tuple[NDArr
             possible = np.where(free & kind, iou[row], -1.0)
             best = len(possible) - 1 - int(possible[::-1].argmax())  # of equal ones the last, as in the metrics
             if possible[best] >= IOU:
-                chosen[row], free[best] = True, False
+                chosen[row], free[best] = True, bool(region[best])
                 break
     return took, took_ignored
 

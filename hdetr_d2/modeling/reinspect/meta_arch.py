@@ -68,7 +68,7 @@ class ReInspect(FromLazyConfig, nn.Module):
         require_class_count(num_classes)
         if num_classes != 1:
             raise ValueError(
-                f"ReInspect: predicts one class, and the data set has {num_classes}; choose one with one class"
+                f"ReInspect: predicts one class, and the dataset has {num_classes}; choose one with one class"
             )
         if supervision is not None:
             raise ValueError(

@@ -1,0 +1,84 @@
+"""Files of weights, as each project reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from hdetr_d2.checkpoint import write_atomically
+from hdetr_d2.checkpoint.reading import refuse_unwritable
+from hdetr_d2.detector import ModelDescription
+from hdetr_d2.detector.description import KEY
+from hdetr_d2.detector.sources import ZOO
+from hdetr_d2.weights import is_address
+
+from .request import SAFETENSORS, Conversion, ConversionError
+
+_ENDING = ".safetensors"
+_PICKLED = (".pth", ".pt", ".bin", ".pkl")
+
+
+def output_of(request: Conversion) -> Path | None:
+    """The file to write, which can be written; None where none is named and none follows from the source.
+
+    Raises:
+        OutputError: it cannot be written.
+        ConversionError: it has the ending of another format, or is the source itself.
+    """
+    output = request.output
+    if output is None and request.target == SAFETENSORS:
+        if request.source.startswith(ZOO):
+            output = Path(f"{request.source.removeprefix(ZOO)}{_ENDING}")
+        elif not is_address(request.source):
+            output = Path(request.source).expanduser().with_suffix(_ENDING)
+    if output is None:
+        return None
+    if request.target == SAFETENSORS and output.suffix != _ENDING:
+        raise ConversionError(f"{output}: --to {SAFETENSORS} writes files that end in {_ENDING}")
+    if is_folder_of_transformers(request.target, output):
+        refuse_unwritable(output / "config.json", make_folder=True)
+        return output
+    refuse_unwritable(output)
+    source = Path(request.source).expanduser()
+    if source.is_file() and output.exists() and os.path.samefile(source, output):
+        raise ConversionError(f"{output} is the source itself; name another file")
+    return output
+
+
+def is_folder_of_transformers(target: str, output: Path) -> bool:
+    """Whether a folder that ``from_pretrained`` reads is written, and not a file of weights."""
+    return target == "transformers" and output.suffix not in (_ENDING, *_PICKLED)
+
+
+def write_ours(path: Path, content: Mapping[str, Any], description: ModelDescription | None) -> None:
+    """A checkpoint of ours, which describes itself where that is known: in the file, or beside a .safetensors."""
+    if path.suffix != _ENDING:
+        save(path, {**content, **({KEY: description.to_dict()} if description is not None else {})})
+        return
+    if description is not None:
+        text = json.dumps(description.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(str(path.with_suffix(".json")), lambda file: _write(file, text.encode()))
+    save(path, content)
+
+
+def save(path: Path, content: Mapping[str, Any]) -> None:
+    """Save as a file of PyTorch, or of safetensors by the name's ending."""
+
+    def write(file: IO[bytes]) -> None:
+        if path.suffix == _ENDING:
+            from safetensors.torch import save as to_bytes
+
+            _write(file, to_bytes(dict(content.get("model", content)), {"format": "pt"}))
+        else:
+            torch.save(dict(content), file)
+
+    write_atomically(str(path), write)
+
+
+def _write(file: IO[bytes], content: bytes) -> None:
+    file.write(content)

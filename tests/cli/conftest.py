@@ -1,0 +1,36 @@
+"""Calling the program in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from hdetr_d2.cli import run
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the program ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+Program = Callable[..., Ended]
+
+
+@pytest.fixture
+def program(capsys: pytest.CaptureFixture[str]) -> Program:
+    """A function that runs ``hdetr-d2`` with arguments."""
+
+    def call(*arguments: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            run([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        return Ended(int(end.value.code or 0), written.out, written.err)
+
+    return call
