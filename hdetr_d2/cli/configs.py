@@ -78,6 +78,7 @@ def copy(
     """Write a recipe, whole, to a file of one's own.
 
     Example:
+
     hdetr-d2 configs copy h_deformable_detr_r50_12ep mine.yaml schedule.epochs=24
     """
     from hdetr_d2.compat import save_config

@@ -121,9 +121,8 @@ _DEFAULTS_OF: Mapping[str, Json] = {
     "conditional_detr": {"encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048},
     "dab-detr": {"encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "activation_function": "prelu"},
     "deformable_detr": {"encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024},
-    **dict.fromkeys(
-        ("rt_detr", "rt_detr_v2"),
-        {
+    **{
+        key: {
             "encoder_layers": 1,
             "encoder_hidden_dim": 256,
             "encoder_ffn_dim": 1024,
@@ -133,8 +132,9 @@ _DEFAULTS_OF: Mapping[str, Json] = {
             "num_feature_levels": 3,
             "decoder_ffn_dim": 1024,
             "decoder_activation_function": "relu",
-        },
-    ),
+        }
+        for key in ("rt_detr", "rt_detr_v2")
+    },
 }
 _FIXED: Json = {
     "position_embedding_type": "sine",

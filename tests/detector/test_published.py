@@ -135,7 +135,8 @@ def test_nothing_is_downloaded_unless_asked_for(server: Server, monkeypatch: pyt
     weights = publish(monkeypatch, server.url)
     with pytest.raises(model_zoo.MissingWeightsError, match="--download") as caught:
         published_file(NAME)
-    assert weights.url in str(caught.value) and str(model_zoo.weights_folder() / weights.file) in str(caught.value)
+    assert weights.url in str(caught.value)
+    assert str(model_zoo.weights_folder() / weights.file) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert server.requests == []
     monkeypatch.setenv("HDETR_D2_DOWNLOAD", "1")

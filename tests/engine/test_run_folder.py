@@ -166,7 +166,8 @@ def test_a_lock_is_taken_over_only_from_what_is_known_to_be_dead(
             pass
     else:
         writer = Writer.from_json((tmp_path / LOCK_FILE).read_text())
-        assert writer is not None and (writer.pid, writer.start) == (ME.pid, ME.start)
+        assert writer is not None
+        assert (writer.pid, writer.start) == (ME.pid, ME.start)
         release_lock(str(tmp_path))
 
 
