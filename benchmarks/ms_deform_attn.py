@@ -103,7 +103,8 @@ def load_peer(path: Path) -> Callable[..., Tensor]:
     if path.suffix == ".so":
         return authors_operator(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.ms_deform_attn
@@ -112,7 +113,8 @@ def load_peer(path: Path) -> Callable[..., Tensor]:
 def authors_operator(path: Path) -> Callable[..., Tensor]:
     """``MultiScaleDeformableAttention`` of the Deformable DETR authors, which takes level starts and a chunk size."""
     spec = importlib.util.spec_from_file_location("MultiScaleDeformableAttention", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     extension = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(extension)
 

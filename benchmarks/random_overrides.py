@@ -89,7 +89,7 @@ def draw(keys: Sequence[tuple[str, Any]], rng: random.Random) -> list[str]:
 
 
 def outcome(base: Any, overrides: Sequence[str]) -> str:
-    """ "usable", "told", or what went wrong."""
+    """Either "usable", or "told", or what went wrong."""
     cfg = OmegaConf.create(OmegaConf.to_container(base, resolve=False), flags={"allow_objects": True})
     try:
         apply_overrides(cfg, overrides)

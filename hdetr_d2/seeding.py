@@ -27,7 +27,7 @@ def get_random_state() -> RandomState:
 
     Plain types, because a checkpoint has to load with ``weights_only=True``.
     """
-    algorithm, keys, position, has_gauss, cached_gaussian = cast(tuple, np.random.get_state(legacy=True))
+    algorithm, keys, position, has_gauss, cached_gaussian = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     state: RandomState = {
         "python": random.getstate(),
         "numpy": [str(algorithm), torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached_gaussian],
@@ -61,7 +61,7 @@ def seeded(*entropy: int) -> Iterator[None]:
     words = np.random.SeedSequence(entropy).generate_state(3)
     np.random.seed(int(words[0]))
     random.seed(int(words[1]))
-    torch.random.default_generator.manual_seed(int(words[2]))
+    torch.default_generator.manual_seed(int(words[2]))
     try:
         yield
     finally:

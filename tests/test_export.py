@@ -84,7 +84,8 @@ def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> No
         scores, labels, boxes = TensorDetector(model=model)(torch.stack([x["image"].float() for x in batch]))
         for i, found in enumerate(model(batch)):
             instances = found["instances"]
-            assert torch.equal(instances.scores, scores[i]) and torch.equal(instances.pred_classes, labels[i])
+            assert torch.equal(instances.scores, scores[i])
+            assert torch.equal(instances.pred_classes, labels[i])
             pixels = boxes[i] * torch.tensor([width, height, width, height])
             instances.pred_boxes.tensor.sub_(pixels.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
             assert not instances.pred_boxes.tensor.any()
@@ -103,8 +104,10 @@ def test_exported_detections_are_in_the_order_of_their_scores_and_boxes_within_t
     model = build_any(name, perturb=0.5).eval()
     images = 255 * torch.rand(2, 3, *SIZE)
     scores, labels, boxes = TensorDetector(model=model)(images)
-    assert (scores.diff(dim=1) <= 0).all() and len(scores[0].unique()) > 1
-    assert boxes.min() >= 0 and boxes.max() <= 1
+    assert (scores.diff(dim=1) <= 0).all()
+    assert len(scores[0].unique()) > 1
+    assert boxes.min() >= 0
+    assert boxes.max() <= 1
     for i, found in enumerate(model([{"image": image} for image in images])):
         instances = found["instances"]
         order = instances.scores.argsort(descending=True)

@@ -39,7 +39,8 @@ def test_the_wheel_has_every_config_and_every_module(wheel: zipfile.ZipFile) -> 
         f"hdetr_d2/model_zoo/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.py")
     }
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "hdetr_d2").rglob("*.py")}
-    assert configs and modules
+    assert configs
+    assert modules
     assert configs | modules | {"hdetr_d2/py.typed"} <= set(wheel.namelist())
 
 
@@ -54,7 +55,8 @@ def test_the_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 
 def test_configs_are_found_by_name_and_wrong_names_are_told_the_right_ones() -> None:
     names = model_zoo.config_names()
-    assert names and not any(name.startswith("common/") for name in names)
+    assert names
+    assert not any(name.startswith("common/") for name in names)
     assert Path(model_zoo.config_path(names[0])).is_file()
     with pytest.raises(FileNotFoundError, match=f"no config 'nothing.py'; there is .*{names[0]}"):
         model_zoo.config_path("nothing.py")

@@ -27,7 +27,8 @@ def test_topk_sort_and_argsort_are_watched_in_either_direction(gap: float) -> No
     for call in calls:
         with Rankings() as rankings:
             call()
-        assert rankings.count == 1 and rankings.smallest == pytest.approx(gap, abs=1e-7)
+        assert rankings.count == 1
+        assert rankings.smallest == pytest.approx(gap, abs=1e-7)
 
 
 def test_draws_that_are_ties_are_passed_over_and_a_model_that_gives_nothing_else_is_refused() -> None:

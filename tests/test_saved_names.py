@@ -12,5 +12,6 @@ FIXTURE = Path(__file__).parent / "fixtures" / "targets_f091f20.txt"
 @pytest.mark.parametrize("name", FIXTURE.read_text().split())
 def test_a_name_of_an_older_saved_config_is_found(name: str) -> None:
     found = locate(name)
-    assert callable(found) and found.__name__ == name.rpartition(".")[2]
+    assert callable(found)
+    assert found.__name__ == name.rpartition(".")[2]
     assert locate(_convert_target_to_string(found)) is found

@@ -71,8 +71,10 @@ def test_a_sheet_shows_truth_and_the_predictions_above_the_threshold(records: li
     sheet = comparison_sheet(records[:1], predictions=predictions, score_threshold=0.5, **settings)
     middle = sheet.width // 2
     truth, found = pixels_of(sheet, 0), pixels_of(sheet, 1)
-    assert len(truth) and truth[:, 1].max() < middle
-    assert len(found) and found[:, 1].min() >= middle
+    assert len(truth)
+    assert truth[:, 1].max() < middle
+    assert len(found)
+    assert found[:, 1].min() >= middle
     hidden = comparison_sheet(records[:1], predictions=predictions, score_threshold=0.95, **settings)
     assert len(pixels_of(hidden, 1)) == 0
     alone = comparison_sheet(records, **settings)

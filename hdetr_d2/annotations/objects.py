@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -132,7 +132,7 @@ def _category(source: str, item: Mapping[Any, Any], row: int) -> Category:
     if "frequency" in item:
         if not isinstance(item["frequency"], str) or item["frequency"] not in ("r", "c", "f"):
             raise wrong("frequency", '"r", "c" or "f"')
-        category.frequency = item["frequency"]  # type: ignore[assignment]
+        category.frequency = cast(Literal["r", "c", "f"], item["frequency"])
     if "image_count" in item:
         if not _is_integer(item["image_count"]) or not 0 <= item["image_count"] < _LARGEST:
             raise wrong("image_count", "the number of images that show it")

@@ -98,7 +98,8 @@ def show(
     with tempfile.TemporaryDirectory() as folder:
         if path is not None:
             annotations, images = _files_of(path, split, folder)
-        assert annotations is not None and images is not None
+        assert annotations is not None
+        assert images is not None
         sheet = dataset_sheet(
             annotations,
             images,

@@ -62,7 +62,8 @@ def evaluate(
         detector = Detector.load(model, score_threshold=0.0, device=device)
         metrics = evaluate_model(detector, data, split=split, style=style, batch_size=batch_size)
     else:
-        assert annotations is not None and results is not None
+        assert annotations is not None
+        assert results is not None
         if style == "auto":
             from hdetr_d2.data import read_annotation_file
 

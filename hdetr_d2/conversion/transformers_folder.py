@@ -66,7 +66,9 @@ def processor_json(described: Described, model_type: str) -> dict[str, Any]:
     return content
 
 
-def write_folder(folder: Path, weights: Mapping[str, Any], config: Mapping[str, Any], processor: Mapping[str, Any]) -> None:
+def write_folder(
+    folder: Path, weights: Mapping[str, Any], config: Mapping[str, Any], processor: Mapping[str, Any]
+) -> None:
     """Write all three; the config last, so that a folder with one is whole."""
     from .writing import save
 

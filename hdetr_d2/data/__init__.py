@@ -36,9 +36,9 @@ from .strong_augmentation import (
 
 __all__ = [
     "BatchTransform",
-    "ContextMapper",
     "ClassBalancedSampling",
     "ClassFrequencies",
+    "ContextMapper",
     "DatasetError",
     "DatasetInfo",
     "DetrDatasetMapper",
@@ -51,8 +51,8 @@ __all__ = [
     "OverlapCrop",
     "PhotometricDistortion",
     "RandomChoice",
-    "SampleContext",
     "RepeatFactorSampling",
+    "SampleContext",
     "SampleStream",
     "ShuffledSampling",
     "StepContext",

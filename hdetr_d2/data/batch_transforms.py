@@ -5,6 +5,7 @@ The decisions are those of the step, the same in every process and micro-batch, 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -62,7 +63,7 @@ class MixUp(BatchTransform):
         self.share = as_range(share, "MixUp: share", highest=1.0)
 
     def draw(self, context: StepContext) -> float | None:
-        """b of this step, None where it does not mix."""
+        """B of this step, None where it does not mix."""
         generator = context.generator(_MIX_UP)
         due = generator.random() < self.probability
         share = round(float(generator.uniform(*self.share)), 6)
@@ -75,7 +76,7 @@ class MixUp(BatchTransform):
         share = self.draw(context)
         if share is None:
             return samples
-        return [mix(sample, before, share) for before, sample in zip(samples, samples[1:])]
+        return [mix(sample, before, share) for before, sample in itertools.pairwise(samples)]
 
 
 def mix(sample: Record, other: Record, share: float) -> Record:

@@ -32,7 +32,7 @@ _MAX_SUBSTITUTIONS = 20
 logger = logging.getLogger(__name__)
 
 
-class _TrainSamples(Dataset):
+class _TrainSamples(Dataset[Any]):
     """Maps (stream position, index) to a sample; both together decide everything about it.
 
     An unusable image file is replaced by the next image of the dataset, the same one in every run, and noted in the
@@ -259,7 +259,7 @@ def build_train_loader(
     )
 
 
-class _TestSamples(Dataset):
+class _TestSamples(Dataset[Any]):
     def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
         self._records = records
         self._mapper = mapper

@@ -25,8 +25,10 @@ class ClassNames(list[str]):
 
 
 class DetectedInstances(Instances):
-    """Detectron2's ``Instances`` of one image: ``pred_boxes`` (XYXY pixels), ``scores``, ``pred_classes`` and ``names``
-    (a list of class names, one a detection), best first.
+    """Detectron2's ``Instances`` of one image, with names of classes.
+
+    Fields: ``pred_boxes`` (XYXY pixels), ``scores``, ``pred_classes`` and ``names`` (a list of class names, one a
+    detection), best first.
     """
 
     def __getitem__(self, item: Any) -> DetectedInstances:

@@ -11,6 +11,7 @@ import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -103,7 +104,7 @@ def schedule_settings(cfg: DictConfig) -> ScheduleSettings:
     return ScheduleSettings.from_config(_resolved(cfg, "schedule"))
 
 
-def _resolved(cfg: DictConfig, key: str) -> dict:
+def _resolved(cfg: DictConfig, key: str) -> dict[Any, Any]:
     container = OmegaConf.to_container(cfg[key], resolve=True)
     if not isinstance(container, dict):
         raise ConfigError(f"{key} must be a mapping")

@@ -14,7 +14,8 @@ from detectron2.utils import comm
 from ..checkpoint.loading import SafeCheckpointer, load_checkpoint
 from .distributed import unwrap
 from .ema import ModelEMA
-from .hooks import Evaluate, Results, metric_value, read_evaluations
+from .hooks import Evaluate
+from .records import Results, metric_value, read_evaluations
 from .settings import EMASettings, RestartSettings
 
 logger = logging.getLogger(__name__)

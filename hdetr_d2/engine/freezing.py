@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from detectron2.layers import NaiveSyncBatchNorm
-from timm.layers import convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.layers.norm_act import convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import nn
 
 from .errors import ConfigError

@@ -126,11 +126,16 @@ def _readable_hints(function: Any) -> Iterator[tuple[str, Hint]]:
             continue
 
 
+def _origin(hint: Hint) -> Any:
+    """As ``typing.get_origin``, whose stubs say that it is None or a ParamSpec."""
+    return typing.get_origin(hint)
+
+
 def alternatives(hint: Hint) -> tuple[Hint, ...]:
     """The members of a union, or the annotation alone; without `Annotated`."""
-    if typing.get_origin(hint) is Annotated:
+    if _origin(hint) is Annotated:
         return alternatives(typing.get_args(hint)[0])
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if isinstance(hint, types.UnionType) or _origin(hint) is typing.Union:
         return tuple(inner for member in typing.get_args(hint) for inner in alternatives(member))
     return (hint,)
 
@@ -138,7 +143,7 @@ def alternatives(hint: Hint) -> tuple[Hint, ...]:
 def items_hint(hint: Hint) -> Hint:
     """Of the items of a list or of the values of a mapping; None where it is not known."""
     for member in alternatives(hint):
-        origin, arguments = typing.get_origin(member), typing.get_args(member)
+        origin, arguments = _origin(member), typing.get_args(member)
         if origin in _MAPPINGS and len(arguments) == 2:
             return arguments[1]
         if origin in _SEQUENCES and arguments:
@@ -165,7 +170,7 @@ def classes(hint: Hint) -> list[type[Any]]:
     return [
         member
         for member in alternatives(hint)
-        if isinstance(member, type) and member not in plain and typing.get_origin(member) is None
+        if isinstance(member, type) and member not in plain and _origin(member) is None
     ]
 
 
@@ -175,7 +180,7 @@ def kinds(hint: Hint) -> set[str]:
 
 
 def _kind(hint: Hint) -> set[str]:
-    origin = typing.get_origin(hint)
+    origin = _origin(hint)
     if hint is None or hint is type(None):
         return {"null"}
     if origin is Literal:
@@ -204,7 +209,7 @@ def fits(hint: Hint, value: object) -> bool:
 
 
 def _fits(hint: Hint, value: object) -> bool:
-    origin = typing.get_origin(hint)
+    origin = _origin(hint)
     if hint in (Any, object) or isinstance(hint, typing.TypeVar):
         return True
     if hint is None or hint is type(None):
@@ -238,13 +243,13 @@ def _mapping_fits(hint: Hint, value: Mapping[Any, Any]) -> bool:
         if not isinstance(target, type) or not isinstance(hint, type) or getattr(hint, "_is_protocol", False):
             return True
         return hint in (*_SEQUENCES, *_MAPPINGS) or issubclass(target, hint)
-    if hint in _MAPPINGS or typing.get_origin(hint) in _MAPPINGS:
+    if hint in _MAPPINGS or _origin(hint) in _MAPPINGS:
         return all(fits(items_hint(hint), inner) for inner in value.values())
     return dataclasses.is_dataclass(hint)
 
 
 def _list_fits(hint: Hint, value: list[Any]) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin, arguments = _origin(hint), typing.get_args(hint)
     if hint in _SEQUENCES:
         return True
     if origin not in _SEQUENCES:
@@ -261,7 +266,7 @@ def describe(hint: Hint) -> str:
 
 
 def _describe(hint: Hint) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    origin, arguments = _origin(hint), typing.get_args(hint)
     if hint is None or hint is type(None):
         return "null"
     if origin is Literal:

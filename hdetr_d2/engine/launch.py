@@ -30,6 +30,7 @@ TIMEOUT = timedelta(minutes=30)
 
 
 def started_by_torchrun() -> bool:
+    """Whether torchrun, or a program that sets the same variables, has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= set(os.environ)
 
 

@@ -27,7 +27,7 @@ def set_up_logging(output_dir: str) -> None:
         logger = setup_logger(output_dir, distributed_rank=comm.get_rank(), name=name, color=sys.stdout.isatty())
         for handler in logger.handlers:
             # a full disk is told once, by the error that ends the run, and not as a traceback for every line
-            handler.handleError = lambda record: None  # type: ignore[method-assign]
+            handler.handleError = lambda record: None
     for name in OF_ONE_PROCESS:
         _set_up_terminal(logging.getLogger(name))
 

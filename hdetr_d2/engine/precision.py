@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from .errors import ConfigError
 from .settings import PRECISIONS
@@ -18,7 +19,7 @@ class Precision:
         device: where the model computes.
 
     Attributes:
-        scaler: a ``torch.amp.GradScaler``; disabled (it passes everything through) unless fp16.
+        scaler: a ``GradScaler``; disabled (it passes everything through) unless fp16.
     """
 
     # a scale this small means that the gradients overflow whatever the scale: they are infinite or NaN
@@ -29,7 +30,7 @@ class Precision:
             raise ConfigError(f'precision must be one of {", ".join(PRECISIONS)}, not "{name}"')
         self.name = name
         self.device_type = device.type
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self.scaler = GradScaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> torch.autocast:
         return torch.autocast(

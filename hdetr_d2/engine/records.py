@@ -31,7 +31,7 @@ def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, f
 
 
 def metric_value(results: Mapping[str, Any], metric: str) -> float:
-    """ "task/metric" of an evaluation's results, -inf where there is none."""
+    """The value of "task/metric" in an evaluation's results, -inf where there is none."""
     value = flatten_results(results).get(metric, float("-inf"))
     return value if value == value else float("-inf")  # NaN: a dataset without objects of that kind
 

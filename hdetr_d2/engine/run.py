@@ -61,7 +61,6 @@ def resolve(cfg: DictConfig) -> int:
     Returns:
         The number of training images.
     """
-
     folder = os.path.join(cfg.train.output_dir, DATASET_FOLDER)
 
     def resolve_first() -> dict[str, tuple[str, str]]:  # may write the dataset: one process does, the others find it

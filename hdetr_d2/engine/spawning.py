@@ -111,7 +111,7 @@ def _wait_for_all(children: Sequence[_Child]) -> list[_Child]:
         pause = None if deadline is None else max(0.0, deadline - time.monotonic())
         ready = wait(list(running), timeout=pause)
         for sentinel in ready:
-            child = running.pop(sentinel)  # type: ignore[index]
+            child = running.pop(sentinel)
             child.process.join()
             child.receive()
             if child.process.exitcode != 0:

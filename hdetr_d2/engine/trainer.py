@@ -151,8 +151,8 @@ class Trainer(TrainerBase):
         total: Tensor | None = None
         for index, (batch, weight) in enumerate(zip(batches, micro_batch_weights(batches, device), strict=True)):
             last = index + 1 == len(batches)
-            synchronise_later = isinstance(self.model, DistributedDataParallel) and not last
-            with self.model.no_sync() if synchronise_later else nullcontext():  # type: ignore[operator]
+            ddp = self.model if isinstance(self.model, DistributedDataParallel) else None
+            with nullcontext() if ddp is None or last else ddp.no_sync():  # gradients are summed over processes once
                 with self.precision.autocast():
                     losses = self.model(batch)
                 vector = self._as_vector(losses) * weight

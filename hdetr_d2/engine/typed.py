@@ -8,7 +8,7 @@ import math
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from .errors import ConfigError
 from .hints import Hint, alternatives, describe, fits, is_call, items_hint, kinds
@@ -88,7 +88,7 @@ def from_mapping(cls: type[T], node: Mapping[str, Any], where: str, *, open: boo
         ConfigError: the message names the key.
     """
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, cls))}
     for key in node:
         if key not in fields and not open:
             raise ConfigError(f"{where}.{key} is not a setting; {unknown_key_hint(str(key), fields)}")

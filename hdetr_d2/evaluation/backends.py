@@ -291,7 +291,7 @@ def _hotcoco_object(problem: _Problem) -> Any:
 
 
 def hotcoco_evaluation(truth: GroundTruth, detections: Detections, *, lvis: bool = False) -> Any:
-    """hotcoco's ``COCOeval`` after an evaluation of all detections of every image, for what it knows besides metrics.
+    """Hotcoco's ``COCOeval`` after an evaluation of all detections of every image, for what it knows besides metrics.
 
     Categories are numbered from 1 in the order of their ids.
     """

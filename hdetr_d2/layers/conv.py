@@ -1,5 +1,7 @@
 """Convolutions with BatchNorm, and blocks of them that become one convolution when a model is deployed."""
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,12 +40,12 @@ class ConvNorm(nn.Module):
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution that computes the same in evaluation, without the activation."""
-        norm = self.norm
+        norm: Any = self.norm  # any BatchNorm: synchronised and frozen ones are of other classes
         if isinstance(norm, nn.Identity):
             bias = self.conv.bias
             return self.conv.weight, torch.zeros_like(self.conv.weight[:, 0, 0, 0]) if bias is None else bias
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore
-        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale  # type: ignore
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
     def fuse(self) -> None:
         """Become one convolution with bias. Only for evaluation: statistics and their parameters are gone."""
@@ -77,7 +79,7 @@ class RepVGG(nn.Module):
         """Become one 3x3 convolution. Only for evaluation: statistics and their parameters are gone."""
         if len(self.branches) == 1:
             return
-        (weight, bias), (centre, other_bias) = (branch.folded() for branch in self.branches)  # type: ignore
+        (weight, bias), (centre, other_bias) = (cast(ConvNorm, branch).folded() for branch in self.branches)
         self.branches = nn.ModuleList([_convolution(weight + F.pad(centre, (1, 1, 1, 1)), bias + other_bias)])
 
 

@@ -1,5 +1,7 @@
 """Multi-layer perceptron."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -44,15 +46,16 @@ class MLP(nn.Module):
         if num_layers < 1:
             raise ValueError(f"MLP: num_layers must be at least 1, got {num_layers}")
         widths = [in_features] + [hidden_features] * (num_layers - 1) + [out_features]
-        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in zip(widths[:-1], widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(n, m) for n, m in itertools.pairwise(widths))
         self.activation = make_activation(activation)
 
     @torch.no_grad()
     def start_at(self, value: Tensor) -> None:
         """Make the output ``value`` (out_features,) whatever the input, as an initialisation."""
         last = self.layers[-1]
-        last.weight.zero_()  # type: ignore[operator]
-        last.bias.copy_(value)  # type: ignore[operator, arg-type]
+        assert isinstance(last, nn.Linear)
+        last.weight.zero_()
+        last.bias.copy_(value)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""

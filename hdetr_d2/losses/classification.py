@@ -150,15 +150,13 @@ class _Background(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, logits: Tensor, weight: float | Tensor, gamma: float | Tensor, detach: bool
-    ) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, weight: float | Tensor, gamma: float | Tensor, detach: bool) -> Tensor:
         ctx.save_for_backward(logits)
         ctx.weight, ctx.gamma, ctx.detach = weight, gamma, detach
         return (weight * logits.sigmoid() ** gamma * F.softplus(logits)).sum((1, 2))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (logits,) = ctx.saved_tensors
         p = logits.sigmoid()
         slope = p if ctx.detach else p + ctx.gamma * (1 - p) * F.softplus(logits)

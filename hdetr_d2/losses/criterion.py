@@ -74,8 +74,9 @@ class SetCriterion(nn.Module):
             loss.check(num_classes=num_classes)
 
     def begin_step(self, targets: BatchedTargets) -> Tensor | None:
-        """Bring the statistics of class losses up to date, and choose the classes that this step learns: the decoder's
-        loss says which; arguments and result as ``ClassificationLoss.begin_step`` has them.
+        """Bring the statistics of class losses up to date, and choose the classes that this step learns.
+
+        The decoder's loss says which; arguments and result as ``ClassificationLoss.begin_step`` has them.
         """
         columns, *_ = [loss.begin_step(targets) for loss in self._class_losses()]
         return columns

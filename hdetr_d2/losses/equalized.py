@@ -111,8 +111,9 @@ class EqualizedFocalLoss(ClassificationLoss):
 
 
 def background_slope(logits: Tensor, gamma: Tensor) -> Tensor:
-    """Derivative of ``p ** gamma * -log(1 - p)`` for the logit, not negative; of the mirrored logit it is that of
-    ``(1 - p) ** gamma * -log(p)`` with the sign turned.
+    """Derivative of ``p ** gamma * -log(1 - p)`` for the logit, not negative.
+
+    Of the mirrored logit it is that of ``(1 - p) ** gamma * -log(p)`` with the sign turned.
     """
     p = logits.sigmoid()
     return p**gamma * (p + gamma * (1 - p) * F.softplus(logits))

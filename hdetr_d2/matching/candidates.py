@@ -234,8 +234,9 @@ def _solve(problems: Sequence[_Problem]) -> None:
 
 
 def further_candidates(stacks: Sequence[Tensor], problems: Sequence[_Problem]) -> list[tuple[Tensor, Tensor]]:
-    """Pairs that are no candidates yet and cost less than the prices of their source and sink: without any, the
-    solution is the optimum of all pairs (they are what column generation asks for).
+    """Pairs that are no candidates yet and cost less than the prices of their source and sink.
+
+    Without any, the solution is the optimum of all pairs (they are what column generation asks for).
 
     Args:
         stacks: costs, on their device.

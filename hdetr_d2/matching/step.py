@@ -140,7 +140,7 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
 
 def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
     """The costs of all layers whose matcher reads nothing else."""
-    alike: dict[tuple, list[int]] = {}
+    alike: dict[tuple[object, ...], list[int]] = {}
     for layer, matcher in enumerate(request.matchers):
         if isinstance(matcher, CostMatcher):
             key = matcher.cost, matcher.k, None if matcher.is_optimal else id(matcher)

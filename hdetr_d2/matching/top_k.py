@@ -63,8 +63,11 @@ class TopKMatcher(StagedMatcher):
 
     @torch.no_grad()
     def propose(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, ...]:
-        """Returns each target's best queries (L, M, k), best first, and their scores, how many of them it is given
-        (L, M), and how many queries have no finite score (L,).
+        """Propose queries for each target.
+
+        Returns:
+            Each target's best queries (L, M, k), best first, and their scores, how many of them it is given (L, M), and
+            how many queries have no finite score (L,).
         """
         with torch.autocast(device_type=logits.device.type, enabled=False):
             scores = self.scores(logits, boxes, labels, target_boxes)

@@ -10,7 +10,8 @@ upon, without a clone::
     model = model_zoo.get("h_deformable_detr_r50_12ep", trained=True)
 """
 
-from .entries import Entry, Weights, entries
+from .entries import entries
+from .entry import Entry, Weights
 from .trained import MissingWeightsError, NoEntryError, get, weights_folder
 from .zoo import config_names, config_path, get_config, load_recipe
 

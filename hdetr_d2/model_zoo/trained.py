@@ -17,7 +17,8 @@ from ..checkpoint import CheckpointError, LoadReport
 from ..checkpoint.classes import COCO_CATEGORY_IDS
 from ..checkpoint.convert import read_state, to_ours
 from ..data.generated import default_cache_folder
-from .entries import Entry, entries
+from .entries import entries
+from .entry import Entry
 from .zoo import get_config
 
 BY_CATEGORY_ID = ("hdetr", "detr")

@@ -34,8 +34,10 @@ class NoiseDraws:
 
 @dataclass(frozen=True)
 class NoisedTargets:
-    """Targets with noise, P slots an image: groups one after another, in each of which every target has one slot, or
-    with negatives two, first all positives and then all negatives. Images with fewer targets leave slots empty.
+    """Targets with noise, P slots an image.
+
+    Groups come one after another; in each, every target has one slot, or with negatives two, first all positives and
+    then all negatives. Images with fewer targets leave slots empty.
 
     Args:
         labels: (B, P) int64 in [0, K); K in empty slots.

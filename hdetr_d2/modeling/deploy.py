@@ -1,5 +1,7 @@
 """Making a trained model smaller and faster for use, with the same outputs."""
 
+from typing import Any
+
 from torch import nn
 
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
@@ -20,10 +22,11 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
     Returns:
         The same object, in evaluation mode. It cannot be trained any more.
     """
+    part: Any  # which of its attributes may be None is not said by its class
     for part in list(model.modules()):
         if isinstance(part, RepVGG) or (conv_norms and isinstance(part, ConvNorm)):
             part.fuse()
         denoising = getattr(part, "denoising", None)
         if isinstance(denoising, DenoisingQueries) and not denoising.unknown_content:
-            part.denoising = None  # type: ignore[assignment]
+            part.denoising = None
     return model.eval()

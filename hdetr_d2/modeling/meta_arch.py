@@ -1,7 +1,7 @@
 """The registered meta-architecture: images in, losses or detections out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -19,6 +19,13 @@ from .building import FromLazyConfig
 from .composition import check_channels, check_composition, check_levels
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _not_traced(function: _Function) -> _Function:
+    """``torch.compiler.disable``, which has no types, with those of the function."""
+    return cast(_Function, torch.compiler.disable(function))
 
 
 @META_ARCH_REGISTRY.register()
@@ -157,7 +164,7 @@ class DETR(FromLazyConfig, nn.Module):
         logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
         return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
 
-    @torch.compiler.disable  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
+    @_not_traced  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
     def losses(
         self,
         predictions: Mapping[str, Predictions],
@@ -186,7 +193,7 @@ class DETR(FromLazyConfig, nn.Module):
         images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
         return ImageList.from_tensors([image.to(self.pixel_mean.dtype) for image in images])
 
-    @torch.compiler.disable  # what a class or a box is decides what is done
+    @_not_traced  # what a class or a box is decides what is done
     def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> BatchedTargets:
         """Classes and normalised cxcywh boxes of each image.
 

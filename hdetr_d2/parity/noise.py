@@ -43,8 +43,10 @@ def slot_draws(data: Archive, targets: Sequence[Targets]) -> NoiseDraws:
 
 
 def target_draws(data: Archive, targets: Sequence[Targets], label_noise: float) -> NoiseDraws:
-    """Draws that a file has for every noised target, in the authors' order: ``dn/draw/label_p``, ``new_label`` for the
-    chosen ones, and either ``sign01`` and ``part`` or ``box_u``, each where it was drawn.
+    """Draws that a file has for every noised target, in the authors' order.
+
+    They are ``dn/draw/label_p``, ``new_label`` for the chosen ones, and either ``sign01`` and ``part`` or ``box_u``,
+    each where it was drawn.
 
     Args:
         data: arrays of the file.

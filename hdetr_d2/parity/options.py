@@ -104,6 +104,6 @@ def decode(kind: type[OptionsT], raw: Mapping[str, Any]) -> OptionsT:
 
 
 def _readable(message: str) -> str:
-    """msgspec's message in the words of the file."""
+    """Msgspec's message in the words of the file."""
     message = message.replace("Object contains unknown field", "this tool does not know the option")
     return message.replace("Object missing required field", "there is no option").replace(" - at `$.", " - of option `")

@@ -74,8 +74,9 @@ class VideoWriter(Writer):
 
 
 class JsonWriter(Writer):
-    """All detections in COCO's results format, ``detections.json``; ids, names and sizes of the images, and the
-    categories, in ``images.json``.
+    """All detections in COCO's results format, ``detections.json``.
+
+    Ids, names and sizes of the images, and the categories, are in ``images.json``.
 
     Args:
         folder: for both.

@@ -272,7 +272,9 @@ def _told(wanted: Wanted) -> Iterator[None]:
             f"delete {wanted.path}.lock"
         ) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise DownloadError(f"{wanted.url}: no connection ({error or type(error).__name__}); {wanted.by_hand}") from error
+        raise DownloadError(
+            f"{wanted.url}: no connection ({error or type(error).__name__}); {wanted.by_hand}"
+        ) from error
     except ValueError as error:
         raise DownloadError(f"{wanted.url}: is no address to download from ({error})") from error
     except OSError as error:
@@ -284,5 +286,3 @@ def _told(wanted: Wanted) -> Iterator[None]:
 def _reason(error: urllib.error.URLError) -> str:
     reason = error.reason
     return reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)
-
-

@@ -205,13 +205,16 @@ def test_every_reader_refuses_a_wrong_value_in_the_same_words(coco_folder: Any, 
     key, value, message = WRONG_VALUES[name]
     coco_folder.content["annotations"][2][key] = value
     coco_folder.write()
+    readers: dict[str, Callable[[], object]] = {
+        "training": lambda: load_dataset_dicts(json_file=coco_folder.json, image_root=None),
+        "evaluation": lambda: load_ground_truth(coco_folder.json),
+        "objects": lambda: load_ground_truth(coco_folder.content),
+    }
     with pytest.raises(DatasetError, match=message) as caught:
-        if reader == "training":
-            load_dataset_dicts(json_file=coco_folder.json, image_root=None)
-        else:
-            load_ground_truth(coco_folder.json if reader == "evaluation" else coco_folder.content)
+        readers[reader]()
     assert 'annotation 13 (image 99, "001.png")' in str(caught.value)
-    assert 'set dataset.invalid="drop"' in str(caught.value) and len(str(caught.value)) < 500
+    assert 'set dataset.invalid="drop"' in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("name", WRONG_VALUES)
@@ -268,7 +271,8 @@ def test_boxes_that_are_parts_of_the_image_draw_a_warning(coco_folder: Any, capl
         annotation["bbox"] = [0.25, 0.5, 0.5, 0.5]
     with caplog.at_level(logging.WARNING):
         load(coco_folder)
-    assert "all 5 boxes lie between 0 and 1" in caplog.text and str(coco_folder.json) in caplog.text
+    assert "all 5 boxes lie between 0 and 1" in caplog.text
+    assert str(coco_folder.json) in caplog.text
     caplog.clear()
     coco_folder.content["annotations"][0]["bbox"] = [0, 0, 9, 9]
     with caplog.at_level(logging.WARNING):

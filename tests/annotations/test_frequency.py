@@ -27,7 +27,8 @@ def test_counts_are_of_images_and_not_of_objects(coco_folder: Any) -> None:
         for c in sorted(content["categories"], key=lambda c: c["id"])
     ]
     info = read_dataset_info(coco_folder.json)
-    assert list(info.image_counts) == expected and set(info.frequencies) == {"r"}
+    assert list(info.image_counts) == expected
+    assert set(info.frequencies) == {"r"}
 
 
 def declare(folder: Any, **values: list[Any]) -> None:
@@ -40,7 +41,8 @@ def declare(folder: Any, **values: list[Any]) -> None:
 def test_what_the_file_declares_is_taken(coco_folder: Any) -> None:
     declare(coco_folder, image_count=[5, 50, 500])
     info = read_dataset_info(coco_folder.json)
-    assert info.image_counts == (5, 50, 500) and info.frequencies == ("r", "c", "f")
+    assert info.image_counts == (5, 50, 500)
+    assert info.frequencies == ("r", "c", "f")
     declare(coco_folder, frequency=["f", "f", "r"])
     assert read_dataset_info(coco_folder.json).frequencies == ("f", "f", "r")
 
@@ -77,7 +79,8 @@ def test_without_a_training_file_a_validation_file_has_no_groups(coco_folder: An
     coco_folder.write()
     for index, changes in enumerate(({}, {"frequency_json": tmp_path / "absent.json"})):
         metadata = metadata_of(coco_folder, f"frequency_absent_{index}", training=False, **changes)
-        assert not hasattr(metadata, "thing_frequencies") and not hasattr(metadata, "class_image_count")
+        assert not hasattr(metadata, "thing_frequencies")
+        assert not hasattr(metadata, "class_image_count")
 
 
 def test_a_training_file_of_other_classes_is_refused(coco_folder: Any, tmp_path: Path) -> None:
@@ -98,7 +101,8 @@ def test_a_config_that_asks_for_counts_gets_those_of_training(coco_folder: Any, 
     # Evaluation on another machine: only training needs them, and those of validation would be wrong.
     dataset = OmegaConf.create({**node, "train": {"json": str(tmp_path / "absent.json"), "images": "x"}})
     resolve_dataset(dataset)
-    assert dataset.image_counts is None and dataset.num_classes == 3
+    assert dataset.image_counts is None
+    assert dataset.num_classes == 3
 
 
 def test_real_lvis_categories_declare_their_groups(shared_folder: Path) -> None:

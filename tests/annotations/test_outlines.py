@@ -27,7 +27,8 @@ def test_the_box_of_a_mask_is_pycocotools_s(seed: int) -> None:
     runs = [0, *runs] if flat[0] else runs
     for counts in (compressed["counts"].decode(), compressed["counts"], runs):
         box, size = box_of_outline({"size": [height, width], "counts": counts})
-        assert list(box) == expected and size == (height, width)
+        assert list(box) == expected
+        assert size == (height, width)
 
 
 @pytest.mark.parametrize(
@@ -58,5 +59,5 @@ def test_the_box_of_a_mask_is_pycocotools_s(seed: int) -> None:
     ],
 )
 def test_what_is_no_outline_is_refused(outline: Any) -> None:
-    with pytest.raises(ValueError, match="outline|polygon|mask"):
+    with pytest.raises(ValueError, match=r"outline|polygon|mask"):
         box_of_outline(outline)

@@ -40,7 +40,8 @@ def test_the_fast_and_the_slow_way_read_the_same(tmp_path: Path, indent: int | N
     slow = parse_annotations("a", text.replace(b'"more"', b'"not json": NaN, "more"'))
     objects = read_annotations(content)
     for other in (slow, objects):
-        assert other.categories == fast.categories and other.image_names == fast.image_names
+        assert other.categories == fast.categories
+        assert other.image_names == fast.image_names
         for column in ("image_ids", "image_sizes", "annotation_ids", "annotation_boxes", "annotation_areas"):
             assert (getattr(other, column) == getattr(fast, column)).all()
         assert other.annotation_crowd.tolist() == fast.annotation_crowd.tolist() == [True]
@@ -93,7 +94,8 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, reader: str, part: str,
     path = written(tmp_path, content)
     with pytest.raises(DatasetError, match=rf"val\.json: .*{message}") as caught:
         load_ground_truth(path) if reader == "evaluation" else load_dataset_dicts(json_file=path, image_root=None)
-    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,8 @@ def test_an_outline_without_a_box_gives_one(tmp_path: Path) -> None:
     path = written(tmp_path, content)
     expected = [[10.0, 20.0, 30.5, 40.0], [1.0, 1.0, 8.0, 29.0]]
     truth = load_ground_truth(path).annotations
-    assert truth.boxes.tolist() == expected and truth.areas.tolist() == [30.5 * 40, 8 * 29]
+    assert truth.boxes.tolist() == expected
+    assert truth.areas.tolist() == [30.5 * 40, 8 * 29]
     (record,) = load_dataset_dicts(json_file=path, image_root=None)
     assert [a["bbox"] for a in record["annotations"]] == [[10.0, 20.0, 40.5, 60.0], [1.0, 1.0, 9.0, 30.0]]
     content["annotations"][1]["bbox"] = []  # not what a box can be, so that the file is read the slow way

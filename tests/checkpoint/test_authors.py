@@ -1,6 +1,7 @@
 """Names of the authors' code, both ways, against the published list of entries."""
 
 import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from hdetr_d2.checkpoint.convert import to_ours
 from hdetr_d2.checkpoint.names.deformable_detr import AuthorsLayout, from_authors, to_authors
 from hdetr_d2.model_zoo import get_config
+from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.backbone import TimmBackbone
 
 LAYOUTS = {
@@ -32,7 +34,7 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("variant", LAYOUTS)
-def test_a_state_goes_to_the_authors_names_and_back(build_tiny, variant: str) -> None:
+def test_a_state_goes_to_the_authors_names_and_back(build_tiny: Callable[..., DETR], variant: str) -> None:
     state = our_state(build_tiny(variant))
     theirs = to_authors(state, layout=LAYOUTS[variant])
     assert AuthorsLayout.of(theirs) == LAYOUTS[variant]
@@ -41,14 +43,16 @@ def test_a_state_goes_to_the_authors_names_and_back(build_tiny, variant: str) ->
 
 
 @pytest.mark.parametrize("variant", LAYOUTS)
-def test_a_file_without_the_aliases_is_read_as_one_with_them(build_tiny, variant: str) -> None:
+def test_a_file_without_the_aliases_is_read_as_one_with_them(build_tiny: Callable[..., DETR], variant: str) -> None:
     state = our_state(build_tiny(variant))
     theirs = to_authors(state, layout=LAYOUTS[variant])
     stripped = {key: value for key, value in theirs.items() if not re.search(r"decoder\.(class|bbox)_embed", key)}
     assert_equal(from_authors(stripped, num_queries=10), state)
 
 
-def test_two_stages_without_refinement_share_one_pair_of_heads_with_the_encoder(build_tiny) -> None:
+def test_two_stages_without_refinement_share_one_pair_of_heads_with_the_encoder(
+    build_tiny: Callable[..., DETR],
+) -> None:
     changes = {
         "transformer.decoder.refine": False,
         "transformer.heads.shared": True,
@@ -243,7 +247,7 @@ def swin_state() -> dict[str, Tensor]:
     return {f"backbone.{key}": value for key, value in swin.state_dict().items()}
 
 
-def test_a_swin_model_goes_to_the_authors_names_and_back(build_tiny) -> None:
+def test_a_swin_model_goes_to_the_authors_names_and_back(build_tiny: Callable[..., DETR]) -> None:
     state = {**our_state(build_tiny("hybrid")), **swin_state()}
     theirs = to_authors(state, layout=LAYOUTS["hybrid"])
     body = "backbone.0.body"

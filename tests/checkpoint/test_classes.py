@@ -1,11 +1,14 @@
 """Class rows go along by name, and every class is accounted for."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
+from hdetr_d2.modeling import DETR
 from tests.modeling.tiny_rtdetr import build as build_rtdetr
 
 SOURCE = ["person", "traffic light", "dog", "cat", "tv"]
@@ -26,13 +29,13 @@ def test_names_match_whatever_their_case_and_joints() -> None:
         ([], ["a"], "no source classes"),
     ],
 )
-def test_lists_that_name_one_class_twice_or_none_are_refused(source, target, message) -> None:
+def test_lists_that_name_one_class_twice_or_none_are_refused(source: Any, target: Any, message: Any) -> None:
     with pytest.raises(ValueError, match=message):
         ClassMatch.of(source, target)
 
 
 @pytest.mark.parametrize("variant", ["base", "refine", "hybrid"])
-def test_rows_of_known_classes_are_kept_and_others_start_anew(build_tiny, variant: str) -> None:
+def test_rows_of_known_classes_are_kept_and_others_start_anew(build_tiny: Callable[..., DETR], variant: str) -> None:
     state = build_tiny(variant).state_dict()
     new, report = transfer_classes(state, ClassMatch.of(SOURCE, TARGET))
     heads = [key for key in state if ".class_embed." in key]
@@ -51,7 +54,7 @@ def test_rows_of_known_classes_are_kept_and_others_start_anew(build_tiny, varian
     assert report.kept_tensors + len(report.resized) == len(state)
 
 
-def test_the_row_that_ranks_proposals_stays_whatever_the_first_class_is(build_tiny) -> None:
+def test_the_row_that_ranks_proposals_stays_whatever_the_first_class_is(build_tiny: Callable[..., DETR]) -> None:
     state = build_tiny("hybrid").state_dict()
     new, _ = transfer_classes(state, ClassMatch.of(SOURCE, TARGET))
     for part in ("weight", "bias"):
@@ -71,7 +74,7 @@ def test_an_encoder_that_ranks_by_class_and_the_label_table_take_all_rows_along(
     assert (table, (6, 32), (4, 32)) in report.resized
 
 
-def test_an_encoder_head_of_objectness_alone_is_left_as_it_is(build_tiny) -> None:
+def test_an_encoder_head_of_objectness_alone_is_left_as_it_is(build_tiny: Callable[..., DETR]) -> None:
     state = build_tiny("hybrid", **{"transformer.heads.encoder_classes": 1}).state_dict()
     new, report = transfer_classes(state, ClassMatch.of(SOURCE, TARGET))
     key = "transformer.heads.encoder_class_embed.weight"
@@ -79,12 +82,12 @@ def test_an_encoder_head_of_objectness_alone_is_left_as_it_is(build_tiny) -> Non
     assert key not in [row[0] for row in report.resized]
 
 
-def test_the_result_fits_a_model_of_the_target_classes(build_tiny) -> None:
+def test_the_result_fits_a_model_of_the_target_classes(build_tiny: Callable[..., DETR]) -> None:
     new, _ = transfer_classes(build_tiny("hybrid").state_dict(), ClassMatch.of(SOURCE, TARGET))
     build_tiny("hybrid", num_classes=3).load_state_dict(new)
 
 
-def test_every_class_and_resized_tensor_is_in_one_table(build_tiny) -> None:
+def test_every_class_and_resized_tensor_is_in_one_table(build_tiny: Callable[..., DETR]) -> None:
     _, report = transfer_classes(build_tiny("hybrid").state_dict(), ClassMatch.of(SOURCE, TARGET))
     lines = report.table().splitlines()
     for words in (
@@ -98,12 +101,12 @@ def test_every_class_and_resized_tensor_is_in_one_table(build_tiny) -> None:
         assert any(all(word in line for word in words) for line in lines), words
 
 
-def test_names_for_another_number_of_rows_are_refused(build_tiny) -> None:
+def test_names_for_another_number_of_rows_are_refused(build_tiny: Callable[..., DETR]) -> None:
     with pytest.raises(ValueError, match="has 5 rows, but 4 source classes are named"):
         transfer_classes(build_tiny("base").state_dict(), ClassMatch.of(SOURCE[:4], TARGET))
 
 
-def test_a_head_shared_with_the_encoder_is_refused(build_tiny) -> None:
+def test_a_head_shared_with_the_encoder_is_refused(build_tiny: Callable[..., DETR]) -> None:
     changes = {
         "transformer.decoder.refine": False,
         "transformer.heads.shared": True,

@@ -2,6 +2,9 @@
 
 import collections
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from detectron2.modeling.backbone import BasicStem, ResNet
 
 from hdetr_d2.checkpoint import SafeCheckpointer, load_checkpoint
 from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read_state, to_ours
+from hdetr_d2.modeling import DETR
 from tests.modeling.tiny_rtdetr import build as build_rtdetr
 
 from .test_authors import assert_equal, our_state
@@ -28,16 +32,16 @@ RTDETR_PROJECTS = ["rtdetr", "transformers", OURS]
 
 
 @pytest.mark.parametrize("project", RTDETR_PROJECTS)
-def test_an_rtdetr_goes_through_a_file_of_every_project_and_back(tmp_path, project: str) -> None:
+def test_an_rtdetr_goes_through_a_file_of_every_project_and_back(tmp_path: Path, project: str) -> None:
     state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     torch.save(from_ours(project, state), tmp_path / "theirs.pth")
     assert_equal(to_ours(project, *read_state(tmp_path / "theirs.pth")).state, state)
-    with pytest.raises(ValueError, match="RT-DETR.*detrex"):
+    with pytest.raises(ValueError, match=r"RT-DETR.*detrex"):
         from_ours("detrex", state)
 
 
-def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_path) -> None:
+def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_path: Path) -> None:
     average, model = {"weight": torch.ones(1)}, {"weight": torch.zeros(1)}
     torch.save({"model": model, "ema": {"module": average, "updates": 3}}, tmp_path / "both.pth")
     assert read_state(tmp_path / "both.pth")[1]["weight"].item() == 1
@@ -46,7 +50,9 @@ def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_pat
 
 
 @pytest.mark.parametrize("project", [*(project for project in MODELS if project not in ("rtdetr", "hdetr_lvis")), OURS])
-def test_a_model_goes_through_a_file_of_every_project_and_back(build_tiny, tmp_path, project: str) -> None:
+def test_a_model_goes_through_a_file_of_every_project_and_back(
+    build_tiny: Callable[..., DETR], tmp_path: Path, project: str
+) -> None:
     state = our_state(build_tiny("two_stage"))
     torch.save(from_ours(project, state), tmp_path / "theirs.pth")
     back = to_ours(project, *read_state(tmp_path / "theirs.pth"), num_queries=10)
@@ -54,7 +60,7 @@ def test_a_model_goes_through_a_file_of_every_project_and_back(build_tiny, tmp_p
 
 
 @pytest.mark.parametrize("project", BACKBONES)
-def test_a_backbone_goes_through_a_file_of_every_project_and_back(tmp_path, project: str) -> None:
+def test_a_backbone_goes_through_a_file_of_every_project_and_back(tmp_path: Path, project: str) -> None:
     if project == "swin":
         names = ["body.patch_embed.proj.weight", "body.layers_1.downsample.norm.bias", "norms.res3.weight"]
     else:
@@ -64,7 +70,7 @@ def test_a_backbone_goes_through_a_file_of_every_project_and_back(tmp_path, proj
     assert_equal(to_ours(project, *read_state(tmp_path / "theirs.pth")).state, state)
 
 
-def test_a_pickle_of_arrays_as_detectron2_has_it_is_read(tmp_path) -> None:
+def test_a_pickle_of_arrays_as_detectron2_has_it_is_read(tmp_path: Path) -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1)
     content = {"model": {"stem.conv1.weight": weight}, "__author__": "torchvision", "matching_heuristics": True}
     (tmp_path / "r50.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -72,7 +78,7 @@ def test_a_pickle_of_arrays_as_detectron2_has_it_is_read(tmp_path) -> None:
     assert np.array_equal(converted.state["backbone.stem.conv1.weight"].numpy(), weight)
 
 
-def test_arrays_of_another_byte_order_are_read_and_arrays_of_objects_refused(tmp_path) -> None:
+def test_arrays_of_another_byte_order_are_read_and_arrays_of_objects_refused(tmp_path: Path) -> None:
     numbers = np.arange(3, dtype=">f4")
     (tmp_path / "big.pkl").write_bytes(pickle.dumps({"model": {"weight": numbers}}))
     assert read_state(tmp_path / "big.pkl")[1]["weight"].tolist() == [0.0, 1.0, 2.0]
@@ -81,7 +87,9 @@ def test_arrays_of_another_byte_order_are_read_and_arrays_of_objects_refused(tmp
         read_state(tmp_path / "odd.pkl")
 
 
-def test_a_converted_backbone_starts_a_detector_and_the_loader_lists_the_rest_as_new(build_tiny, tmp_path) -> None:
+def test_a_converted_backbone_starts_a_detector_and_the_loader_lists_the_rest_as_new(
+    build_tiny: Callable[..., DETR], tmp_path: Path
+) -> None:
     net = timm.create_model("resnet18")
     model = build_tiny("hybrid", **{"neck.in_channels": [128, 256, 512]})
     model.backbone = instantiate(RESNET18)
@@ -91,12 +99,14 @@ def test_a_converted_backbone_starts_a_detector_and_the_loader_lists_the_rest_as
     checkpointer = SafeCheckpointer(model)
     checkpointer.load(str(tmp_path / "start.pth"))
     report = checkpointer.report
-    assert report is not None and not report.mismatched and not report.unused
+    assert report is not None
+    assert not report.mismatched
+    assert not report.unused
     assert set(report.kept) == converted.state.keys() == {key for key in model.state_dict() if "backbone." in key}
     assert torch.equal(model.backbone.res5[1].conv2.weight, net.layer4[1].conv2.weight)
 
 
-def test_what_is_written_holds_no_more_than_its_rows(build_tiny, tmp_path) -> None:
+def test_what_is_written_holds_no_more_than_its_rows(build_tiny: Callable[..., DETR], tmp_path: Path) -> None:
     state = our_state(build_tiny("two_stage"))
     key = "transformer.level_embed"
     state[key] = torch.zeros(1_000_000, 32)[:4]
@@ -117,7 +127,7 @@ def test_what_is_written_holds_no_more_than_its_rows(build_tiny, tmp_path) -> No
         {"model": 7},
     ],
 )
-def test_a_file_without_a_state_dict_is_refused(tmp_path, content) -> None:
+def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=r"holds no state dict|a state dict has names and dense tensors"):
         read_state(tmp_path / "odd.pth")
@@ -125,7 +135,9 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path, content) -> None:
 
 @pytest.mark.parametrize("project", MODELS)
 @pytest.mark.parametrize("shape", [(), (0,), (2,)])
-def test_tensors_of_forged_shapes_are_refused(build_tiny, tmp_path, project: str, shape: tuple[int, ...]) -> None:
+def test_tensors_of_forged_shapes_are_refused(
+    build_tiny: Callable[..., DETR], tmp_path: Path, project: str, shape: tuple[int, ...]
+) -> None:
     if project == "rtdetr":
         state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
     else:

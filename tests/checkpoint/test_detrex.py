@@ -1,9 +1,12 @@
 """detrex's names against the published table, and both ways."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, from_authors
+from hdetr_d2.modeling import DETR
 
 from .test_authors import LAYOUTS, assert_equal, our_state, published_state
 
@@ -66,7 +69,7 @@ def test_every_row_of_the_published_table_holds() -> None:
 
 
 @pytest.mark.parametrize("variant", LAYOUTS)
-def test_a_state_goes_to_detrex_names_and_back(build_tiny, variant: str) -> None:
+def test_a_state_goes_to_detrex_names_and_back(build_tiny: Callable[..., DETR], variant: str) -> None:
     state = our_state(build_tiny(variant))
     assert AuthorsLayout.of_ours(state) == LAYOUTS[variant]
     theirs = DETREX.to_theirs(state)

@@ -182,7 +182,7 @@ def test_rows_of_cocos_classes_are_chosen_and_rows_of_no_class_stay_last(name: s
     converted = to_ours(name, {}, theirs, classes=COCO_IDS).state
     expected = [float(i) for i in COCO_IDS]
     for key in (key for key in converted if ".class_embed." in key):
-        assert first_column(converted, key) == (expected + [91.0] if model == "detr" else expected), key
+        assert first_column(converted, key) == ([*expected, 91.0] if model == "detr" else expected), key
     for key in (key for key in converted if "encoder_class_embed" in key or "group_class_embed" in key):
         # Row 0 is an objectness where the encoder does not tell classes apart.
         assert first_column(converted, key) == (expected if model == "dino" else [0.0, *expected[1:]]), key
@@ -208,7 +208,7 @@ def test_a_state_dict_of_nothing_known_is_refused(name: str) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (2,)])
 def test_tensors_of_forged_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     theirs = {key: torch.zeros(shape) for key in from_ours(name, tiny_state(name))["model"]}
-    with pytest.raises(ValueError, match="rows|shapes"):
+    with pytest.raises(ValueError, match=r"rows|shapes"):
         to_ours(name, {}, theirs, classes=[1, 2, 3])
 
 

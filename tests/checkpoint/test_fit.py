@@ -66,7 +66,10 @@ def test_class_heads_of_another_size_stop_evaluation_and_not_training(name: str,
         load(model, state, tmp_path, whole=True)
     assert [key for key, value in model.state_dict().items() if not torch.equal(value, before[key])] == []
     report = load(model, state, tmp_path).report
-    assert report is not None and report.mismatched and not report.new and not report.unused
+    assert report is not None
+    assert report.mismatched
+    assert not report.new
+    assert not report.unused
 
 
 @pytest.mark.parametrize("missing", ["transformer.decoder.layers.2.", "neck.", "backbone.", "transformer.encoder."])
@@ -91,14 +94,17 @@ def test_another_model_of_the_family_starts_a_training_and_is_not_evaluated(
     with pytest.raises(CheckpointError, match="weights"):
         load(build(ours), state, tmp_path, whole=True)
     report = load(build(ours), state, tmp_path).report
-    assert report is not None and report.kept and report.new
+    assert report is not None
+    assert report.kept
+    assert report.new
 
 
 def test_a_backbone_starts_a_training_and_is_not_evaluated(tmp_path: Path) -> None:
     model = build("deformable_detr")
     state = {key: value for key, value in model.state_dict().items() if key.startswith("backbone.")}
     report = load(build("deformable_detr"), state, tmp_path).report
-    assert report is not None and set(report.kept) == state.keys()
+    assert report is not None
+    assert set(report.kept) == state.keys()
     with pytest.raises(CheckpointError, match="are not in the file"):
         load(build("deformable_detr"), state, tmp_path, whole=True)
 
@@ -138,7 +144,7 @@ def test_our_own_names_are_taken_for_no_other_project(name: str) -> None:
 
 def test_weights_that_share_no_tensor_stop_a_training_too(tmp_path: Path) -> None:
     model = build("rtdetr")  # whose BatchNorms PyTorch would count as loaded
-    with pytest.raises(CheckpointError, match="none of its 2 tensors is of this model.*a.weight, b.weight"):
+    with pytest.raises(CheckpointError, match=r"none of its 2 tensors is of this model.*a.weight, b.weight"):
         load(model, {"a.weight": torch.zeros(2), "b.weight": torch.zeros(3)}, tmp_path)
     with pytest.raises(CheckpointError, match=r"none of its 1 tensors has the shape .*class_embed\.0\.bias"):
         load(model, {"transformer.heads.class_embed.0.bias": torch.zeros(9)}, tmp_path)
@@ -148,7 +154,8 @@ def test_names_with_a_prefix_of_lightning_are_taken(tmp_path: Path) -> None:
     model = build("detr")
     state = {f"model.{key}": value for key, value in model.state_dict().items()}
     report = load(build("detr", seed=1), state, tmp_path, whole=True).report
-    assert report is not None and report.complete
+    assert report is not None
+    assert report.complete
 
 
 def test_a_checkpoint_carries_how_its_model_reads_its_heads(tmp_path: Path) -> None:

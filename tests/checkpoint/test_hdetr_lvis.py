@@ -1,5 +1,7 @@
 """Names of the authors' LVIS models."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from detectron2.config import instantiate
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, to_authors
 from hdetr_d2.model_zoo import get_config
+from hdetr_d2.modeling import DETR
 
 LVIS = CODES["hdetr_lvis"]
 LAYOUT = AuthorsLayout(num_layers=3, two_stage=True, refine=True)
@@ -14,7 +17,7 @@ ENCODER_HEAD = "transformer.heads.encoder_class_embed.weight"
 
 
 @pytest.fixture
-def state(build_tiny) -> dict[str, Tensor]:
+def state(build_tiny: Callable[..., DETR]) -> dict[str, Tensor]:
     """Of a hybrid model, with a few tensors of Detectron2's ResNet as backbone."""
     tiny = {key: value for key, value in build_tiny("hybrid").state_dict().items() if not key.startswith("backbone.")}
     return tiny | {

@@ -5,6 +5,8 @@ import os
 import pathlib
 import pickle
 import signal
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ class Hostile:
     def __init__(self, witness: pathlib.Path) -> None:
         self.witness = witness
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.system, (f"touch {self.witness}",)
 
 
@@ -38,7 +40,7 @@ def save_hostile(kind: str, folder: pathlib.Path) -> tuple[pathlib.Path, pathlib
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pkl"])
-def test_a_hostile_file_is_refused_by_name_and_not_run(tmp_path, kind):
+def test_a_hostile_file_is_refused_by_name_and_not_run(tmp_path: Path, kind: str) -> None:
     path, witness = save_hostile(kind, tmp_path)
     with pytest.raises(CheckpointError, match=rf"{path.name}: needs (posix|nt)\.system"):
         load_checkpoint(path)
@@ -46,7 +48,7 @@ def test_a_hostile_file_is_refused_by_name_and_not_run(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pkl"])
-def test_the_hostile_file_would_have_run_otherwise(tmp_path, kind):
+def test_the_hostile_file_would_have_run_otherwise(tmp_path: Path, kind: str) -> None:
     path, witness = save_hostile(kind, tmp_path)
     if kind == "pkl":
         pickle.loads(path.read_bytes())
@@ -55,7 +57,7 @@ def test_the_hostile_file_would_have_run_otherwise(tmp_path, kind):
     assert witness.exists()
 
 
-def test_what_detr_checkpoints_contain_loads(tmp_path):
+def test_what_detr_checkpoints_contain_loads(tmp_path: Path) -> None:
     content = {
         "model": collections.OrderedDict(weight=torch.arange(3.0)),
         "args": argparse.Namespace(lr=1e-4, scale=np.float64(0.5), steps=np.arange(3), lr_drop=np.int64(40)),
@@ -74,7 +76,7 @@ def test_what_detr_checkpoints_contain_loads(tmp_path):
     ("value", "name"),
     [(pathlib.PurePosixPath("a"), "pathlib"), (nn.Linear(2, 2), "torch.nn.modules.linear.Linear")],
 )
-def test_a_class_outside_the_list_is_named_with_a_remedy(tmp_path, value, name):
+def test_a_class_outside_the_list_is_named_with_a_remedy(tmp_path: Path, value: Any, name: Any) -> None:
     torch.save({"model": {}, "extra": value}, tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=rf"model\.pth: needs {name}.*torch\.save"):
         load_checkpoint(tmp_path / "model.pth")
@@ -82,7 +84,7 @@ def test_a_class_outside_the_list_is_named_with_a_remedy(tmp_path, value, name):
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl"])
 @pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
-def test_a_damaged_file_is_told_by_name(tmp_path, suffix, keep):
+def test_a_damaged_file_is_told_by_name(tmp_path: Path, suffix: str, keep: float) -> None:
     whole, path = tmp_path / "whole", tmp_path / f"damaged{suffix}"
     if suffix == ".pkl":
         whole.write_bytes(pickle.dumps({"model": {"weight": np.zeros(100)}}))
@@ -94,18 +96,18 @@ def test_a_damaged_file_is_told_by_name(tmp_path, suffix, keep):
         load_checkpoint(path)
 
 
-def test_neither_text_nor_a_list_is_a_checkpoint(tmp_path):
+def test_neither_text_nor_a_list_is_a_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("<html>404</html>")
-    with pytest.raises(CheckpointError, match="text.pth: cannot be read"):
+    with pytest.raises(CheckpointError, match=r"text.pth: cannot be read"):
         load_checkpoint(tmp_path / "text.pth")
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
     with pytest.raises(CheckpointError, match="holds a list"):
         load_checkpoint(tmp_path / "list.pth")
-    with pytest.raises(FileNotFoundError, match="missing.pth"):
+    with pytest.raises(FileNotFoundError, match=r"missing.pth"):
         load_checkpoint(tmp_path / "missing.pth")
 
 
-def test_detectron2_pickles_of_arrays_load_into_a_model(tmp_path):
+def test_detectron2_pickles_of_arrays_load_into_a_model(tmp_path: Path) -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
     content = {"model": {"weight": weight, "bias": np.ones(2, np.float32)}, "__author__": "test"}
     (tmp_path / "model.pkl").write_bytes(pickle.dumps(content, protocol=2))
@@ -114,7 +116,7 @@ def test_detectron2_pickles_of_arrays_load_into_a_model(tmp_path):
     assert np.array_equal(model.weight.detach().numpy(), weight)
 
 
-def test_every_key_that_is_not_taken_over_is_in_the_report(tmp_path):
+def test_every_key_that_is_not_taken_over_is_in_the_report(tmp_path: Path) -> None:
     source = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 80))
     target = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 91), nn.Linear(91, 1))
     state = {**source.state_dict(), "old.bias": torch.zeros(1)}
@@ -133,18 +135,18 @@ def test_every_key_that_is_not_taken_over_is_in_the_report(tmp_path):
     assert torch.equal(target[1].weight, before)
 
 
-def test_saving_weights_only_leaves_the_checkpoint_to_resume_from(tmp_path):
+def test_saving_weights_only_leaves_the_checkpoint_to_resume_from(tmp_path: Path) -> None:
     checkpointer = SafeCheckpointer(nn.Linear(2, 2), str(tmp_path))
     checkpointer.save("model_0000001", iteration=0)
     checkpointer.save("model_best", tag=False, with_checkpointables=False)
     assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
 
 
-def test_a_kill_while_writing_leaves_the_former_file(tmp_path):
+def test_a_kill_while_writing_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("former")
 
-    def write_half(file) -> None:
+    def write_half(file: Any) -> None:
         file.write(b"ha")
         file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -156,11 +158,11 @@ def test_a_kill_while_writing_leaves_the_former_file(tmp_path):
     assert path.read_text() == "former"
 
 
-def test_an_error_while_writing_leaves_the_former_file_and_nothing_else(tmp_path):
+def test_an_error_while_writing_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("former")
 
-    def fail(file) -> None:
+    def fail(file: Any) -> None:
         file.write(b"ha")
         raise OSError("disk full")
 

@@ -55,7 +55,8 @@ def test_names_of_a_whole_model_are_the_authors_and_come_back(size: str) -> None
     with torch.device("meta"):
         state = instantiate(config).state_dict()
     theirs = to_rtdetr(state)
-    assert len(theirs) == len(state) and set(EXPECTED[size]) <= theirs.keys()
+    assert len(theirs) == len(state)
+    assert set(EXPECTED[size]) <= theirs.keys()
     back = from_rtdetr(theirs)
     kept = {key: value.shape for key, value in state.items() if not key.endswith("num_batches_tracked")}
     assert {key: value.shape for key, value in back.items()} == kept
@@ -68,11 +69,12 @@ def test_values_come_back_whatever_the_version(version: int) -> None:
     assert ("decoder.enc_output.norm.weight" in theirs) is (version == 2)
     back = from_rtdetr(theirs)
     assert all(torch.equal(back[key], value) for key, value in state.items() if "num_batches" not in key)
-    assert is_rtdetr(state) and not is_rtdetr(theirs)
+    assert is_rtdetr(state)
+    assert not is_rtdetr(theirs)
 
 
 def test_tables_that_follow_from_shapes_are_left_out() -> None:
-    state, theirs = tiny_state()
+    _state, theirs = tiny_state()
     tables = ["decoder.anchors", "decoder.valid_mask", "encoder.pos_embed2"]
     tables.append("decoder.decoder.layers.0.cross_attn.num_points_scale")
     assert from_rtdetr(theirs | dict.fromkeys(tables, torch.zeros(1))).keys() == from_rtdetr(theirs).keys()
@@ -87,7 +89,7 @@ def test_classes_are_chosen_in_heads_and_label_table() -> None:
             assert torch.equal(chosen[key], state[key][[3, 0]])
     table = "transformer.denoising.label_embed.weight"
     assert torch.equal(chosen[table], state[table][[3, 0, 5]])
-    with pytest.raises(ValueError, match="5 rows.*up to 7"):
+    with pytest.raises(ValueError, match=r"5 rows.*up to 7"):
         to_ours("rtdetr", {}, theirs, classes=[7])
 
 

@@ -1,5 +1,6 @@
 """The pip package's RTDetr and RTDetrV2 beside ours, with the same weights and the same pixels."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,7 +94,8 @@ def assert_the_same_outputs(theirs: Any, ours: DETR, size: tuple[int, int]) -> N
     expected = theirs(pixel_values=pixels)
     predictions, _ = ours.predict(ours.backbone(pixels), size, [size] * 2)
     logits, boxes = predictions[PRIMARY].logits[-1], predictions[PRIMARY].boxes[-1]
-    assert expected.logits.std() > 0.1 and expected.pred_boxes.std() > 0.01
+    assert expected.logits.std() > 0.1
+    assert expected.pred_boxes.std() > 0.01
     torch.testing.assert_close(boxes, expected.pred_boxes, atol=2e-4, rtol=0)
     torch.testing.assert_close(logits, expected.logits, atol=2e-4, rtol=0)
 
@@ -107,7 +109,7 @@ def test_a_converted_model_gives_the_outputs_of_transformers(variant: str) -> No
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])
-def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path, variant: str) -> None:
+def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path: Path, variant: str) -> None:
     theirs = build_theirs(variant)
     theirs.save_pretrained(tmp_path)
     filed = CODES["transformers"].to_ours(load_checkpoint(tmp_path / "model.safetensors"))
@@ -125,7 +127,8 @@ def test_our_weights_load_into_transformers_and_come_back(variant: str) -> None:
     loaded, report = type(theirs).from_pretrained(
         None, config=theirs.config, state_dict=converted, output_loading_info=True
     )
-    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
     assert all(key.endswith(("num_batches_tracked", "n_points_scale")) for key in report["missing_keys"])
     assert_the_same_outputs(loaded.eval(), ours, (64, 96))
     back = CODES["transformers"].to_ours(converted)

@@ -1,5 +1,7 @@
 """The pip package's DeformableDetr beside ours, with the same weights and the same pixels."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,7 +105,8 @@ def assert_the_same_outputs(theirs: Any, ours: torch.nn.Module, *, atol: float =
     pixels, mask = decided(draw, run) if getattr(theirs.config, "two_stage", False) else draw()
     expected = run((pixels, mask))
     logits, boxes = outputs(ours, pixels)
-    assert expected.logits.std() > 0.1 and expected.pred_boxes.std() > 0.01
+    assert expected.logits.std() > 0.1
+    assert expected.pred_boxes.std() > 0.01
     torch.testing.assert_close(logits, expected.logits, atol=atol, rtol=0)
     torch.testing.assert_close(boxes, expected.pred_boxes, atol=atol, rtol=0)
 
@@ -122,7 +125,7 @@ def test_a_model_with_their_own_resnet_gives_the_same_outputs() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path, variant: str) -> None:
+def test_a_file_of_save_pretrained_holds_what_the_model_in_memory_does(tmp_path: Path, variant: str) -> None:
     theirs = build_theirs(variant)
     theirs.save_pretrained(tmp_path)
     filed = CODES["transformers"].to_ours(load_checkpoint(tmp_path / "model.safetensors"))
@@ -145,14 +148,16 @@ def test_our_weights_load_into_transformers_and_come_back(variant: str) -> None:
     theirs, report = transformers.DeformableDetrForObjectDetection.from_pretrained(
         None, config=config, state_dict=converted, output_loading_info=True
     )
-    assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
     assert_the_same_outputs(theirs.eval(), ours)
     back = CODES["transformers"].to_ours(converted)
     assert back.keys() == state.keys()
     assert [key for key in state if not torch.equal(back[key], state[key])] == []
 
 
-def test_mixed_query_selection_has_no_place_in_transformers(build_tiny) -> None:
+def test_mixed_query_selection_has_no_place_in_transformers(build_tiny: Callable[..., DETR]) -> None:
     state = build_tiny("plus_plus").state_dict()
     state = {key: value for key, value in state.items() if not key.startswith("backbone.")}
     with pytest.raises(ValueError, match="mixed query selection"):

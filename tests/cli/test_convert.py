@@ -40,7 +40,8 @@ def run(tmp_path: Path) -> Path:
 def scores(path: Path) -> torch.Tensor:
     detector = Detector.load(path, device="cpu", score_threshold=0.0)
     found = detector(FIXTURES / "data" / "images" / "000.png").scores
-    assert isinstance(found, torch.Tensor) and len(found)
+    assert isinstance(found, torch.Tensor)
+    assert len(found)
     return found
 
 
@@ -81,7 +82,8 @@ def test_rows_go_along_by_the_names_that_a_described_file_says(
         capsys, "convert", tmp_path / "described.pth", tmp_path / "two.pth", "--annotations", tmp_path / "names.json"
     )
     assert done.code == 0, done.err
-    assert "kept" in done.out and former[1] in done.out
+    assert "kept" in done.out
+    assert former[1] in done.out
     two = Detector.load(tmp_path / "two.pth", device="cpu")
     assert two.class_names == ("new", former[1])
     assert torch.equal(two.model.state_dict()[HEAD][1], described.model.state_dict()[HEAD][1])
@@ -115,7 +117,8 @@ def test_a_published_model_that_is_not_here_is_told_with_where_to_put_it(
     weights = model_zoo.entries()["h_deformable_detr_r50_12ep"].weights
     assert weights is not None
     message = told_in_one_line(hdetr_d2(capsys, "convert", "zoo:h_deformable_detr_r50_12ep"))
-    assert weights.url in message and str(tmp_path / "cache" / "weights" / weights.file) in message
+    assert weights.url in message
+    assert str(tmp_path / "cache" / "weights" / weights.file) in message
 
 
 def test_downloading_is_allowed_for_one_command(
@@ -125,7 +128,8 @@ def test_downloading_is_allowed_for_one_command(
 
     monkeypatch.setenv("HDETR_D2_MIRROR", "http://127.0.0.1:9")
     message = told_in_one_line(hdetr_d2(capsys, "convert", "zoo:h_deformable_detr_r50_12ep", "--download"))
-    assert "no connection" in message and "http://127.0.0.1:9/" in message
+    assert "no connection" in message
+    assert "http://127.0.0.1:9/" in message
     assert "HDETR_D2_DOWNLOAD" not in os.environ
 
 
@@ -168,9 +172,7 @@ def test_wrong_input_is_told_in_one_line(
     assert not Path("out.pth").exists()
 
 
-def test_the_twins_weights_are_those_of_the_file(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_twins_weights_are_those_of_the_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hdetr_d2(capsys, "convert", run, tmp_path / "twin.safetensors")
     state = torch.load(run / "model_final.pth", weights_only=True)["model"]
     twin = load_file(tmp_path / "twin.safetensors")

@@ -16,11 +16,13 @@ from tests.data.inspection.test_inspection import paint
 def test_check_says_by_its_exit_code_how_bad_it_is(program: Program, tmp_path: Path) -> None:
     root = paint(copies.write_yolo(tmp_path / "data"))
     fine = program("data", "check", root, "--output", tmp_path / "found.json")
-    assert fine.code == 0 and "what hurts: nothing" in fine.out
+    assert fine.code == 0
+    assert "what hurts: nothing" in fine.out
     assert [split["name"] for split in json.loads((tmp_path / "found.json").read_text())["splits"]] == ["train", "val"]
     (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n0 0.5\n")
     bad = program("data", "check", root)
-    assert bad.code == 1 and "a.txt, line 2" in bad.out
+    assert bad.code == 1
+    assert "a.txt, line 2" in bad.out
     assert program("data", "check", tmp_path / "nowhere").code == 2
 
 
@@ -45,9 +47,11 @@ def test_convert_writes_the_same_coco_json_each_time(program: Program, tmp_path:
         assert program("data", "convert", path, "--output", tmp_path / name).code == 0
     for split in ("train", "val"):
         texts = [(tmp_path / name / f"{split}.json").read_text() for name in ("one", "two")]
-        assert texts[0] == texts[1] and len(json.loads(texts[0])["images"]) == len(copies.SPLITS[split])
+        assert texts[0] == texts[1]
+        assert len(json.loads(texts[0])["images"]) == len(copies.SPLITS[split])
     again = program("data", "convert", path, "--output", tmp_path / "one")
-    assert again.code == 2 and "train.json is there already" in again.err
+    assert again.code == 2
+    assert "train.json is there already" in again.err
 
 
 def test_generate_draws_where_it_is_told(program: Program, tmp_path: Path) -> None:
@@ -55,4 +59,5 @@ def test_generate_draws_where_it_is_told(program: Program, tmp_path: Path) -> No
     ended = program("data", "generate", *small, "--output", tmp_path / "cache")
     assert ended.code == 0
     file = Path(ended.out.splitlines()[0].removeprefix("train: ").partition(" with ")[0])
-    assert len(json.loads(file.read_text())["images"]) == 2 and tmp_path in file.parents
+    assert len(json.loads(file.read_text())["images"]) == 2
+    assert tmp_path in file.parents

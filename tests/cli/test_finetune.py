@@ -46,5 +46,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert ended.value.code == 2
     error = capfd.readouterr().err
     lines = [line for line in error.splitlines() if line.startswith("hdetr-d2: error: ")]
-    assert len(lines) == 1 and words in lines[0] and "Traceback" not in error
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "Traceback" not in error
     assert not (tmp_path / "run" / "metrics.json").exists()

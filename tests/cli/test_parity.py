@@ -17,7 +17,8 @@ needs_files = pytest.mark.skipif(not FILE.is_file(), reason="the authors' output
 def test_a_missing_and_a_damaged_file_are_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "damaged.npz").write_bytes(b"nothing")
     message = told_in_one_line(hdetr_d2(capsys, "parity", tmp_path / "absent.npz", tmp_path / "damaged.npz"))
-    assert "absent.npz" in message and "damaged.npz" in message
+    assert "absent.npz" in message
+    assert "damaged.npz" in message
     assert "FILE.npz" in told_in_one_line(hdetr_d2(capsys, "parity"))
 
 

@@ -125,7 +125,8 @@ def test_a_file_that_lacks_something_is_refused(program: Program, capsys: Captur
 
 def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program: Program, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
-    assert program() == 0 and calls("output/two/plain_plus_plus/seed1") == 1
+    assert program() == 0
+    assert calls("output/two/plain_plus_plus/seed1") == 1
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain!:"))
     assert program() == 2
     assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
@@ -145,7 +146,8 @@ def test_curves_of_rows_that_belong_together_share_a_panel(program: Program, mon
     assert asked["metric"] == "bbox/AP"
     (lines,) = asked["panels"].values()
     assert [run.name for run in lines["with bonus"]] == ["seed1", "seed2"]
-    assert list(asked["panels"]) == ["plain"] and list(lines) == ["as published", "with bonus"]
+    assert list(asked["panels"]) == ["plain"]
+    assert list(lines) == ["as published", "with bonus"]
     with Image.open("curves.png") as picture:
         assert picture.width > 500
 
@@ -189,8 +191,11 @@ def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program: Program, 
     assert program("--seeds", "1") == 0
     assert "| plain | 1 | 10.0 | 3.0 |  | " in capsys.readouterr().out
     (folder / "evaluations.json").write_text("")
-    assert program("--seeds", "1") == 2 and "without an evaluation" in capsys.readouterr().err
+    assert program("--seeds", "1") == 2
+    assert "without an evaluation" in capsys.readouterr().err
     (folder / "compare.json").write_text("{")
-    assert program("--seeds", "1") == 2 and "is damaged" in capsys.readouterr().err
+    assert program("--seeds", "1") == 2
+    assert "is damaged" in capsys.readouterr().err
     Path("two.yaml").unlink()
-    assert program() == 2 and "two.yaml cannot be read" in capsys.readouterr().err
+    assert program() == 2
+    assert "two.yaml cannot be read" in capsys.readouterr().err

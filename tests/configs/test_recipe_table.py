@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location("recipe_table", ROOT / "tools" / "recipe_table.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -38,7 +39,8 @@ def test_every_entry_has_one_row_whose_link_leads_to_its_config(tool: ModuleType
 
 def test_a_stale_table_is_replaced_and_the_text_around_it_kept(tool: ModuleType) -> None:
     written = tool.with_tables(f"before\n{tool.BEGIN}old\n{tool.END}after\n")
-    assert written.startswith(f"before\n{tool.BEGIN}") and written.endswith(f"{tool.END}after\n")
+    assert written.startswith(f"before\n{tool.BEGIN}")
+    assert written.endswith(f"{tool.END}after\n")
     assert "\nold\n" not in written
 
 

@@ -150,7 +150,8 @@ def test_an_override_is_seen_everywhere(recipe: str, configs: dict[str, DictConf
     assert resolved["model"]["num_classes"] == resolved["model"]["transformer"]["heads"]["num_classes"] == 7
     assert loader["dataset"]["num_classes"] == test_loader["dataset"]["num_classes"] == 7
     assert (loader["batch_size"], loader["accumulate"], loader["seed"]) == (6, 3, 5)
-    assert loader["dataset"]["name"] == "mine_train" and loader["dataset"]["json_file"] == "some.json"
+    assert loader["dataset"]["name"] == "mine_train"
+    assert loader["dataset"]["json_file"] == "some.json"
     assert test_loader["dataset"]["name"] == resolved["dataloader"]["evaluator"]["dataset_name"] == "mine_val"
     assert resolved["dataloader"]["evaluator"]["output_dir"].startswith("elsewhere/")
     # Width and depth stand once.
@@ -255,7 +256,8 @@ def test_the_backbone_of_every_recipe_fits_its_neck(configs: dict[str, DictConfi
             for name, shape in shapes.items()
         }
         maps = neck(features, (64, 64), [(64, 64), (64, 64)])
-        assert len({tuple(feature.shape[:2]) for feature in maps}) == 1 and len(maps) >= len(features)
+        assert len({tuple(feature.shape[:2]) for feature in maps}) == 1
+        assert len(maps) >= len(features)
 
 
 @pytest.mark.parametrize("depth", [50, 101])

@@ -111,7 +111,8 @@ def test_a_folder_of_transformers_detects_here_and_goes_back(family: str, tmp_pa
     assert detector.class_names == tuple(NAMES)
     pixels = torch.randn(1, 3, 96, 96)
     expected = outputs_of_theirs(theirs, pixels)
-    assert expected[0].std() > 0.05 and expected[1].std() > 0.005
+    assert expected[0].std() > 0.05
+    assert expected[1].std() > 0.005
     torch.testing.assert_close(
         sort_queries(outputs_of_ours(detector.model, pixels)), sort_queries(expected), atol=5e-4, rtol=0
     )
@@ -119,7 +120,8 @@ def test_a_folder_of_transformers_detects_here_and_goes_back(family: str, tmp_pa
     assert ours.num_outputs == len(NAMES) + (family == "detr")
     convert(Conversion(source=str(tmp_path / "ours.pth"), output=tmp_path / "back", target="transformers"))
     again, report = type(theirs).from_pretrained(tmp_path / "back", output_loading_info=True)
-    assert not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
     derived = ("num_batches_tracked", "n_points_scale")
     assert [key for key in report["missing_keys"] if not key.endswith(derived)] == []
     assert again.config.id2label == dict(enumerate(NAMES))
@@ -136,7 +138,9 @@ def test_a_file_of_weights_alone_loads_strictly(tmp_path: Path) -> None:
     convert(Conversion(source=str(tmp_path / "theirs"), output=tmp_path / "ours.pth"))
     convert(Conversion(source=str(tmp_path / "ours.pth"), output=tmp_path / "w.safetensors", target="transformers"))
     again = type(theirs).from_pretrained(
-        None, config=theirs.config, state_dict=__import__("safetensors.torch").torch.load_file(tmp_path / "w.safetensors")
+        None,
+        config=theirs.config,
+        state_dict=__import__("safetensors.torch").torch.load_file(tmp_path / "w.safetensors"),
     )
     assert [k for k, v in again.state_dict().items() if not torch.equal(v, theirs.state_dict()[k])] == []
 

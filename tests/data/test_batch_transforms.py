@@ -47,7 +47,8 @@ def step(number: int = 0, epoch: float = 0.0, seed: int = 1) -> StepContext:
 def test_mixup_adds_the_image_before_and_its_objects() -> None:
     always = MixUp(probability=1.0)
     share = always.draw(step())
-    assert share is not None and 0.45 <= share <= 0.55
+    assert share is not None
+    assert 0.45 <= share <= 0.55
     samples = [sample(0), sample(1, count=0), sample(2, count=1)]
     mixed = always([samples[-1], *samples], step())
     assert [s["image_id"] for s in mixed] == [0, 1, 2]
@@ -67,7 +68,8 @@ def test_mixup_is_drawn_once_a_step_with_its_probability_in_its_epochs() -> None
     shares = [mixup.draw(step(number, epoch=5)) for number in range(400)]
     drawn = [share for share in shares if share is not None]
     assert 160 <= len(drawn) <= 240
-    assert 0.45 <= min(drawn) < 0.46 and 0.54 < max(drawn) <= 0.55
+    assert 0.45 <= min(drawn) < 0.46
+    assert 0.54 < max(drawn) <= 0.55
     assert [mixup.draw(step(number, epoch=28.9)) for number in range(400)] == shares
     assert shares != [mixup.draw(step(number, epoch=5, seed=2)) for number in range(400)]
     for epoch in (0, 3.9, 29, 40):
@@ -110,7 +112,8 @@ def test_one_size_is_drawn_a_step_and_the_base_outside_of_the_epochs() -> None:
     transform = MultiScale(base=640, repeats=3, epochs=[0, 58])
     sizes = [transform.draw(step(number, epoch=57.9)) for number in range(1300)]
     assert set(sizes) == set(range(480, 801, 32))
-    assert 240 <= sizes.count(640) <= 360 and 60 <= sizes.count(480) <= 140
+    assert 240 <= sizes.count(640) <= 360
+    assert 60 <= sizes.count(480) <= 140
     assert {transform.draw(step(number, epoch=58)) for number in range(20)} == {640}
     same = [sample(0)]
     assert MultiScale(base=64, sizes=[64])(same, step()) is same
@@ -155,7 +158,8 @@ def test_the_steps_of_dense_training_are_what_they_should_be(records: list[dict[
         dtypes.append(batch[0]["image"].dtype)
     assert set(sizes[:9]) == {48, 64, 80}
     assert set(sizes[9:]) == {64}
-    assert torch.float32 in dtypes and torch.uint8 in dtypes  # mixed and not mixed
+    assert torch.float32 in dtypes
+    assert torch.uint8 in dtypes
     # epochs 0.5 and 2.5 lie between steps: of 3 an epoch, the windows hold steps 2 to 7
     assert {dtypes[0], dtypes[1], *dtypes[8:]} == {torch.uint8}
     most = max(len(s["instances"]) for batch in batches for s in batch)

@@ -28,7 +28,8 @@ def test_a_path_brings_training_and_validation_along(kind: str, tmp_path: Path) 
     dataset: dict[str, Any] = {"train": {**files, "path": str(path)}, "val": dict(files)}
     info = resolve_dataset(dataset, folder=tmp_path / "run")
     assert (info.num_images, info.names, dataset["num_classes"]) == (3, copies.NAMES, 3)
-    assert Path(dataset["val"]["json"]).is_file() and Path(dataset["val"]["images"]).is_dir()
+    assert Path(dataset["val"]["json"]).is_file()
+    assert Path(dataset["val"]["images"]).is_dir()
     if "coco" not in kind:
         assert Path(dataset["train"]["json"]).parent == tmp_path / "run"
 
@@ -36,7 +37,8 @@ def test_a_path_brings_training_and_validation_along(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize("recipe", [RECIPE, "quickstart/h_deformable_detr_generated.py"])
 def test_a_path_takes_the_place_of_the_files_that_a_recipe_names(recipe: str, tmp_path: Path) -> None:
     dataset = dataset_of(f"dataset.train={tmp_path}", recipe=recipe)
-    assert dataset.get("generate") is None and dataset.train.path == str(tmp_path)
+    assert dataset.get("generate") is None
+    assert dataset.train.path == str(tmp_path)
     assert [dataset[split][key] for split in ("train", "val") for key in ("json", "images")] == [None] * 4
 
 
@@ -44,7 +46,8 @@ def test_a_validation_set_of_its_own_is_kept(tmp_path: Path) -> None:
     train, val = copies.write_yolo(tmp_path / "train"), copies.write_roboflow_yolo(tmp_path / "val")
     dataset = dataset_of(f"dataset.val={val}", f"dataset.train={train}")
     resolve_dataset(dataset, folder=tmp_path / "run")
-    assert Path(dataset.train.images).is_relative_to(train) and Path(dataset.val.images).is_relative_to(val)
+    assert Path(dataset.train.images).is_relative_to(train)
+    assert Path(dataset.val.images).is_relative_to(val)
     coco = copies.write_coco(tmp_path / "coco")
     files = (f"dataset.val.json={coco / 'val.json'}", f"dataset.val.images={coco / 'images'}")
     dataset = dataset_of(*files, f"dataset.train={train}")
@@ -64,7 +67,7 @@ def test_a_saved_config_uses_the_files_that_were_written(tmp_path: Path) -> None
 
 def test_a_mapping_is_still_a_mapping_and_null_refused(tmp_path: Path) -> None:
     assert dataset_of("dataset.train={json: a.json}").train.json == "a.json"
-    with pytest.raises(ConfigError, match="dataset.train"):
+    with pytest.raises(ConfigError, match=r"dataset.train"):
         dataset_of("dataset.train=null")
 
 

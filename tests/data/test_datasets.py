@@ -110,7 +110,7 @@ def test_own_names_must_fit_the_categories(coco_folder: Any) -> None:
 
 def test_another_class_count_than_the_models_is_refused(coco_folder: Any) -> None:
     coco_folder.write()
-    with pytest.raises(DatasetError, match="has 3 categories, the config says dataset.num_classes=80"):
+    with pytest.raises(DatasetError, match=r"has 3 categories, the config says dataset.num_classes=80"):
         get_dataset(name="data_test_count", num_classes=80, json_file=coco_folder.json, image_root=coco_folder.images)
 
 

@@ -192,7 +192,7 @@ def test_senseless_parameters_are_refused(tmp_path: Path, change: dict[str, Any]
 def test_missing_photographs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backgrounds.photograph.cache_clear()
     monkeypatch.setattr(backgrounds, "photograph_folder", lambda: tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match="nowhere.*scikit-image"):
+    with pytest.raises(DatasetError, match=r"nowhere.*scikit-image"):
         ensure_generated(**SMALL, cache_folder=tmp_path, num_workers=1)
 
 
@@ -222,7 +222,8 @@ def test_every_pattern_but_plain_shows_two_colours() -> None:
     for name, pattern in PATTERNS.items():
         for phase in (0.0, 2.0, 4.0):
             share = pattern(x, y, phase)
-            assert share.min() >= 0 and share.max() <= 1
+            assert share.min() >= 0
+            assert share.max() <= 1
             assert (0.15 < share.mean() < 0.85) if name != "plain" else (share == 0).all(), name
 
 
@@ -282,7 +283,8 @@ def test_sizes_crowding_and_occlusion_spread_as_promised(pictures: list[Any]) ->
     assert 5 <= counts.mean() <= 11
     sides = np.array([max(p.box[2:]) for _, objects, _ in pictures for p in objects]) / 192
     assert np.quantile(sides, 0.98) / np.quantile(sides, 0.02) >= 5
-    assert sides.max() <= 0.9 and sides.max() >= 0.55
+    assert sides.max() <= 0.9
+    assert sides.max() >= 0.55
     boxes = [np.array([p.box for p in objects]) for _, objects, _ in pictures]
     overlapping = sum(_overlaps(b) for b in boxes if len(b) > 3)
     assert overlapping >= 100
@@ -356,13 +358,15 @@ def test_the_lvis_variant_says_what_annotators_know(lvis_contents: dict[str, Any
         there = Counter(placed.class_index + 1 for placed in objects)
         annotated = Counter(a["category_id"] for a in content["annotations"] if a["image_id"] == image["id"])
         negative, not_exhaustive = set(image["neg_category_ids"]), set(image["not_exhaustive_category_ids"])
-        assert len(negative) == len(image["neg_category_ids"]) == 8 and not negative & there.keys()
+        assert len(negative) == len(image["neg_category_ids"]) == 8
+        assert not negative & there.keys()
         assert not_exhaustive <= annotated.keys() <= there.keys()
         for category, count in annotated.items():
             assert count < there[category] if category in not_exhaustive else count == there[category]
         partly += len(not_exhaustive)
         overlooked += len(there.keys() - annotated.keys())
-    assert partly and overlooked
+    assert partly
+    assert overlooked
 
 
 def test_the_lvis_variant_is_drawn_and_loads_with_its_lists(tmp_path: Path) -> None:

@@ -152,9 +152,11 @@ def test_an_unusable_file_is_replaced_by_the_next_image_and_counted(
     replaced = [s[0] for batch in order for s in batch if s[0] in (99, 98)]
     assert loader.num_skipped == sum({99: 2, 98: 1}[identity] for identity in replaced)
     assert caplog.text.count("Skipped an image") == 2  # one line a file, however often it is met
-    assert "001.png" in caplog.text and "002.png" in caplog.text
+    assert "001.png" in caplog.text
+    assert "002.png" in caplog.text
     intact = [(a, b) for x, y in zip(order, found) for a, b in zip(x, y) if a[0] not in (99, 98)]
-    assert intact and all(a == b for a, b in intact)
+    assert intact
+    assert all(a == b for a, b in intact)
 
 
 def test_a_folder_that_is_broken_altogether_ends_training(records: list[dict[str, Any]]) -> None:

@@ -60,25 +60,29 @@ def test_lvis_v1_is_found_in_the_usual_layout(lvis_folder: Any, monkeypatch: pyt
 def test_an_own_json_with_boxes_only_needs_the_command_line_only(lvis_folder: Any) -> None:
     config = compose("lvis", *own_files(lvis_folder), "dataset.short_side=64", "dataset.name=lvis_own")
     info = resolve_dataset(config.dataset)
-    assert config.dataset.num_classes == 3 and config.dataset.image_counts == list(info.image_counts)
+    assert config.dataset.num_classes == 3
+    assert config.dataset.image_counts == list(info.image_counts)
     loader = instantiate(config.dataloader.train)
     for batch in itertools.islice(loader, 5):
         for sample in batch:
             assert sample["neg_category_ids"] == [2]  # contiguous: the category with id 90
             assert sample["not_exhaustive_category_ids"] == ([0] if sample["image_id"] == 98 else [])
     samples = [sample for batch in instantiate(config.dataloader.test) for sample in batch]
-    assert len(samples) == 6 and "instances" not in samples[0]
+    assert len(samples) == 6
+    assert "instances" not in samples[0]
     # The file says nothing of frequencies: those of validation come from training.
     assert MetadataCatalog.get("lvis_own_val").thing_frequencies == ["r", "r", "r"]
     evaluator = instantiate(config.dataloader.evaluator)
-    assert isinstance(evaluator, LVISEvaluator) and evaluator.max_dets_per_image == 300
+    assert isinstance(evaluator, LVISEvaluator)
+    assert evaluator.max_dets_per_image == 300
 
 
 def test_sampling_is_a_choice_of_the_config(lvis_folder: Any) -> None:
     nodes = get_config("common/sampling.py")
     config = compose("lvis", *own_files(lvis_folder), "dataloader.train.sampling.threshold=0.5")
     sampling = instantiate(config.dataloader.train.sampling)
-    assert isinstance(sampling, RepeatFactorSampling) and (sampling.threshold, sampling.sqrt) == (0.5, True)
+    assert isinstance(sampling, RepeatFactorSampling)
+    assert (sampling.threshold, sampling.sqrt) == (0.5, True)
     config.dataloader.train.sampling = nodes.class_balanced
     assert isinstance(instantiate(config.dataloader.train.sampling), ClassBalancedSampling)
 

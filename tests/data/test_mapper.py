@@ -174,7 +174,8 @@ def test_exif_is_followed_unless_the_record_has_the_stored_size(tmp_path: Path) 
     path = str(tmp_path / "turned.png")
     Image.fromarray(stored).save(path, exif=exif)
     turned = read_rgb_image(path, height=6, width=4)
-    assert turned[:2].min() == 255 and turned[2:].max() == 0  # the left side is now the top
+    assert turned[:2].min() == 255
+    assert turned[2:].max() == 0
     assert np.array_equal(read_rgb_image(path, height=4, width=6), stored)
     assert read_rgb_image(path).shape == (6, 4, 3)
 
@@ -213,7 +214,8 @@ def test_a_strip_of_pixels_keeps_at_least_one_on_each_side(tmp_path: Path, kind:
     for seed in range(4):
         with seeded(seed):
             image = mapper({**source, "annotations": [box]})["image"]
-        assert min(image.shape[1:]) >= 1 and max(image.shape[1:]) <= 4 * 160
+        assert min(image.shape[1:]) >= 1
+        assert max(image.shape[1:]) <= 4 * 160
 
 
 def test_a_mosaic_of_strips_is_not_larger_than_one_of_other_images() -> None:

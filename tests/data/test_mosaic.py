@@ -72,7 +72,8 @@ def test_boxes_hold_what_they_held_after_the_affine_map(angle: float, translate:
         elif box[:2].min() > 0 and box[2] < canvas.size[1] and box[3] < canvas.size[0]:
             assert box == pytest.approx(seen, abs=1.01)  # the hull of turned corners touches the turned rectangle
         else:  # cut by the border, where the hull of the corners reaches further than what is left
-            assert (box[:2] <= seen[:2] + 1).all() and (box[2:] >= seen[2:] - 1).all()
+            assert (box[:2] <= seen[:2] + 1).all()
+            assert (box[2:] >= seen[2:] - 1).all()
 
 
 def test_the_affine_map_turns_clockwise_about_the_centre() -> None:
@@ -91,8 +92,10 @@ def test_drawn_transforms_cover_their_ranges() -> None:
     scales = np.sqrt(np.linalg.det(linear))
     angles = np.degrees(np.arctan2(linear[:, 1, 0], linear[:, 0, 0]))
     shifts = np.stack([t.apply_coords(np.array([[200.0, 100.0]]))[0] for t in drawn]) - (200, 100)
-    assert 0.5 <= scales.min() < 0.55 and 1.45 < scales.max() <= 1.5
-    assert -10 <= angles.min() < -9.5 and 9.5 < angles.max() <= 10
+    assert 0.5 <= scales.min() < 0.55
+    assert 1.45 < scales.max() <= 1.5
+    assert -10 <= angles.min() < -9.5
+    assert 9.5 < angles.max() <= 10
     assert np.abs(shifts).max(axis=0) == pytest.approx([40, 20], abs=1)
     assert shifts == pytest.approx(np.round(shifts), abs=1e-9)
 
@@ -118,7 +121,8 @@ def test_a_mosaic_begins_with_its_own_image_and_keeps_every_object(records: list
     with seeded(seed):
         sample = still()(records[1], SampleContext(dataset=records))
     classes = sample["instances"].gt_classes.tolist()
-    assert classes[0] == 1 and len(classes) == 4
+    assert classes[0] == 1
+    assert len(classes) == 4
     assert (sample["image_id"], sample["height"], sample["width"]) == (1, *SIZES[1])
     pixels = sample["image"].permute(1, 2, 0).numpy()
     height, width = (side // 2 for side in pixels.shape[:2])
@@ -170,7 +174,8 @@ def test_an_unusable_file_is_replaced_by_the_next_image_and_told(records: list[d
         with seeded(seed):
             sample = still()(records[0], SampleContext(dataset=records))
         classes = sample["instances"].gt_classes.tolist()
-        assert len(classes) == 4 and 2 not in classes
+        assert len(classes) == 4
+        assert 2 not in classes
         messages = sample.get("skipped_files", [])
         assert all("002.png" in message for message in messages)
         told += len(messages)

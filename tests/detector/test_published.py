@@ -135,7 +135,8 @@ def test_nothing_is_downloaded_unless_asked_for(server: Server, monkeypatch: pyt
     weights = publish(monkeypatch, server.url)
     with pytest.raises(model_zoo.MissingWeightsError, match="--download") as caught:
         published_file(NAME)
-    assert weights.url in str(caught.value) and str(model_zoo.weights_folder() / weights.file) in str(caught.value)
+    assert weights.url in str(caught.value)
+    assert str(model_zoo.weights_folder() / weights.file) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert server.requests == []
     monkeypatch.setenv("HDETR_D2_DOWNLOAD", "1")
@@ -183,9 +184,7 @@ def test_a_file_that_changed_is_refused_and_another_one_is_converted_anew(
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in second.name
 
 
-def test_a_mirror_has_the_files_by_their_names(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_has_the_files_by_their_names(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = model_zoo.entries()[NAME].weights
     assert weights is not None
     server.files[f"/models/{weights.file}"] = fabricate("hdetr", tmp_path / "theirs.pth")[1]

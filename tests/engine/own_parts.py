@@ -1,5 +1,7 @@
 """A hook and a writer as users write them."""
 
+from typing import ClassVar
+
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
 
@@ -7,7 +9,7 @@ from detectron2.utils.events import EventWriter, get_event_storage
 class Remembering(HookBase):
     """A hook of a user's own, with a state."""
 
-    seen: list[int] = []
+    seen: ClassVar[list[int]] = []
 
     def __init__(self, *, start: int) -> None:
         self.count = start
@@ -27,7 +29,7 @@ class Remembering(HookBase):
 class Listing(EventWriter):
     """A writer of a user's own."""
 
-    lines: list[int] = []
+    lines: ClassVar[list[int]] = []
 
     def write(self) -> None:
         self.lines.append(get_event_storage().iter)

@@ -1,5 +1,8 @@
 """The program from the command line, in this process."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -20,7 +23,9 @@ from tests.engine.toy import CONFIG, losses
         (["train.device=gpu"], "CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_no_traceback(data, tmp_path, capsys, options, message):
+def test_what_the_user_can_mend_is_one_line_and_no_traceback(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], options: Any, message: Any
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         run(["--config-file", CONFIG, *data, f"train.output_dir={tmp_path}", *options])
     assert stopped.value.code == 2
@@ -29,18 +34,18 @@ def test_what_the_user_can_mend_is_one_line_and_no_traceback(data, tmp_path, cap
     assert "Traceback" not in error
 
 
-def test_options_may_stand_before_between_and_after_overrides():
+def test_options_may_stand_before_between_and_after_overrides() -> None:
     args = parse_arguments(["a.b=1", "--resume", "c=[1, 2]", "--config-file", "x.py", "+d=3", "--num-gpus", "2"])
     assert (args.resume, args.config_file, args.num_gpus, args.opts) == (True, "x.py", 2, ["a.b=1", "c=[1, 2]", "+d=3"])
 
 
-def test_no_config_file_is_told(capsys):
+def test_no_config_file_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run([])
     assert "--config-file is missing" in capsys.readouterr().err
 
 
-def test_the_program_trains_and_logs(data, tmp_path, capfd):
+def test_the_program_trains_and_logs(data: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run(["--config-file", CONFIG, *data, f"train.output_dir={tmp_path}", "schedule.epochs=2"])
     assert sorted(losses(tmp_path)) == [0, 1, 2, 3, 4, 5]
     assert list(tmp_path.glob("events.out.tfevents.*"))
@@ -51,14 +56,14 @@ def test_the_program_trains_and_logs(data, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("name", config_names())
-def test_every_packaged_config_is_found_by_name_and_has_valid_settings(name):
+def test_every_packaged_config_is_found_by_name_and_has_valid_settings(name: Any) -> None:
     cfg = load(name, ["train.seed=1"])
     assert run_length(cfg, 1000).max_iter > 0
     assert find_config(f"configs/{name}").endswith(name)
 
 
 @pytest.mark.parametrize("name", [name for name in config_names() if "ablations" not in name][::8])
-def test_packaged_configs_save_and_reload(name, tmp_path):
+def test_packaged_configs_save_and_reload(name: Any, tmp_path: Path) -> None:
     cfg = load(name)
     cfg.dataset.num_classes = 7
     again = load(save_resolved(cfg, str(tmp_path)))
@@ -68,7 +73,7 @@ def test_packaged_configs_save_and_reload(name, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_program_trains_on_cuda(data, tmp_path, precision):
+def test_the_program_trains_on_cuda(data: list[str], tmp_path: Path, precision: str) -> None:
     options = [
         f"train.output_dir={tmp_path}",
         "train.device=cuda",

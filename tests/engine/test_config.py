@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 from detectron2.config import instantiate
 from omegaconf import OmegaConf
@@ -27,7 +30,7 @@ from tests.engine.toy import CONFIG, losses, run_in_process
         ("train.seed=1,2", r"\[a,b\]"),
     ],
 )
-def test_an_override_without_effect_is_refused_with_a_hint(override, hint):
+def test_an_override_without_effect_is_refused_with_a_hint(override: Any, hint: Any) -> None:
     with pytest.raises(ConfigError, match=f"(?s){hint}"):
         load(CONFIG, [override])
 
@@ -46,11 +49,11 @@ def test_an_override_without_effect_is_refused_with_a_hint(override, hint):
         ("train.init_checkpoint=", "train.init_checkpoint", ""),
     ],
 )
-def test_an_override_reaches_what_follows_from_it(override, key, value):
+def test_an_override_reaches_what_follows_from_it(override: Any, key: Any, value: Any) -> None:
     assert OmegaConf.select(load(CONFIG, [override]), key) == value
 
 
-def test_settings_that_a_config_file_misspells_are_refused_too():
+def test_settings_that_a_config_file_misspells_are_refused_too() -> None:
     cfg = load(CONFIG)
     cfg.train.eval_perod_epochs = 3
     with pytest.raises(ConfigError, match="eval_period_epochs"):
@@ -67,29 +70,29 @@ def test_settings_that_a_config_file_misspells_are_refused_too():
         ("train.checkpoint.max_to_keep=0", "max_to_keep"),
     ],
 )
-def test_impossible_settings_are_refused(override, message):
+def test_impossible_settings_are_refused(override: Any, message: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         train_settings(load(CONFIG, [override]))
 
 
-def test_a_batch_that_processes_cannot_share_is_refused():
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
     with pytest.raises(ConfigError, match="multiple of 6"):
         train_settings(load(CONFIG, ["train.accumulate=2"])).check_world_size(3)
 
 
-def test_iterations_follow_from_data_set_and_batch():
+def test_iterations_follow_from_data_set_and_batch() -> None:
     length = run_length(load(CONFIG, ["train.batch_size=16", "schedule.epochs=12"]), 118_287)
     assert (length.iterations_per_epoch, length.max_iter) == (7393, 88_716)  # the published 7,393 iterations an epoch
     assert (length.checkpoint_period, length.eval_period) == (7393, 7393)
     assert run_length(load(CONFIG, ["schedule.epochs=0.5"]), 12).max_iter == 2
 
 
-def test_a_missing_config_is_told_with_what_there_is():
+def test_a_missing_config_is_told_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match="no file"):
         find_config("h_deformable_detr/no_such.py")
 
 
-def test_the_saved_config_reproduces_the_run(data, tmp_path):
+def test_the_saved_config_reproduces_the_run(data: list[str], tmp_path: Path) -> None:
     run_in_process(*data, f"train.output_dir={tmp_path / 'first'}", "optimizer.eps=1e-6")
     saved = tmp_path / "first" / "config.yaml"
     cfg = load(str(saved))
@@ -105,14 +108,14 @@ def test_the_saved_config_reproduces_the_run(data, tmp_path):
     assert losses(tmp_path / "second") == losses(tmp_path / "first")
 
 
-def test_a_config_that_cannot_be_saved_stops_the_run_before_it_starts(data, tmp_path):
+def test_a_config_that_cannot_be_saved_stops_the_run_before_it_starts(data: list[str], tmp_path: Path) -> None:
     cfg = load(CONFIG)
     cfg.dataloader.test.mapper.augmentations = [lambda image: image]
     with pytest.raises(ConfigError, match="augmentations"):
         save_resolved(cfg, str(tmp_path))
 
 
-def test_overrides_leave_the_config_alone_when_one_is_refused():
+def test_overrides_leave_the_config_alone_when_one_is_refused() -> None:
     cfg = load(CONFIG)
     before = OmegaConf.to_container(cfg, resolve=False)
     with pytest.raises(ConfigError):

@@ -15,7 +15,7 @@ CONFIG = str(Path(__file__).with_name("dense_config.py"))
 
 
 @pytest.fixture(scope="module")
-def whole_run(data, tmp_path_factory) -> Path:
+def whole_run(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dense")
     run_in_process(*data, "model.dropout=0", f"train.output_dir={folder}", config=CONFIG)
     return folder
@@ -29,7 +29,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("killed_at", [4, 7])
-def test_a_killed_and_resumed_run_is_one_not_killed(whole_run, data, tmp_path, killed_at):
+def test_a_killed_and_resumed_run_is_one_not_killed(
+    whole_run: Path, data: list[str], tmp_path: Path, killed_at: int
+) -> None:
     options = [*data, "model.dropout=0", f"train.output_dir={tmp_path}"]
     run_until_killed(*options, at=killed_at, config=CONFIG)
     run_in_process("--resume", *options, config=CONFIG)
@@ -38,7 +40,7 @@ def test_a_killed_and_resumed_run_is_one_not_killed(whole_run, data, tmp_path, k
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(tmp_path).items())
 
 
-def test_two_gloo_processes_equal_one(whole_run, data, tmp_path):
+def test_two_gloo_processes_equal_one(whole_run: Path, data: list[str], tmp_path: Path) -> None:
     options = [*data, "model.dropout=0", f"train.output_dir={tmp_path}"]
     done = run_program([sys.executable], "--num-gpus", "2", *options, config=CONFIG)
     assert done.returncode == 0, done.stderr

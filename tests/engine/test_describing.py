@@ -33,7 +33,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     options = ["schedule.epochs=2", "train.checkpoint.period_epochs=1", "train.eval_period_epochs=1"]
     run_in_process(*files, *options, f"train.output_dir={folder}", config=CONFIG)
     shutil.rmtree(data)
-    yield folder
+    return folder
 
 
 NAMES = ("model_final.pth", "model_best.pth", "last")
@@ -52,7 +52,8 @@ def test_every_checkpoint_alone_in_a_folder_is_a_detector(elsewhere: Path, name:
     beside = Detector.load(file_of(elsewhere, name), device="cpu", score_threshold=0.0)
     image = FIXTURES / "data" / "images" / "000.png"
     alone, there = detector(image), beside(image)
-    assert torch.equal(alone.pred_boxes.tensor, there.pred_boxes.tensor) and torch.equal(alone.scores, there.scores)
+    assert torch.equal(alone.pred_boxes.tensor, there.pred_boxes.tensor)
+    assert torch.equal(alone.scores, there.scores)
 
 
 def test_the_twin_of_a_file_detects_what_it_does_and_so_does_the_twin_of_the_twin(
@@ -68,7 +69,8 @@ def test_the_twin_of_a_file_detects_what_it_does_and_so_does_the_twin_of_the_twi
     detectors = [Detector.load(path, device="cpu") for path in (tmp_path / "elsewhere.pth", twin, again)]
     assert detectors[0].description == detectors[1].description == detectors[2].description
     first, *others = [detector(image) for detector in detectors]
-    assert len(others) and all(torch.equal(first.scores, other.scores) for other in others)
+    assert len(others)
+    assert all(torch.equal(first.scores, other.scores) for other in others)
 
 
 def test_a_safetensors_without_its_json_is_refused(elsewhere: Path, tmp_path: Path) -> None:

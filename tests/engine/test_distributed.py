@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ PYTHON = [sys.executable]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def test_two_gloo_processes_equal_one(data, tmp_path):
+def test_two_gloo_processes_equal_one(data: list[str], tmp_path: Path) -> None:
     # "dropout=0": the processes draw different numbers; every third image is empty, so ranks differ in targets
     shared = [*data, "model.dropout=0", "schedule.epochs=2", "schedule.drop_epochs=[1]"]
     run_in_process(*shared, f"train.output_dir={tmp_path / 'one'}")
@@ -48,7 +49,7 @@ def test_two_gloo_processes_equal_one(data, tmp_path):
     assert not states[0]["torch"].equal(states[1]["torch"])
 
 
-def test_a_loss_that_is_not_finite_on_one_process_stops_both(data, tmp_path):
+def test_a_loss_that_is_not_finite_on_one_process_stops_both(data: list[str], tmp_path: Path) -> None:
     options = [*data, "model.nan_at_image=004.png", f"train.output_dir={tmp_path}"]
     done = run_program(PYTHON, "--num-gpus", "2", *options)
     assert done.returncode != 0

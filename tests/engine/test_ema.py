@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_the_model_has_its_own_weights_back_bit_by_bit_even_after_an_error() -> 
     randomise(model, 4)
     before = copy.deepcopy(model.state_dict())
     pointers = [parameter.data_ptr() for parameter in model.parameters()]
-    with pytest.raises(KeyError), ema.applied():
+    with pytest.raises(KeyError), ema.applied():  # noqa: PT012 (the error comes where the average is in use)
         assert not torch.equal(model.first.weight, before["first.weight"])
         raise KeyError
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -99,7 +100,7 @@ EMA = ["train.ema={decay: 0.9, tau: 4}", "train.best_metric=ema/bbox/AP", "train
 
 
 @pytest.fixture(scope="module")
-def whole_run(data, tmp_path_factory) -> Path:
+def whole_run(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     run_in_process(*data, *EMA, f"train.output_dir={folder}")
     return folder
@@ -109,7 +110,7 @@ def equal(left: dict, right: dict) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_the_run_is_the_one_without_an_average(whole_run, data, tmp_path):
+def test_the_run_is_the_one_without_an_average(whole_run: Path, data: list[str], tmp_path: Path) -> None:
     run_in_process(*data, f"train.output_dir={tmp_path}")
     assert losses(tmp_path) == losses(whole_run)
     pairs = [load_checkpoint(folder / "model_0000009.pth") for folder in (tmp_path, whole_run)]
@@ -120,7 +121,7 @@ def test_the_run_is_the_one_without_an_average(whole_run, data, tmp_path):
     assert [final["weights"] for final in finals] == ["model", "ema"]
 
 
-def test_a_killed_and_resumed_run_has_the_same_average(whole_run, data, tmp_path):
+def test_a_killed_and_resumed_run_has_the_same_average(whole_run: Path, data: list[str], tmp_path: Path) -> None:
     options = [*data, *EMA, f"train.output_dir={tmp_path}"]
     run_until_killed(*options, at=4)
     run_in_process("--resume", *options)
@@ -131,7 +132,9 @@ def test_a_killed_and_resumed_run_has_the_same_average(whole_run, data, tmp_path
     assert read_evaluations(str(tmp_path / "evaluations.json")) == read_evaluations(str(whole_run / "evaluations.json"))
 
 
-def test_both_are_evaluated_and_logged_and_the_best_and_final_weights_are_the_averages(whole_run, data, tmp_path):
+def test_both_are_evaluated_and_logged_and_the_best_and_final_weights_are_the_averages(
+    whole_run: Path, data: list[str], tmp_path: Path
+) -> None:
     records = read_evaluations(str(whole_run / "evaluations.json"))
     assert [set(record["results"]) for record in records] == [{"bbox", "ema"}] * 3
     assert all(record["results"]["ema"]["bbox"] != record["results"]["bbox"] for record in records)
@@ -150,14 +153,14 @@ def test_both_are_evaluated_and_logged_and_the_best_and_final_weights_are_the_av
 
 
 @pytest.mark.parametrize("final", ["ema", "model"])
-def test_the_latest_weights_to_evaluate_can_be_chosen(whole_run, data, final):
+def test_the_latest_weights_to_evaluate_can_be_chosen(whole_run: Path, data: list[str], final: str) -> None:
     last = read_evaluations(str(whole_run / "evaluations.json"))[-1]["results"]
     options = [*data, f"train.ema={{decay: 0.9, tau: 4, final: {final}}}", f"train.output_dir={whole_run}"]
     results = run_in_process("--eval-only", "--resume", *options)
     assert results["bbox"] == (last["ema"]["bbox"] if final == "ema" else last["bbox"])
 
 
-def test_an_average_can_be_begun_when_resuming(data, tmp_path):
+def test_an_average_can_be_begun_when_resuming(data: list[str], tmp_path: Path) -> None:
     run_in_process(*data, f"train.output_dir={tmp_path}", "schedule.epochs=1", "schedule.drop_epochs=[]")
     start = load_checkpoint(tmp_path / "model_0000003.pth")["model"]
     run_in_process("--resume", *data, "train.ema={decay: 0.999999, tau: 0}", f"train.output_dir={tmp_path}")
@@ -168,7 +171,7 @@ def test_an_average_can_be_begun_when_resuming(data, tmp_path):
         assert not torch.equal(state["model"][name], start[name])
 
 
-def test_fp16_and_accumulation_average_once_a_step(data, tmp_path):
+def test_fp16_and_accumulation_average_once_a_step(data: list[str], tmp_path: Path) -> None:
     options = ["train.precision=fp16", "train.accumulate=2", "schedule.epochs=1", f"train.output_dir={tmp_path}"]
     run_in_process(*data, *EMA, *options)
     state = load_checkpoint(tmp_path / "model_0000003.pth")
@@ -176,7 +179,7 @@ def test_fp16_and_accumulation_average_once_a_step(data, tmp_path):
     assert all(tensor.dtype == torch.float32 for tensor in state["ema"]["average"].values())
 
 
-def settings(**changes):
+def settings(**changes: Any) -> Any:
     node = {
         "output_dir": "", "init_checkpoint": "", "device": "cpu", "precision": "fp32", "seed": 0, "batch_size": 2,
         "accumulate": 1, "clip_grad": None, "checkpoint": {"period_epochs": 1, "max_to_keep": 1},
@@ -185,7 +188,7 @@ def settings(**changes):
     return TrainSettings.from_config({**node, **changes})
 
 
-def test_settings_have_published_defaults_and_contradictions_are_refused():
+def test_settings_have_published_defaults_and_contradictions_are_refused() -> None:
     ema = settings(ema={}).ema
     assert (ema.decay, ema.tau, ema.evaluate, ema.final, ema.restart) == (0.9999, 2000, "both", "ema", None)
     assert settings().ema is None
@@ -213,7 +216,7 @@ RESTART = [
 
 
 @pytest.fixture(scope="module")
-def restarted_run(data, tmp_path_factory) -> tuple[Path, list[float]]:
+def restarted_run(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[float]]:
     """The folder of a run of 18 steps, evaluated every 3, and the decays of its updates."""
     folder = tmp_path_factory.mktemp("restarted")
     decays = []
@@ -229,7 +232,9 @@ def restarted_run(data, tmp_path_factory) -> tuple[Path, list[float]]:
     return folder, decays
 
 
-def test_training_returns_to_the_best_and_lowers_the_decay_when_it_is_no_better(restarted_run):
+def test_training_returns_to_the_best_and_lowers_the_decay_when_it_is_no_better(
+    restarted_run: tuple[Path, list[float]],
+) -> None:
     folder, decays = restarted_run
     # kept after 3; back after 6; worse after 9: back; 12 is the new measure; worse after 15: back
     assert decays == pytest.approx([0.9] * 6 + [0.8] * 3 + [0.7] * 6 + [0.6] * 3)
@@ -246,7 +251,9 @@ def test_training_returns_to_the_best_and_lowers_the_decay_when_it_is_no_better(
 
 
 @pytest.mark.parametrize("killed_at", [7, 10, 15])
-def test_a_restarted_run_resumes_exactly(restarted_run, data, tmp_path, killed_at):
+def test_a_restarted_run_resumes_exactly(
+    restarted_run: tuple[Path, list[float]], data: list[str], tmp_path: Path, killed_at: int
+) -> None:
     options = [*data, *RESTART, f"train.output_dir={tmp_path}"]
     run_until_killed(*options, at=killed_at)
     run_in_process("--resume", *options)
@@ -256,7 +263,7 @@ def test_a_restarted_run_resumes_exactly(restarted_run, data, tmp_path, killed_a
     assert equal(whole["ema"]["average"], resumed["ema"]["average"])
 
 
-def test_a_restart_before_any_evaluation_is_refused(data, tmp_path):
+def test_a_restart_before_any_evaluation_is_refused(data: list[str], tmp_path: Path) -> None:
     options = ["train.ema={restart: {epoch: 2}}", "train.eval_period_epochs=3", f"train.output_dir={tmp_path}"]
     with pytest.raises(ConfigError, match=r"train\.ema\.restart\.epoch=2.*before the first evaluation"):
         run_in_process(*data, *options)
@@ -291,7 +298,7 @@ class _Trainer:
         ([1, 2, 1.5, 2.5, 2.4, 2.3, 2.2], False, True, 0.3),
     ],
 )
-def test_what_follows_from_the_evaluations(tmp_path, values, keep, go_back, decay):
+def test_what_follows_from_the_evaluations(tmp_path: Path, values: Any, keep: Any, go_back: Any, decay: Any) -> None:
     ema = ModelEMA(model=nn.Linear(1, 1), decay=0.99)
     checkpointer = type("Checkpointer", (), {"save_dir": str(tmp_path)})()
     restart = RestartSettings(epoch=3, decay=0.5, decay_step=0.1)

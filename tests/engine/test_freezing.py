@@ -1,5 +1,8 @@
 """Freezing by name and the kinds of BatchNorm."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from timm.layers import BatchNormAct2d
@@ -18,15 +21,15 @@ class Network(nn.Module):
         self.body = nn.Sequential(nn.Conv2d(4, 4, 3), BatchNormAct2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
         self.heads = nn.ModuleList([self.body[3]] * 2)  # the last norm has three names
 
-    def forward(self, images):
+    def forward(self, images: Any) -> Any:
         return self.body(self.stem(images))
 
 
-def trained(model):
+def trained(model: Any) -> Any:
     return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def used(model):
+def used(model: Any) -> Any:
     """``model`` with statistics and weights of its own."""
     torch.manual_seed(0)
     for _ in range(3):
@@ -36,7 +39,7 @@ def used(model):
     return model
 
 
-def test_what_matches_is_not_trained_and_the_rest_is():
+def test_what_matches_is_not_trained_and_the_rest_is() -> None:
     model = Network()
     everything = trained(model)
     freeze_parameters(model, [r"^stem\.", r"body\.2\.bias"])
@@ -57,12 +60,12 @@ def test_what_matches_is_not_trained_and_the_rest_is():
         ([""], "leaves nothing to be trained"),
     ],
 )
-def test_a_name_that_freezes_nothing_or_everything_is_refused(patterns, message):
+def test_a_name_that_freezes_nothing_or_everything_is_refused(patterns: Any, message: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         freeze_parameters(Network(), patterns)
 
 
-def test_frozen_norms_compute_what_they_did_in_evaluation_and_keep_it():
+def test_frozen_norms_compute_what_they_did_in_evaluation_and_keep_it() -> None:
     model = used(Network())
     images = torch.randn(2, 3, 9, 9)
     expected = model.eval()(images)
@@ -79,7 +82,7 @@ def test_frozen_norms_compute_what_they_did_in_evaluation_and_keep_it():
     assert fresh.load_state_dict(state).missing_keys == []  # weights of a trained BatchNorm
 
 
-def test_norms_can_be_frozen_by_name():
+def test_norms_can_be_frozen_by_name() -> None:
     model = Network()
     freeze_batch_norms(model, ["^stem"])
     assert not isinstance(model.stem[1], nn.BatchNorm2d)
@@ -88,7 +91,7 @@ def test_norms_can_be_frozen_by_name():
         freeze_batch_norms(model, ["^backbone"])
 
 
-def test_one_process_has_nothing_to_synchronise_and_a_model_without_batch_norm_is_refused():
+def test_one_process_has_nothing_to_synchronise_and_a_model_without_batch_norm_is_refused() -> None:
     model = Network()
     synchronise_batch_norms(model, device=torch.device("cpu"), world_size=1)
     assert type(model.stem[1]) is nn.BatchNorm2d
@@ -96,7 +99,7 @@ def test_one_process_has_nothing_to_synchronise_and_a_model_without_batch_norm_i
         synchronise_batch_norms(nn.Linear(2, 2), device=torch.device("cpu"), world_size=1)
 
 
-def test_on_gpus_pytorchs_own_takes_the_place_with_the_same_names():
+def test_on_gpus_pytorchs_own_takes_the_place_with_the_same_names() -> None:
     model = used(Network())
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     synchronise_batch_norms(model, device=torch.device("cuda"), world_size=2)
@@ -105,12 +108,12 @@ def test_on_gpus_pytorchs_own_takes_the_place_with_the_same_names():
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-def test_on_the_cpu_a_norm_with_an_activation_is_refused():
+def test_on_the_cpu_a_norm_with_an_activation_is_refused() -> None:
     with pytest.raises(ConfigError, match="BatchNormAct2d"):
         synchronise_batch_norms(Network(), device=torch.device("cpu"), world_size=2)
 
 
-def test_a_run_leaves_frozen_weights_as_they_were(data, tmp_path):
+def test_a_run_leaves_frozen_weights_as_they_were(data: list[str], tmp_path: Path) -> None:
     run_in_process(*data, r"train.freeze=['^backbone\.']", "schedule.epochs=1", f"train.output_dir={tmp_path / 'one'}")
     run_in_process(*data, r"train.freeze=['^backbone\.']", f"train.output_dir={tmp_path / 'three'}")
     one = load_checkpoint(tmp_path / "one" / "model_0000003.pth")["model"]

@@ -119,7 +119,9 @@ def test_a_killed_process_ends_the_job_in_one_line(data: list[str], tmp_path: Pa
         os.kill(json.loads((run / "run.lock").read_text())["pid"], signal.SIGKILL)
         assert program.wait(60) == 2
     errors = [line for line in log.read_text().splitlines() if line.startswith("train_net.py: error:")]
-    assert len(errors) == 1 and "SIGKILL" in errors[0] and "--resume" in errors[0]
+    assert len(errors) == 1
+    assert "SIGKILL" in errors[0]
+    assert "--resume" in errors[0]
     assert "Traceback" not in log.read_text()
 
 

@@ -66,14 +66,18 @@ def test_two_machines_train_what_one_does(machines: list[str], data: list[str], 
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GLOO_")}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     two = [*options, f"train.output_dir={tmp_path / 'two'}"]
+    in_network = ["unshare", "--uts", "sh", "-c", 'hostname machine; exec "$@"', "sh"]
     programs = [
         subprocess.Popen(
-            ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", 'hostname machine; exec "$@"', "sh"]
-            + command(launcher, rank, two),
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            ["ip", "netns", "exec", name, *in_network, *command(launcher, rank, two)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank, name in enumerate(machines)
-    ]  # fmt: skip
+    ]
     try:
         outputs = [program.communicate(timeout=240)[0] for program in programs]
     finally:

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,14 +26,14 @@ RULES = [
 ]
 
 
-def test_every_parameter_is_in_exactly_one_group_shared_ones_once():
+def test_every_parameter_is_in_exactly_one_group_shared_ones_once() -> None:
     model = Model()
     groups = get_param_groups(model, base_lr=2e-4, weight_decay=1e-4, rules=RULES)
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(grouped) == sorted({id(parameter) for parameter in model.parameters()})
 
 
-def test_the_published_groups_have_their_rates():
+def test_the_published_groups_have_their_rates() -> None:
     model = Model()
     groups = {group["name"]: group for group in get_param_groups(model, base_lr=2e-4, weight_decay=1e-4, rules=RULES)}
     rates = {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()}
@@ -45,7 +46,7 @@ def test_the_published_groups_have_their_rates():
     assert groups["offsets"]["params"] == list(model.attention["sampling_offsets"].parameters())
 
 
-def test_rules_for_rate_and_decay_combine():
+def test_rules_for_rate_and_decay_combine() -> None:
     rules = [*RULES, ParamRule(name="no_decay", contains=["bias", "norm"], weight_decay_factor=0.0)]
     model = Model()
     groups = {group["name"]: group for group in get_param_groups(model, base_lr=1.0, weight_decay=0.5, rules=rules)}
@@ -55,35 +56,35 @@ def test_rules_for_rate_and_decay_combine():
     assert len(groups) == 6
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_left_out() -> None:
     model = Model()
     model.backbone.requires_grad_(False)
     names = [group["name"] for group in get_param_groups(model, base_lr=1.0, weight_decay=0.0, rules=RULES)]
     assert sorted(names) == ["default", "offsets"]
 
 
-def test_a_parameter_shared_across_rules_is_refused():
+def test_a_parameter_shared_across_rules_is_refused() -> None:
     model = Model()
     model.backbone.weight = model.heads[0].weight
     with pytest.raises(ConfigError, match=r"backbone\.weight.*heads\.0\.weight"):
         get_param_groups(model, base_lr=1.0, weight_decay=0.0, rules=RULES)
 
 
-def test_the_table_counts_every_parameter():
+def test_the_table_counts_every_parameter() -> None:
     model = Model()
     table = describe_param_groups(get_param_groups(model, base_lr=1.0, weight_decay=0.0, rules=RULES))
     counts = [int(row.split("|")[3].replace(",", "")) for row in table.splitlines()[2:]]
     assert sum(counts) == sum(parameter.numel() for parameter in model.parameters())
 
 
-def schedule(**changes):
+def schedule(**changes: Any) -> Any:
     settings = {"epochs": 12, "drop_epochs": [11], "drop_factor": 0.1, "warmup_iters": 0, "warmup_factor": 0.001}
     return ScheduleSettings.from_config({**settings, **changes})
 
 
 @pytest.mark.parametrize("per_epoch", [1, 3, 7, 7393])
 @pytest.mark.parametrize(("epochs", "drops"), [(12, [11]), (50, [40]), (36, [27, 33]), (3, [])])
-def test_the_rate_drops_at_the_first_iteration_of_an_epoch(per_epoch, epochs, drops):
+def test_the_rate_drops_at_the_first_iteration_of_an_epoch(per_epoch: int, epochs: Any, drops: Any) -> None:
     factors = build_schedule(schedule(epochs=epochs, drop_epochs=drops), per_epoch)
     assert factors.max_iter == epochs * per_epoch
     near_epochs = {epoch * per_epoch + shift for epoch in range(epochs + 1) for shift in (-1, 0, 1)}
@@ -92,24 +93,24 @@ def test_the_rate_drops_at_the_first_iteration_of_an_epoch(per_epoch, epochs, dr
         assert factors(iteration) == pytest.approx(0.1**passed), iteration
 
 
-def test_the_warm_up_rises_linearly_to_the_schedule():
+def test_the_warm_up_rises_linearly_to_the_schedule() -> None:
     factors = build_schedule(schedule(epochs=2, drop_epochs=[1], warmup_iters=4, warmup_factor=0.2), 10)
     assert [factors(i) for i in (0, 1, 2, 3, 4, 9, 10)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.1])
 
 
-def test_a_short_run_ends_before_the_drop():
+def test_a_short_run_ends_before_the_drop() -> None:
     factors = build_schedule(schedule(epochs=0.1), 30)
     assert factors.max_iter == 3
     assert [factors(i) for i in range(3)] == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("change", [{"epochs": 0}, {"drop_epochs": [3, 2]}, {"warmup_iters": -1}, {"drop_epoch": [3]}])
-def test_impossible_schedules_are_refused(change):
+def test_impossible_schedules_are_refused(change: Any) -> None:
     with pytest.raises(ConfigError, match="schedule"):
         schedule(**change)
 
 
-def test_the_rate_of_every_group_follows_the_schedule(data, tmp_path):
+def test_the_rate_of_every_group_follows_the_schedule(data: list[str], tmp_path: Path) -> None:
     from hdetr_d2.checkpoint import load_checkpoint
     from tests.engine.toy import run_in_process
 
@@ -120,7 +121,7 @@ def test_the_rate_of_every_group_follows_the_schedule(data, tmp_path):
         assert rates == pytest.approx({"backbone": 1e-3 * factor, "offsets": 1e-3 * factor, "default": 1e-2 * factor})
 
 
-def flat_cosine(**changes):
+def flat_cosine(**changes: Any) -> Any:
     return schedule(epochs=60, drop_epochs=[], shape="flat_cosine", cosine_epochs=[34, 58], **changes)
 
 
@@ -136,7 +137,7 @@ def authors_flat_cosine(iteration: int, *, per_epoch: int, warmup: int) -> float
 
 
 @pytest.mark.parametrize("per_epoch", [1, 7, 100, 7393])
-def test_flat_cosine_is_deims(per_epoch):
+def test_flat_cosine_is_deims(per_epoch: int) -> None:
     warmup = 2000 if per_epoch > 100 else 5
     factors = build_schedule(flat_cosine(warmup_iters=warmup, warmup_factor=0, warmup_power=2), per_epoch)
     end = 60 * per_epoch
@@ -148,7 +149,7 @@ def test_flat_cosine_is_deims(per_epoch):
     assert factors(46 * per_epoch) == pytest.approx(0.75)
 
 
-def test_a_schedule_without_drops_is_constant():
+def test_a_schedule_without_drops_is_constant() -> None:
     factors = build_schedule(schedule(epochs=72, drop_epochs=[], warmup_iters=2000, warmup_factor=0), 7393)
     assert [factors(i) for i in (0, 500, 1999, 2000, 100_000, 72 * 7393 - 1)] == [0, 0.25, 1999 / 2000, 1, 1, 1]
 
@@ -164,7 +165,7 @@ def test_a_schedule_without_drops_is_constant():
         ({"warmup_power": 0}, "warmup_power"),
     ],
 )
-def test_schedules_that_contradict_themselves_are_refused(change, message):
+def test_schedules_that_contradict_themselves_are_refused(change: Any, message: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         schedule(**change)
 
@@ -179,7 +180,7 @@ class Detector(nn.Module):
         self.decoder = nn.ModuleDict({"attention": nn.MultiheadAttention(4, 2), "after": nn.LayerNorm(4)})
 
 
-def groups_of(model, rules):
+def groups_of(model: Any, rules: Any) -> Any:
     groups = get_param_groups(model, base_lr=1.0, weight_decay=0.5, rules=rules)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
@@ -187,7 +188,7 @@ def groups_of(model, rules):
     }
 
 
-def test_decay_can_be_off_for_the_norms_and_biases_of_a_part():
+def test_decay_can_be_off_for_the_norms_and_biases_of_a_part() -> None:
     parts = {"pattern": "^(encoder|decoder)", "kinds": ["norm", "bias"], "weight_decay_factor": 0.0}
     rules = [{"name": "rest", **parts}, {"name": "backbone", "contains": ["backbone."], "lr_factor": 0.1}]
     found = groups_of(Detector(), rules)
@@ -200,14 +201,14 @@ def test_decay_can_be_off_for_the_norms_and_biases_of_a_part():
     }
 
 
-def test_norms_are_known_by_what_they_are_and_not_by_their_names():
+def test_norms_are_known_by_what_they_are_and_not_by_their_names() -> None:
     found = groups_of(Detector(), [{"name": "norms", "kinds": ["norm"], "weight_decay_factor": 0.0}])
     assert {name.rsplit(".", 1)[0] for name, (_, decay) in found.items() if decay == 0} == {
         "backbone.1", "encoder.1", "decoder.after"
     }  # fmt: skip
 
 
-def test_deims_groups_can_be_written():
+def test_deims_groups_can_be_written() -> None:
     # all norms without decay and, those of the backbone too, at the full rate
     rules = [
         {"name": "norms", "kinds": ["norm"], "lr_factor": 1.0, "weight_decay_factor": 0.0},
@@ -229,7 +230,7 @@ def test_deims_groups_can_be_written():
         ({"contains": ["x"]}, "neither lr_factor nor weight_decay_factor"),
     ],
 )
-def test_rules_that_say_nothing_are_refused(rule, message):
+def test_rules_that_say_nothing_are_refused(rule: Any, message: Any) -> None:
     with pytest.raises(ConfigError, match=message):
         ParamRule(name="rule", **rule)
 
@@ -253,7 +254,8 @@ def test_a_resumed_optimiser_keeps_its_moments_and_takes_the_config_s_decay_and_
     load_optimizer_state(resumed, state)
     assert [(group["weight_decay"], group["betas"]) for group in resumed.param_groups] == [(0.05, (0.5, 0.9))] * 3
     moments = [entry["exp_avg"] for entry in resumed.state_dict()["state"].values()]
-    assert moments and all(bool((moment == 0.1).all()) for moment in moments)
+    assert moments
+    assert all(bool((moment == 0.1).all()) for moment in moments)
     assert state["param_groups"][0]["weight_decay"] == 1e-4  # the checkpoint's own is not written to
 
 

@@ -302,7 +302,8 @@ def test_the_mistake_is_one_line_in_one_process_and_in_several(
                 run(["--config-file", RECIPE, "--num-gpus", processes, "train.device=cpu", override])
             error = capsys.readouterr().err
             assert stopped.value.code == 2
-            assert error.startswith("train_net.py: error: ") and error.count("\n") == 1
+            assert error.startswith("train_net.py: error: ")
+            assert error.count("\n") == 1
             assert override.partition("=")[0].rpartition(".")[2] in error
 
 
@@ -322,7 +323,8 @@ def test_the_output_folder_follows_from_the_name_of_the_file(tmp_path: Path) -> 
 
 def _fuzz() -> ModuleType:
     spec = importlib.util.spec_from_file_location("random_overrides", ROOT / "benchmarks" / "random_overrides.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -50,7 +50,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_second_run_in_a_used_folder_is_refused_and_changes_nothing(data: list[str], used: Path, capsys: Any) -> None:
     before = contents(used)
     error = refusal(capsys, *data, f"train.output_dir={used}")
-    assert "--resume" in error and "train.if_exists=number" in error and str(used) in error
+    assert "--resume" in error
+    assert "train.if_exists=number" in error
+    assert str(used) in error
     assert contents(used) == before
 
 
@@ -90,7 +92,8 @@ def test_overwriting_leaves_nothing_of_the_former_run(data: list[str], used: Pat
     (used / "notes.txt").write_text("mine")
     short = [*data, f"train.output_dir={used}", "train.if_exists=overwrite", "schedule.drop_epochs=[]"]
     run_until_killed(*short, "schedule.epochs=20", at=1)  # no checkpoint of its own yet
-    assert not list(used.glob("*.pth")) and not (used / "last_checkpoint").exists()
+    assert not list(used.glob("*.pth"))
+    assert not (used / "last_checkpoint").exists()
     assert (used / "notes.txt").read_text() == "mine"
     run_in_process("--resume", *short, "schedule.epochs=1")
     assert sorted(losses(used)) == [0, 1, 2]
@@ -163,7 +166,8 @@ def test_a_lock_is_taken_over_only_from_what_is_known_to_be_dead(
             pass
     else:
         writer = Writer.from_json((tmp_path / LOCK_FILE).read_text())
-        assert writer is not None and (writer.pid, writer.start) == (ME.pid, ME.start)
+        assert writer is not None
+        assert (writer.pid, writer.start) == (ME.pid, ME.start)
         release_lock(str(tmp_path))
 
 
@@ -221,7 +225,8 @@ def test_a_folder_that_cannot_be_written_is_named(
 
     monkeypatch.setattr("hdetr_d2.engine.run_folder.take_lock", refuse)
     error = refusal(capsys, *data, f"train.output_dir={tmp_path}")
-    assert str(tmp_path) in error and os.strerror(number) in error
+    assert str(tmp_path) in error
+    assert os.strerror(number) in error
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_the_run_goes_on_later(
@@ -238,7 +243,9 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_run_goes_on_later(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err
     assert stopped.value.code == 2
-    assert error.count("\n") == 1 and os.strerror(errno.EFBIG) in error and "--resume" in error
+    assert error.count("\n") == 1
+    assert os.strerror(errno.EFBIG) in error
+    assert "--resume" in error
     run_in_process("--resume", *options)
     assert sorted(losses(tmp_path)) == list(range(9))
 
@@ -266,7 +273,8 @@ def test_a_killed_run_leaves_a_lock_that_the_resumed_one_takes(data: list[str], 
     options = [*data, f"train.output_dir={tmp_path}"]
     run_until_killed(*options, at=4)
     holder = Writer.from_json((tmp_path / LOCK_FILE).read_text())
-    assert holder is not None and holder.pid != os.getpid()
+    assert holder is not None
+    assert holder.pid != os.getpid()
     run_in_process("--resume", *options)
     assert not (tmp_path / LOCK_FILE).exists()
 

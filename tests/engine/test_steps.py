@@ -1,6 +1,8 @@
 """One optimiser step: accumulation, precision, clipping, and what is not finite."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,15 @@ def sample(index: int, num_targets: int) -> dict:
     return {"image": image, "instances": instances, "file_name": f"{index}.png", "image_id": index}
 
 
-def train_steps(batches, *, accumulate=1, steps=1, precision="fp32", max_norm=None, learning_rate=0.1):
+def train_steps(
+    batches: Any,
+    *,
+    accumulate: Any = 1,
+    steps: Any = 1,
+    precision: Any = "fp32",
+    max_norm: Any = None,
+    learning_rate: Any = 0.1,
+) -> Any:
     """Train a toy without dropout by SGD; the model and its trainer."""
     torch.manual_seed(0)
     model = ToyDetector(num_classes=3, dropout=0.0).train()
@@ -42,7 +52,7 @@ def train_steps(batches, *, accumulate=1, steps=1, precision="fp32", max_norm=No
 
 @pytest.mark.parametrize("targets", [(3, 1, 2, 5), (4, 0, 0, 0), (0, 0, 2, 1), (0, 0, 0, 0)])
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_accumulated_micro_batches_equal_the_full_batch(targets, accumulate):
+def test_accumulated_micro_batches_equal_the_full_batch(targets: Any, accumulate: int) -> None:
     samples = [sample(index, count) for index, count in enumerate(targets)]
     size = len(samples) // accumulate
     parts = [samples[start : start + size] for start in range(0, len(samples), size)]
@@ -56,13 +66,13 @@ def test_accumulated_micro_batches_equal_the_full_batch(targets, accumulate):
         )
 
 
-def test_micro_batches_are_weighted_by_targets_and_not_by_images():
+def test_micro_batches_are_weighted_by_targets_and_not_by_images() -> None:
     batches = [[sample(0, 3)], [sample(1, 0)], [sample(2, 5)]]
     weights = [float(weight) for weight in micro_batch_weights(batches, torch.device("cpu"))]
     assert weights == pytest.approx([3 / 8, 1 / 8, 5 / 8])
 
 
-def test_the_gradient_is_clipped_as_a_whole_and_its_norm_logged():
+def test_the_gradient_is_clipped_as_a_whole_and_its_norm_logged() -> None:
     batch = [sample(0, 3), sample(1, 2)]
     free, free_trainer = train_steps([batch])
     clipped, trainer = train_steps([batch], max_norm=0.01)
@@ -77,11 +87,11 @@ def test_the_gradient_is_clipped_as_a_whole_and_its_norm_logged():
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_reduced_precision_is_used_and_learns_about_the_same(precision, monkeypatch):
+def test_reduced_precision_is_used_and_learns_about_the_same(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dtypes = []
     features = ToyDetector.features
 
-    def spy(self, batch):
+    def spy(self, batch: Any) -> Any:
         result = features(self, batch)
         dtypes.append(result.dtype)
         return result
@@ -96,13 +106,15 @@ def test_reduced_precision_is_used_and_learns_about_the_same(precision, monkeypa
     assert reduced.storage.history("total_loss").latest() == pytest.approx(last, abs=0.03)
 
 
-def test_progress_rises_from_0_and_stays_below_1():
+def test_progress_rises_from_0_and_stays_below_1() -> None:
     model, _ = train_steps([[sample(0, 1)]] * 4, steps=4)
     assert model.seen_progress == [0.0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("fault", ["nan_at_image", "nan_gradient_at_image"])
-def test_what_is_not_finite_stops_the_run_names_the_images_and_saves_the_state_before(data, tmp_path, fault):
+def test_what_is_not_finite_stops_the_run_names_the_images_and_saves_the_state_before(
+    data: list[str], tmp_path: Path, fault: str
+) -> None:
     options = [*data, "model.dropout=0"]
     run_in_process(*options, f"train.output_dir={tmp_path / 'good'}", "schedule.epochs=1")
     with pytest.raises(FloatingPointError, match=r"(?s)iteration.*004\.png"):
@@ -121,7 +133,7 @@ def test_what_is_not_finite_stops_the_run_names_the_images_and_saves_the_state_b
     assert losses(tmp_path / "bad") == {key: value for key, value in good.items() if key < iteration}
 
 
-def test_losses_that_change_their_keys_are_refused():
+def test_losses_that_change_their_keys_are_refused() -> None:
     torch.manual_seed(0)
     model = ToyDetector(num_classes=3).train()
     trainer = Trainer(

@@ -105,7 +105,7 @@ class NormedDetector(ToyDetector):
 
 
 class ToyEvaluator(DatasetEvaluator):
-    """ "AP" is the mean score; enough to see who was evaluated when."""
+    """Has "AP", the mean score; enough to see who was evaluated when."""
 
     def prepare(self) -> tuple[str, ...]:
         return "bbox/AP", "bbox/images"

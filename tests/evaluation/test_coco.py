@@ -139,7 +139,8 @@ def test_the_limit_of_detections_counts_per_image_and_category(backend: str) -> 
     perfect = [{key: each[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.5} for each in annotations]
     assert evaluate_coco(truth, perfect, max_dets=1, backend=backend)["bbox"]["AR1"] == pytest.approx(50)
     metrics = evaluate_coco(truth, perfect, max_dets=2, backend=backend)["bbox"]
-    assert metrics["AR2"] == pytest.approx(100) and "AR100" not in metrics
+    assert metrics["AR2"] == pytest.approx(100)
+    assert "AR100" not in metrics
 
 
 def test_the_fastest_backend_comes_first_and_pycocotools_is_always_there() -> None:
@@ -205,7 +206,8 @@ def test_what_is_marked_ignore_is_neither_to_be_found_nor_an_error_to_find(backe
             annotation["ignore"] = 1
             plain["annotations"][number]["iscrowd"] = 1
     found, expected = (evaluate_coco(each, results, backend=backend)["bbox"] for each in (truth, plain))
-    assert found == pytest.approx(expected, nan_ok=True) and found["AP"] > 0
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert found["AP"] > 0
 
 
 def run_program(*arguments: object) -> subprocess.CompletedProcess:
@@ -221,8 +223,10 @@ def test_the_program_prints_and_writes_the_metrics_of_two_files(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out.json").read_text())["bbox"]
     expected = evaluate_coco(truth, results)["bbox"]
-    assert written["AP"] == expected["AP"] and written["AP-class 4"] is None
-    assert f"{expected['AP']:.2f}" in done.stdout and "class 3" in done.stdout
+    assert written["AP"] == expected["AP"]
+    assert written["AP-class 4"] is None
+    assert f"{expected['AP']:.2f}" in done.stdout
+    assert "class 3" in done.stdout
 
 
 def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path: Path) -> None:
@@ -232,7 +236,8 @@ def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path
     (tmp_path / "results.json").write_text(json.dumps(results))
     done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json")
     assert done.returncode == 2
-    assert "detection 4 (image 1) is of an image" in done.stderr and "Traceback" not in done.stderr
+    assert "detection 4 (image 1) is of an image" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -254,4 +259,5 @@ def test_the_program_ends_with_one_line_and_exit_code_2(tmp_path: Path, argument
     done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json", *arguments)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith("evaluate.py: error: ") and message in line
+    assert line.startswith("evaluate.py: error: ")
+    assert message in line

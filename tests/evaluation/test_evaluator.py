@@ -106,11 +106,13 @@ def test_the_evaluator_of_lvis_does_the_same_with_frequencies_and_its_own_limit(
     outputs = {10: PERFECT[10], 20: wrong}
     metrics = evaluate(dataset, outputs, LVISEvaluator, output_dir=str(tmp_path / "out"))
     assert [metrics[name] for name in ("APr", "AP-dog", "APf", "AP-cat")] == pytest.approx([100] * 4)
-    assert np.isnan(metrics["APc"]) and "AR300" in metrics
+    assert np.isnan(metrics["APc"])
+    assert "AR300" in metrics
     results = tmp_path / "out" / "lvis_instances_results.json"
     assert evaluate_lvis(tmp_path / "val.json", results)["bbox"] == pytest.approx(metrics, nan_ok=True)
     limited = evaluate(dataset, outputs, LVISEvaluator, max_dets_per_image=1)
-    assert limited["AP-dog"] == 0 and limited["AR1"] == pytest.approx(50)
+    assert limited["AP-dog"] == 0
+    assert limited["AR1"] == pytest.approx(50)
 
 
 def test_the_metadata_tells_frequencies_that_the_file_does_not(dataset: str) -> None:
@@ -123,14 +125,17 @@ def test_the_metadata_tells_frequencies_that_the_file_does_not(dataset: str) -> 
     MetadataCatalog.get(dataset).set(thing_frequencies=["c", "f"])
     outputs = {10: PERFECT[10], 20: NOTHING}
     metrics = evaluate(dataset, outputs, LVISEvaluator)
-    assert metrics["APc"] == 0 and metrics["APf"] == pytest.approx(100) and np.isnan(metrics["APr"])
+    assert metrics["APc"] == 0
+    assert metrics["APf"] == pytest.approx(100)
+    assert np.isnan(metrics["APr"])
 
 
 def test_ap_fixed_is_an_option(dataset: str) -> None:
     evaluator = LVISEvaluator(dataset, fixed=True)
     evaluator.process([{"image_id": 10}, {"image_id": 20}], list(PERFECT.values()))
     results = evaluator.evaluate()
-    assert list(results) == ["bbox", "bbox_fixed"] and results["bbox_fixed"]["AP"] == pytest.approx(100)
+    assert list(results) == ["bbox", "bbox_fixed"]
+    assert results["bbox_fixed"]["AP"] == pytest.approx(100)
 
 
 def test_reset_forgets_what_was_processed(dataset: str) -> None:
@@ -161,7 +166,9 @@ def test_images_that_were_not_evaluated_do_not_count_and_a_warning_says_so(
 def test_the_tables_are_logged_with_every_class(dataset: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         evaluate(dataset, PERFECT)
-    assert "AP75" in caplog.text and "| dog" in caplog.text and "100.00" in caplog.text
+    assert "AP75" in caplog.text
+    assert "| dog" in caplog.text
+    assert "100.00" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -269,7 +276,8 @@ def test_what_the_loader_drops_does_not_count_and_classes_have_the_dataset_s_nam
     }
     metrics = evaluate(name, outputs, kind)
     assert metrics["AP"] == pytest.approx(100)
-    assert metrics["AP-hound"] == pytest.approx(100) and metrics["AP-tom"] == pytest.approx(100)
+    assert metrics["AP-hound"] == pytest.approx(100)
+    assert metrics["AP-tom"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("kind", KINDS)

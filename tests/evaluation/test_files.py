@@ -32,8 +32,10 @@ def result(**changes: object) -> dict:
 
 def test_annotations_are_completed_and_categories_sorted() -> None:
     truth = load_ground_truth(annotation_file())
-    assert truth.category_names == {2: "cat", 9: "dog"} and list(truth.category_names) == [2, 9]
-    assert truth.annotations.areas.tolist() == [1200] and truth.annotations.crowd.tolist() == [False]
+    assert truth.category_names == {2: "cat", 9: "dog"}
+    assert list(truth.category_names) == [2, 9]
+    assert truth.annotations.areas.tolist() == [1200]
+    assert truth.annotations.crowd.tolist() == [False]
 
 
 def test_categories_of_the_same_name_are_told_apart() -> None:
@@ -45,7 +47,8 @@ def test_categories_of_the_same_name_are_told_apart() -> None:
 
 def test_a_part_of_the_images_has_only_its_own_annotations() -> None:
     truth = load_ground_truth(annotation_file())
-    assert len(truth.restricted_to({5}).annotations) == 1 and truth.restricted_to({5}).image_ids.tolist() == [5]
+    assert len(truth.restricted_to({5}).annotations) == 1
+    assert truth.restricted_to({5}).image_ids.tolist() == [5]
     assert len(truth.restricted_to({4}).annotations) == 0
 
 
@@ -118,7 +121,7 @@ def test_a_mistake_in_a_late_part_of_a_file_is_refused_by_its_number(
     items[477]["score"] = math.nan
     path = tmp_path / "results.json"
     path.write_text(json.dumps(items))
-    with pytest.raises(ResultsError, match="detection 477 .* has score nan"):
+    with pytest.raises(ResultsError, match=r"detection 477 .* has score nan"):
         load_results(path, load_ground_truth(annotation_file()))
 
 

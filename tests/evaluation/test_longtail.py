@@ -132,8 +132,10 @@ def test_an_object_is_called_what_scores_highest_on_it() -> None:
 def test_without_detections_no_object_is_found() -> None:
     truth = load_ground_truth(scene([(1, 1, "a"), (2, 2, "b")]))
     figures = analyse("run", truth, load_results([], truth), image_counts={})
-    assert figures.confusion.counts[:, -1].tolist() == [0, 1, 1] and figures.confusion.pairs == ()
-    assert math.isnan(figures.calibration["f"].error) and figures.metrics["AP"] == 0
+    assert figures.confusion.counts[:, -1].tolist() == [0, 1, 1]
+    assert figures.confusion.pairs == ()
+    assert math.isnan(figures.calibration["f"].error)
+    assert figures.metrics["AP"] == 0
 
 
 def test_calibration_is_precision_by_score_in_each_group() -> None:
@@ -147,10 +149,13 @@ def test_calibration_is_precision_by_score_in_each_group() -> None:
     ]
     found = analyse("run", truth, load_results(results, truth), image_counts={}).calibration
     assert found["f"].counts.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 2]
-    assert found["f"].precision[[2, 9]].tolist() == [1, 0.5] and math.isnan(found["f"].precision[0])
+    assert found["f"].precision[[2, 9]].tolist() == [1, 0.5]
+    assert math.isnan(found["f"].precision[0])
     assert found["f"].scores[[2, 9]] == pytest.approx([0.25, 0.95])
     assert found["f"].error == pytest.approx((0.75 + 2 * 0.45) / 3)
-    assert found["r"].counts[9] == 1 and found["r"].error == 0 and found["c"].counts.sum() == 0
+    assert found["r"].counts[9] == 1
+    assert found["r"].error == 0
+    assert found["c"].counts.sum() == 0
 
 
 def test_classes_are_ranked_and_carry_their_counts() -> None:
@@ -168,7 +173,8 @@ def test_classes_are_ranked_and_carry_their_counts() -> None:
     )
     assert figures.metrics == pytest.approx({n: v for n, v in expected.items() if "-" not in n}, nan_ok=True)
     best, worst = best_and_worst(figures, 1)
-    assert best[0].name == "gear" and worst[0].name == "leaf"
+    assert best[0].name == "gear"
+    assert worst[0].name == "leaf"
     assert {each.one_to_one for each in analyse("run", truth, detections, image_counts={}).classes} == {None}
 
 

@@ -106,9 +106,12 @@ def test_the_page_loads_nothing_and_runs_nothing(page: Path) -> None:
     text = page.read_text()
     reader = _Addresses()
     reader.feed(text)
-    assert reader.found and all(address.startswith("data:") for address in reader.found)
+    assert reader.found
+    assert all(address.startswith("data:") for address in reader.found)
     assert [script["type"] for script in reader.scripts] == ["application/json"]
-    assert not re.search(r"@import|url\(", text) and "<plain>" not in text and "<gear>" not in text
+    assert not re.search(r"@import|url\(", text)
+    assert "<plain>" not in text
+    assert "<gear>" not in text
 
 
 def figures_of(folder: Path, run: str) -> dict[str, float]:
@@ -138,7 +141,8 @@ def test_chromium_shows_it_without_complaint_and_within_its_width(
         assert browser.run("return document.title") == "Long-tail report: <plain> against branch"
         assert browser.run("return document.documentElement.scrollWidth") == size["width"]
         headings = browser.run("return [...document.querySelectorAll('h1, h2')].map(e => e.innerText)")
-        assert len(headings) == 8 and headings[0] == "Long-tail report: <plain> against branch"
+        assert len(headings) == 8
+        assert headings[0] == "Long-tail report: <plain> against branch"
         cells = browser.run(
             "return [...document.querySelectorAll('#metrics td[data-metric]')]"
             ".map(e => [+e.dataset.run, e.dataset.metric, e.innerText])"
@@ -152,12 +156,14 @@ def test_chromium_shows_it_without_complaint_and_within_its_width(
             "return [...document.querySelectorAll('svg')].map(e => e.getBoundingClientRect())"
             ".map(r => Math.min(r.width, r.height))"
         )
-        assert len(areas) >= 6 and min(areas) > 100
+        assert len(areas) >= 6
+        assert min(areas) > 100
         images = browser.run(
             "return Promise.all([...document.querySelectorAll('svg image')].map(e => {"
             " const i = new Image(); i.src = e.getAttribute('href'); return i.decode().then(() => i.naturalWidth); }))"
         )
-        assert len(images) >= 2 * 5 and set(images) == {320}
+        assert len(images) >= 2 * 5
+        assert set(images) == {320}
         background = browser.run("return getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, re.findall(r"\d+", background))) < 60) is dark
         browser.screenshot(tmp_path / "page.png")
@@ -169,16 +175,20 @@ def test_every_diagram_shows_what_it_should(page: Path) -> None:
     text = page.read_text()
     bars = re.findall(r'<rect class="bar s(\d)".*?<title>(.*?)</title>', text)
     assert len(bars) == 2 * 4
-    assert "branch, one-to-many" in text and "&lt;plain&gt;, one-to-one" not in text  # only one run was counted
+    assert "branch, one-to-many" in text
+    assert "&lt;plain&gt;, one-to-one" not in text
     assert re.search(r"<td>50\.?0?k</td>|>50,000<", text)
-    assert text.count('class="line s0"') >= 1 + 2 and text.count("Calibration, ") == 3  # rare classes have few bins
+    assert text.count('class="line s0"') >= 1 + 2
+    assert text.count("Calibration, ") == 3
 
 
 def test_one_run_is_shown_alone(folder: Path) -> None:
     dataset, run = files_of_run(folder / "branch")
     write_report(dataset, [run], folder / "single.html")
     text = (folder / "single.html").read_text()
-    assert "against" not in text and "<th>change</th>" not in text and "Classes that changed most" not in text
+    assert "against" not in text
+    assert "<th>change</th>" not in text
+    assert "Classes that changed most" not in text
 
 
 def call_program(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -194,8 +204,10 @@ def test_results_of_other_models_need_no_images_and_no_run(
     results = folder / "branch" / "inference" / "lvis_instances_results.json"
     assert call_program(monkeypatch, "--gt", folder / "val.json", "--results", results, "--output", output) == 0
     text = output.read_text()
-    assert "data:image/jpeg" not in text and "Not counted" in text
-    assert "lvis_instances_results" in text and text.count('class="box truth"') >= 5
+    assert "data:image/jpeg" not in text
+    assert "Not counted" in text
+    assert "lvis_instances_results" in text
+    assert text.count('class="box truth"') >= 5
 
 
 @pytest.mark.parametrize(
@@ -217,7 +229,8 @@ def test_what_cannot_be_reported_is_said(
 ) -> None:
     paths = [folder / each if each.endswith("json") or each in ("one_to_one", "branch") else each for each in arguments]
     assert call_program(monkeypatch, *paths, "--output", folder / "never.html") == 2
-    assert message in capsys.readouterr().err and not (folder / "never.html").exists()
+    assert message in capsys.readouterr().err
+    assert not (folder / "never.html").exists()
 
 
 def test_a_run_that_was_not_evaluated_or_is_not_of_lvis_is_refused(tmp_path: Path) -> None:
@@ -225,7 +238,7 @@ def test_a_run_that_was_not_evaluated_or_is_not_of_lvis_is_refused(tmp_path: Pat
     with pytest.raises(ReportError, match='for datasets in LVIS format, this one is "coco"'):
         files_of_run(tmp_path)
     (tmp_path / "config.yaml").write_text('{"dataset": {"format": "lvis"}}')
-    with pytest.raises(ReportError, match="evaluate the run with train_net.py --eval-only --resume"):
+    with pytest.raises(ReportError, match=r"evaluate the run with train_net.py --eval-only --resume"):
         files_of_run(tmp_path)
 
 
@@ -234,5 +247,5 @@ def test_counts_of_another_number_of_classes_are_refused(folder: Path, tmp_path:
     results = folder / "branch" / "inference" / "lvis_instances_results.json"
     run = RunFiles(name="run", results=str(results), positives=str(tmp_path / "positives.json"))
     files = DatasetFiles(gt=str(folder / "val.json"), images=None, train=None, name="drawn")
-    with pytest.raises(ReportError, match="counts 2 classes, .* has 6"):
+    with pytest.raises(ReportError, match=r"counts 2 classes, .* has 6"):
         write_report(files, [run], tmp_path / "report.html")

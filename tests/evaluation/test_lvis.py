@@ -72,8 +72,10 @@ def drawn(seed: int) -> dict:
 
 
 def detections_of(truth: dict, seed: int, *, noise: int, decimals: int) -> list[dict]:
-    """Annotated boxes moved a little, some of them several times, some of another class, and ``noise`` boxes an image
-    of any class; scores rounded, so that many are equal."""
+    """Annotated boxes moved a little, some of them several times, some of another class.
+
+    There are ``noise`` boxes of any class an image besides, and scores are rounded, so that many are equal.
+    """
     rng = np.random.default_rng(seed)
     ids = [category["id"] for category in truth["categories"]]
     found = []
@@ -141,7 +143,8 @@ def test_on_real_annotations_the_numbers_are_those_of_the_official_program(
     expected = official(real, results, monkeypatch)
     for backend in BACKENDS if seed == 0 else ["hotcoco"]:
         require_equal(evaluate_lvis(real, results, backend=backend)["bbox"], expected, 300)
-    assert expected[0]["AP"] > 0 and expected[0]["APr"] > 0
+    assert expected[0]["AP"] > 0
+    assert expected[0]["APr"] > 0
 
 
 def test_without_detections_everything_that_is_annotated_has_ap_0(real: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,9 +220,10 @@ def test_the_official_program_can_be_selected_where_it_works(monkeypatch: pytest
     truth = drawn(9)
     results = detections_of(truth, 9, noise=10, decimals=1)
     truth["annotations"][3]["ignore"] = 1
-    assert available_backends(lvis=True)[-1] == "lvis" and "lvis" not in available_backends()
+    assert available_backends(lvis=True)[-1] == "lvis"
+    assert "lvis" not in available_backends()
     if not hasattr(np, "float"):
-        with pytest.raises(ImportError, match="does not work with NumPy 1.24"):
+        with pytest.raises(ImportError, match=r"does not work with NumPy 1.24"):
             evaluate_lvis(truth, results, backend="lvis")
     expected = official(truth, results, monkeypatch)  # patches NumPy
     require_equal(evaluate_lvis(truth, results, backend="lvis")["bbox"], expected, 300)
@@ -234,7 +238,8 @@ def test_frequencies_may_come_from_elsewhere(caplog: pytest.LogCaptureFixture) -
     assert evaluate_lvis(truth, results, frequencies=frequencies) == expected
     assert not caplog.records
     without = evaluate_lvis(truth, results)["bbox"]
-    assert without["AP"] == expected["bbox"]["AP"] and math.isnan(without["APr"])
+    assert without["AP"] == expected["bbox"]["AP"]
+    assert math.isnan(without["APr"])
     assert 'does not say "frequency"' in caplog.text
     with pytest.raises(GroundTruthError, match="frequency 'rare'"):
         evaluate_lvis(truth, results, frequencies=dict.fromkeys(frequencies, "rare"))
@@ -271,11 +276,14 @@ def test_the_program_prints_and_writes_the_metrics_of_two_files(tmp_path: Path) 
     done = run_program("--gt", gt, *files, "--fixed")
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "out.json").read_text())
-    assert written["bbox"] == expected["bbox"] and written["bbox_fixed"] == expected["bbox_fixed"]
-    assert f"{expected['bbox']['APr']:.2f}" in done.stdout and "class 7" in done.stdout
+    assert written["bbox"] == expected["bbox"]
+    assert written["bbox_fixed"] == expected["bbox_fixed"]
+    assert f"{expected['bbox']['APr']:.2f}" in done.stdout
+    assert "class 7" in done.stdout
 
     counted = run_program("--gt", training, *files, "--frequency-json", training)
     assert counted.returncode == 0, counted.stderr
     known = evaluate_lvis(truth, results, frequencies={3 + 2 * i: f for i, f in enumerate(frequencies)})["bbox"]
     written = json.loads((tmp_path / "out.json").read_text())["bbox"]
-    assert written["APr"] == known["APr"] == known["AP"] and written["APf"] is None
+    assert written["APr"] == known["APr"] == known["AP"]
+    assert written["APf"] is None

@@ -96,7 +96,8 @@ def test_a_class_without_a_right_detection_has_the_overall_threshold() -> None:
     content, results = draw(0, crowds=False)
     truth = load_ground_truth(content)
     point = best_thresholds(truth, load_results(results, truth))
-    assert point.classes[9].score == point.overall.score and point.classes[9].f1 == 0
+    assert point.classes[9].score == point.overall.score
+    assert point.classes[9].f1 == 0
     kept = point.keep(load_results(results, truth))
     assert set(zip(kept.category_ids.tolist(), kept.scores.tolist(), strict=True)) == {
         (result["category_id"], result["score"])
@@ -148,6 +149,7 @@ def test_errors_are_sorted_by_kind() -> None:
         "missed": 1, "wrong class": 1, "badly placed": 1, "wrong class and badly placed": 0, "duplicate": 1,
         "background": 1,
     }  # fmt: skip
-    assert list(kinds.counts) == list(KINDS.values()) and kinds.ap_lost["missed"] >= 0
+    assert list(kinds.counts) == list(KINDS.values())
+    assert kinds.ap_lost["missed"] >= 0
     assert kinds.confusion.tolist() == [[1, 1, 2], [0, 0, 0], [3, 0, 0]]
     assert kinds.class_names == ("cat", "dog")

@@ -67,7 +67,8 @@ def test_every_recipe_gets_settings_that_are_allowed(config: str, images: int) -
 
 def test_few_images_are_shown_more_often() -> None:
     epochs = [chosen(RECIPES[0], facts(images))[0].schedule.epochs for images in (20, 300, 3_000, 100_000)]
-    assert epochs == sorted(epochs, reverse=True) and epochs[0] > 10 * epochs[-1]
+    assert epochs == sorted(epochs, reverse=True)
+    assert epochs[0] > 10 * epochs[-1]
 
 
 def test_a_model_that_starts_from_nothing_trains_longer() -> None:
@@ -82,15 +83,18 @@ def test_images_are_enlarged_as_coco_is_and_no_further_than_the_recipe(side: int
 
 def test_lengths_that_a_recipe_writes_out_follow_the_size() -> None:
     cfg, _ = chosen("quickstart/h_deformable_detr_generated", facts(100, 36))
-    assert cfg.dataset.short_side == 64 and cfg.dataloader.train.mapper.augmentations.scales == [64]
+    assert cfg.dataset.short_side == 64
+    assert cfg.dataloader.train.mapper.augmentations.scales == [64]
 
 
 def test_the_rate_follows_the_batch() -> None:
     cfg, choices = chosen(RECIPES[0], facts(20))
-    assert cfg.train.batch_size == 2 and cfg.optimizer.lr == pytest.approx(2e-4 * math.sqrt(2 / 16), rel=1e-2)
+    assert cfg.train.batch_size == 2
+    assert cfg.optimizer.lr == pytest.approx(2e-4 * math.sqrt(2 / 16), rel=1e-2)
     assert "batches" in choices["optimizer.lr"].why
     cfg, _ = chosen(RECIPES[0], facts(20_000), machine=GPU)
-    assert cfg.train.batch_size == 16 and cfg.optimizer.lr == 2e-4
+    assert cfg.train.batch_size == 16
+    assert cfg.optimizer.lr == 2e-4
     cfg, _ = chosen(RECIPES[0], facts(20_000), "train.batch_size=4", machine=GPU)
     assert cfg.optimizer.lr == pytest.approx(1e-4)
 
@@ -112,7 +116,8 @@ GIVEN: dict[str, Any] = {
 def test_what_the_user_says_is_not_chosen(override: str) -> None:
     key = override.partition("=")[0]
     cfg, choices = chosen(RECIPES[0], facts(500), override)
-    assert choices[key].value == GIVEN[override] and choices[key].why == "as you say"
+    assert choices[key].value == GIVEN[override]
+    assert choices[key].why == "as you say"
     node: Any = cfg
     for name in key.split("."):
         node = node[name]
@@ -121,14 +126,18 @@ def test_what_the_user_says_is_not_chosen(override: str) -> None:
 
 def test_a_part_of_a_setting_is_the_users_setting() -> None:
     cfg, choices = chosen(RECIPES[0], facts(500), "train.ema={decay: 0.5}")
-    assert dict(cfg.train.ema) == {"decay": 0.5} and cfg.train.best_metric == "ema/bbox/AP"
-    cfg, choices = chosen(RECIPES[0], facts(500), "train.best_metric=bbox/AP50")
-    assert cfg.train.best_metric == "bbox/AP50" and train_settings(cfg).ema is None
+    assert dict(cfg.train.ema) == {"decay": 0.5}
+    assert cfg.train.best_metric == "ema/bbox/AP"
+    cfg, _choices = chosen(RECIPES[0], facts(500), "train.best_metric=bbox/AP50")
+    assert cfg.train.best_metric == "bbox/AP50"
+    assert train_settings(cfg).ema is None
 
 
 def test_a_short_run_has_neither_average_nor_early_end() -> None:
     cfg, _ = chosen(RECIPES[0], facts(20), "schedule.epochs=1")
-    assert cfg.train.ema is None and cfg.train.early_stopping is None and cfg.train.best_metric == "bbox/AP"
+    assert cfg.train.ema is None
+    assert cfg.train.early_stopping is None
+    assert cfg.train.best_metric == "bbox/AP"
 
 
 def test_epochs_of_augmentation_keep_their_part_of_the_run() -> None:
@@ -144,4 +153,5 @@ def test_epochs_of_augmentation_keep_their_part_of_the_run() -> None:
 def test_the_table_names_every_setting_with_its_reason() -> None:
     _, choices = chosen(RECIPES[0], facts(500))
     shown = table(list(choices.values()))
-    assert all(key in shown for key in choices) and all(each.why for each in choices.values())
+    assert all(key in shown for key in choices)
+    assert all(each.why for each in choices.values())

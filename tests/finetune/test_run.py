@@ -35,7 +35,7 @@ def run(photographs: Path, trained: Path, tmp_path_factory: pytest.TempPathFacto
         patch.setenv("DETECTRON2_DATASETS", str(trained.parents[1]))
         options = [*FAST, "train.batch_size=4", "optimizer.lr=2e-3"]
         finetune(photographs, model=str(trained), output=folder, epochs=6, overrides=options, say=said.append)
-    yield folder, "\n".join(said)
+    return folder, "\n".join(said)
 
 
 def test_a_packaged_config_trains_ten_steps_on_twenty_photographs(photographs: Path, tmp_path: Path) -> None:
@@ -63,7 +63,8 @@ def test_each_file_carries_its_thresholds_and_detects_with_them_alone_in_a_folde
 ) -> None:
     shutil.copy(run[0] / name, tmp_path)
     description = load_checkpoint(tmp_path / name)[KEY]
-    assert description["class_names"] == list(NAMES) and len(description["score_thresholds"]) == 3
+    assert description["class_names"] == list(NAMES)
+    assert len(description["score_thresholds"]) == 3
     image = photographs / "val" / "images" / "000.png"
     shown = Detector.load(tmp_path / name, device="cpu")(image)
     everything = Detector.load(tmp_path / name, device="cpu", score_threshold=0.0)(image)
@@ -73,7 +74,8 @@ def test_each_file_carries_its_thresholds_and_detects_with_them_alone_in_a_folde
         for score, label in zip(everything.scores.tolist(), everything.pred_classes.tolist(), strict=True)
         if score >= thresholds[label]
     ]
-    assert shown.scores.tolist() == expected and len(expected) < len(everything)
+    assert shown.scores.tolist() == expected
+    assert len(expected) < len(everything)
 
 
 def test_the_folder_is_described_as_its_best_file(run: tuple[Path, str]) -> None:
@@ -98,12 +100,14 @@ def test_a_resumed_run_goes_on_as_it_was_begun(run: tuple[Path, str], photograph
     said: list[str] = []
     finetune(photographs, model="no matter", output=folder, resume=True, say=said.append)
     steps = json.loads((folder / "evaluations.json").read_text().splitlines()[-1])["iteration"]
-    assert steps == 28 and "going on" in said[0]
+    assert steps == 28
+    assert "going on" in said[0]
 
 
 def test_the_page_needs_nothing_else_and_has_every_part(run: tuple[Path, str]) -> None:
     page = (run[0] / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:)""", page) and "<script" not in page
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
     for part in ("metrics", "curves", "pictures", "errors", "confusion", "thresholds", "choices", "use"):
         assert f'<section id="{part}">' in page, part
     assert page.count('<img src="data:image/jpeg;base64,') == 8  # four images, twice
@@ -117,7 +121,8 @@ def test_thresholds_can_be_chosen_again(run: tuple[Path, str], tmp_path: Path) -
     before = load_checkpoint(folder / "model_best.pth")[KEY]
     (folder / "report.html").unlink()
     finish(folder, say=lambda _: None)
-    assert load_checkpoint(folder / "model_best.pth")[KEY] == before and (folder / "report.html").is_file()
+    assert load_checkpoint(folder / "model_best.pth")[KEY] == before
+    assert (folder / "report.html").is_file()
 
 
 @pytest.mark.parametrize("override", ["train.output_dir=x", "dataset.train.json=x", "train.batchsize=2", "nonsense"])

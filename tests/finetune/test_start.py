@@ -15,12 +15,14 @@ from hdetr_d2.finetune.start import match_classes, open_start, write_start_weigh
 
 def test_a_config_starts_from_nothing_and_says_so() -> None:
     start = open_start("quickstart/h_deformable_detr_generated")
-    assert start.source is None and "from nothing" in start.note
+    assert start.source is None
+    assert "from nothing" in start.note
 
 
 def test_a_published_config_without_its_weights_says_why_it_starts_from_nothing() -> None:
     start = open_start("h_deformable_detr_r50_12ep")
-    assert start.source is None and start.note.startswith("from nothing:")
+    assert start.source is None
+    assert start.note.startswith("from nothing:")
 
 
 @pytest.mark.parametrize("model", ["no_such_config", "zoo:no_such_model", "missing.pth", "missing/run.safetensors"])
@@ -43,7 +45,8 @@ def test_classes_go_along_by_name_and_new_ones_start_anew(trained: Path, tmp_pat
     before, after = start.source.state, load_checkpoint(tmp_path / "weights.pth")["model"]
     head = "transformer.heads.class_embed.0.weight"
     assert after[head].shape[0] == 4
-    assert torch.equal(after[head][0], before[head][1]) and torch.equal(after[head][2], before[head][0])
+    assert torch.equal(after[head][0], before[head][1])
+    assert torch.equal(after[head][2], before[head][0])
     assert (
         torch.equal(
             after["transformer.encoder.layers.0.linear1.weight"], before["transformer.encoder.layers.0.linear1.weight"]

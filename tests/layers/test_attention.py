@@ -79,5 +79,5 @@ def test_attention_drops_weights_in_training_only() -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="10.*num_heads 4"):
+    with pytest.raises(ValueError, match=r"10.*num_heads 4"):
         MultiheadAttention(embed_dim=10, num_heads=4)

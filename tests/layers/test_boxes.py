@@ -1,6 +1,7 @@
 """Box arithmetic against torchvision, and at the edges that torchvision does not have."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_gradient_of_the_generalized_iou_is_that_of_torchvisions_loss() -> None:
 
 
 @pytest.mark.parametrize("overlap", [box_iou, generalized_box_iou])
-def test_half_precision_boxes_are_measured_in_single_precision(overlap) -> None:
+def test_half_precision_boxes_are_measured_in_single_precision(overlap: Any) -> None:
     a, b = random_boxes(9).half(), random_boxes(9).half()
     assert overlap(a, b).dtype == torch.float32
     torch.testing.assert_close(overlap(a, b), overlap(a.float(), b.float()))

@@ -107,7 +107,8 @@ def test_discrete_sampling_reads_the_cells_that_rounding_gives(
     module = drawn_module(num_points, method="discrete", authors_clamp=authors_clamp)
     reference = torch.rand(2, 5, 2, 4, dtype=torch.float64) * torch.tensor([1.6, 1.6, 1.0, 1.0]) - 0.3
     assert_equal_to_plain_sampling(module, reference)
-    assert not module.sampling_offsets.weight.requires_grad and not module.sampling_offsets.bias.requires_grad
+    assert not module.sampling_offsets.weight.requires_grad
+    assert not module.sampling_offsets.bias.requires_grad
     other = drawn_module(num_points, method="discrete", authors_clamp=not authors_clamp)
     other.load_state_dict(module.state_dict())
     query, memory = torch.randn(2, 5, 16, dtype=torch.float64), torch.randn(2, TOKENS, 16, dtype=torch.float64)
@@ -231,7 +232,7 @@ def test_locations_stay_in_single_precision_under_autocast() -> None:
 
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="10.*num_heads 4"):
+    with pytest.raises(ValueError, match=r"10.*num_heads 4"):
         MultiScaleDeformableAttention(embed_dim=10, num_heads=4)
 
 

@@ -61,12 +61,14 @@ def test_all_layers_and_groups_compute_the_chosen_classes_with_labels_as_positio
         loss = Recording(kind)
         model = hybrid(loss)
         model(batch)
-        assert len(loss.calls) == 2 and loss.proposals == 1  # one-to-one and one-to-many, whose layers come together
+        assert len(loss.calls) == 2
+        assert loss.proposals == 1
         runs[kind is None] = loss.calls
     columns = torch.tensor(chosen)
     for (logits, positives), (some, of_some) in zip(runs[True], runs[False]):
         torch.testing.assert_close(some, logits[..., columns])
-        assert positives.classes is None and torch.equal(of_some.classes, columns)
+        assert positives.classes is None
+        assert torch.equal(of_some.classes, columns)
         for name in ("layer", "row"):
             assert torch.equal(getattr(positives, name), getattr(of_some, name))
         assert torch.equal(columns[of_some.label], positives.label)
@@ -111,7 +113,8 @@ def test_the_lists_of_an_image_reach_the_loss(hybrid: Callable[..., DETR], draw_
     loss = Recording(None, needs_verified=True)
     hybrid(loss)(batch)
     first, second = loss.targets
-    assert first.negatives is None and second.negatives.tolist() == [7, 30]
+    assert first.negatives is None
+    assert second.negatives.tolist() == [7, 30]
     for logits, positives in loss.calls:
         verified = positives.verified
         assert verified.shape == logits.shape[1:]

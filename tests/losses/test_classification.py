@@ -74,7 +74,8 @@ def test_saturated_logits_have_finite_losses_and_gradients(extreme: float) -> No
     logits = torch.full((1, 4, 3), extreme, requires_grad=True)
     loss = SigmoidFocalLoss()(logits, positives_of((0, 2, 1)))
     loss.sum().backward()
-    assert loss.isfinite().all() and logits.grad.isfinite().all()
+    assert loss.isfinite().all()
+    assert logits.grad.isfinite().all()
 
 
 LOSSES = {
@@ -100,7 +101,8 @@ def test_computing_a_loss_changes_nothing_and_gives_the_same_again(name: str) ->
     assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
     for module in loss.modules():
         former, now = attributes[id(module)], vars(module)
-        assert former.keys() == now.keys() and all(former[key] is now[key] for key in now)
+        assert former.keys() == now.keys()
+        assert all(former[key] is now[key] for key in now)
 
 
 def test_a_loss_written_for_the_former_way_to_choose_classes_is_refused() -> None:

@@ -187,7 +187,8 @@ def test_every_prediction_gets_a_finite_gradient_whatever_the_targets(counts: tu
     assert all(value.dim() == 0 for value in losses.values())
     torch.stack(list(losses.values())).sum().backward()
     for tensor in (predictions.logits, predictions.boxes, proposals.logits, proposals.boxes):
-        assert tensor.grad is not None and tensor.grad.isfinite().all()
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
     assert predictions.logits.grad.abs().min() > 0  # background is learned without targets too
     assert predictions.boxes.grad.any() == (sum(counts) > 0)
 
@@ -318,7 +319,8 @@ def test_a_class_loss_of_proposals_begins_its_steps_too_and_none_begins_one_twic
     first, second = SeesawLoss(num_classes=CLASSES), SeesawLoss(num_classes=CLASSES)
     SetCriterion(classification=first, encoder_classification=second, binary_encoder=False).begin_step(targets)
     SetCriterion(classification=first, encoder_classification=first, binary_encoder=False).begin_step(targets)
-    assert second.counts.tolist() == [0, 2, 0, 1] and first.counts.tolist() == [0, 4, 0, 2]
+    assert second.counts.tolist() == [0, 2, 0, 1]
+    assert first.counts.tolist() == [0, 4, 0, 2]
     with pytest.raises(ValueError, match="is of 4 classes, the model has 5"):
         SetCriterion(encoder_classification=second, binary_encoder=False).check(num_classes=5)
     SetCriterion(encoder_classification=second).check(num_classes=5)  # of one channel, whatever the classes

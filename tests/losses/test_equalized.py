@@ -99,7 +99,8 @@ def test_the_loss_itself_adds_nothing_and_no_object_is_no_fault() -> None:
     assert loss(torch.randn(1, 3, 5), positives_of()).isfinite().all()
     assert loss.negative_gradient.sum() == 0
     loss.observe(torch.randn(1, 3, 5), positives_of())
-    assert loss.negative_gradient.sum() > 0 and loss.positive_gradient.sum() == 0
+    assert loss.negative_gradient.sum() > 0
+    assert loss.positive_gradient.sum() == 0
 
 
 def test_an_exponent_of_nothing_is_refused() -> None:

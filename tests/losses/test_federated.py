@@ -23,8 +23,10 @@ def positives_of(*entries: tuple[int, int, int], **more: torch.Tensor) -> Positi
 def test_the_classes_of_the_targets_are_filled_up_in_ascending_order() -> None:
     loss = FederatedLoss(image_counts=range(1, 201), num_chosen=50)
     chosen = loss.begin_step(targets_of([150, 3, 3], [], [77]))
-    assert chosen.dtype == torch.int64 and len(chosen) == 50
-    assert chosen.tolist() == sorted(set(chosen.tolist())) and {3, 77, 150} <= set(chosen.tolist())
+    assert chosen.dtype == torch.int64
+    assert len(chosen) == 50
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert {3, 77, 150} <= set(chosen.tolist())
 
 
 def test_others_are_drawn_by_the_root_of_their_image_counts() -> None:
@@ -99,7 +101,8 @@ def test_a_class_that_was_verified_to_be_absent_alone_is_background(inner: Seesa
     expected = verified.expand(2, -1, -1).clone()
     expected[0, 0, 1] = True  # the object itself, though its class is annotated in part
     assert torch.equal(gradient != 0, expected)
-    assert loss.needs_verified and not FederatedLoss(image_counts=None).needs_verified
+    assert loss.needs_verified
+    assert not FederatedLoss(image_counts=None).needs_verified
 
 
 def test_the_proposals_loss_is_that_of_the_loss_inside() -> None:

@@ -174,7 +174,8 @@ def test_box_losses_decay_with_the_rank_where_asked() -> None:
     torch.testing.assert_close((l1, giou), (expected, expected), check_dtype=False)
     l1, giou = IoUAwareBCE(decay=1.5, decay_boxes="giou").box_weights(logits, positives)
     torch.testing.assert_close((l1, giou), (torch.ones_like(expected), expected), check_dtype=False)
-    assert expected.max() == 1 and expected.min() < 0.2
+    assert expected.max() == 1
+    assert expected.min() < 0.2
 
 
 @pytest.mark.parametrize("loss", [loss for loss, _ in PLAIN], ids=["vfl", "mal", "iabce"])
@@ -191,7 +192,8 @@ def test_saturated_logits_have_finite_losses_and_gradients(loss: ClassificationL
     logits = torch.full((3, 12, 5), extreme, requires_grad=True)
     value = loss(logits, positives)
     value.sum().backward()
-    assert value.isfinite().all() and logits.grad.isfinite().all()
+    assert value.isfinite().all()
+    assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"decay": 0.0}, {"decay": -1.0}, {"decay_boxes": "l1"}])

@@ -36,7 +36,8 @@ def test_without_targets_all_queries_learn_no_object() -> None:
     value = SoftmaxCrossEntropy()(logits, matches())
     assert value.tolist() == pytest.approx([1.3862944] * 2)
     value.sum().backward()
-    assert (logits.grad[..., -1] < 0).all() and (logits.grad[..., :-1] > 0).all()
+    assert (logits.grad[..., -1] < 0).all()
+    assert (logits.grad[..., :-1] > 0).all()
 
 
 def test_a_value_does_not_depend_on_how_often_the_batch_is_repeated() -> None:

@@ -55,7 +55,9 @@ def test_a_step_calls_a_solve_of_one_s_own() -> None:
     expected = [(4, 1), (5, 0)]
     assert matched(Backwards()) == matched(BackwardsToo()) == expected
     assert matched(HungarianMatcher()) != expected
-    assert not Backwards().is_optimal and not BackwardsToo().is_optimal and OneToManyMatcher(k=2).is_optimal
+    assert not Backwards().is_optimal
+    assert not BackwardsToo().is_optimal
+    assert OneToManyMatcher(k=2).is_optimal
 
 
 def test_k_is_read_by_its_former_name() -> None:

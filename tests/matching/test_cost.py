@@ -81,7 +81,8 @@ def test_cost_is_float32_without_gradient_for_half_precision_under_autocast() ->
     expected = MatchingCost()(logits.float(), boxes.float(), labels, targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cost = MatchingCost()(logits, boxes, labels, targets)
-    assert cost.dtype == torch.float32 and not cost.requires_grad
+    assert cost.dtype == torch.float32
+    assert not cost.requires_grad
     assert torch.equal(cost, expected)
 
 

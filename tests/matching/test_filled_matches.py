@@ -23,11 +23,15 @@ def test_filled_matches_are_those_of_a_table_written_twice() -> None:
             table[layer, row] = target
         filled = matches(many, repeats=True).filled(matches(one, repeats=False))
         found = {(int(a), int(b)): int(c) for a, b, c in zip(filled.layer, filled.row, filled.target)}
-        assert found == table and len(filled.row) == len(table) and filled.last is None
+        assert found == table
+        assert len(filled.row) == len(table)
+        assert filled.last is None
         assert filled.per_layer == [sum(key[0] == layer for key in table) for layer in range(2)]
 
 
 def test_filling_from_nothing_and_nothing_with_something() -> None:
     none, some = matches([], repeats=False), matches([(0, 3, 1), (1, 3, 0)], repeats=False)
     for filled in (none.filled(some), some.filled(none)):
-        assert filled.row.tolist() == [3, 3] and filled.target.tolist() == [1, 0] and filled.per_layer == [1, 1]
+        assert filled.row.tolist() == [3, 3]
+        assert filled.target.tolist() == [1, 0]
+        assert filled.per_layer == [1, 1]

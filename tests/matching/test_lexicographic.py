@@ -104,5 +104,5 @@ def test_a_step_of_a_detector_can_be_matched_so_too() -> None:
 
 @pytest.mark.parametrize("options", [{"order": "best"}, {"largest": 0.0}])
 def test_options_out_of_range_are_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match="order|largest"):
+    with pytest.raises(ValueError, match=r"order|largest"):
         LexicographicMatcher(**options)

@@ -1,5 +1,7 @@
 """The compiled solver against scipy on the repeated matrix: thousands of cases of every kind that hurts."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ KINDS = [
 ]
 
 
-def draw(kind, seed: int, *, most_queries: int, most_targets: int) -> tuple[Tensor, int]:
+def draw(kind: Any, seed: int, *, most_queries: int, most_targets: int) -> tuple[Tensor, int]:
     """A matrix of any size down to (0, 0), in either float type and either memory order, and a number of copies."""
     rng = np.random.default_rng(seed)
     shape = int(rng.integers(most_queries + 1)), int(rng.integers(most_targets + 1))
@@ -90,7 +92,7 @@ def compiled() -> None:
 
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("kind", KINDS)
-def test_costs_what_scipy_finds_on_the_repeated_matrix(kind) -> None:
+def test_costs_what_scipy_finds_on_the_repeated_matrix(kind: Any) -> None:
     problems = [draw(kind, seed, most_queries=40, most_targets=14) for seed in range(CASES_OF_A_KIND)]
     problems += [draw(kind, seed, most_queries=900, most_targets=70) for seed in range(6)]
     solutions = solve_many([cost for cost, _ in problems], [k for _, k in problems])
@@ -101,7 +103,7 @@ def test_costs_what_scipy_finds_on_the_repeated_matrix(kind) -> None:
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(60, 60), (60, 10), (61, 10), (59, 10), (20, 60), (1, 9), (9, 1)])
-def test_exact_where_copies_just_fit_or_do_not(kind, shape: tuple[int, int]) -> None:
+def test_exact_where_copies_just_fit_or_do_not(kind: Any, shape: tuple[int, int]) -> None:
     cost = torch.from_numpy(kind(np.random.default_rng(3), shape))
     for k in (1, 6):
         (solution,) = solve_many([cost], [k])
@@ -122,7 +124,8 @@ def test_parallel_and_repeated_runs_give_the_same_pairs() -> None:
         torch.set_num_threads(threads)
     for solutions in together:
         for one, other in zip(alone, solutions, strict=True):
-            assert torch.equal(one.rows, other.rows) and torch.equal(one.columns, other.columns)
+            assert torch.equal(one.rows, other.rows)
+            assert torch.equal(one.columns, other.columns)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -137,7 +140,8 @@ def test_memory_order_and_float_type_do_not_change_the_pairs() -> None:
         cost.flip(0).flip(0),
     ):
         rows, columns = solver.solve_one_to_many(same, 3)
-        assert torch.equal(rows, expected[0]) and torch.equal(columns, expected[1])
+        assert torch.equal(rows, expected[0])
+        assert torch.equal(columns, expected[1])
 
 
 def test_without_the_compiled_solver_scipy_answers(monkeypatch: pytest.MonkeyPatch) -> None:

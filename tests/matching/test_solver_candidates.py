@@ -28,8 +28,10 @@ def whole_matrices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def assert_equally_good(costs: Tensor, k: int, ours: list[Assignment], whole: list[Assignment]) -> None:
     for cost, one, other in zip(costs, ours, whole, strict=True):
-        assert len(one.rows) == len(other.rows) and one.unmatchable == other.unmatchable
-        assert (one.rows[1:] > one.rows[:-1]).all() and (one.columns.bincount() <= k).all()
+        assert len(one.rows) == len(other.rows)
+        assert one.unmatchable == other.unmatchable
+        assert (one.rows[1:] > one.rows[:-1]).all()
+        assert (one.columns.bincount() <= k).all()
         expected = cost[other.rows, other.columns].double().sum().item()
         assert cost[one.rows, one.columns].double().sum().item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
@@ -107,7 +109,8 @@ def test_a_candidate_list_grows_with_the_targets_and_not_with_the_queries() -> N
 def test_packed_tensors_come_out_as_they_went_in() -> None:
     tensors = [torch.randn(3, 5), torch.arange(7, dtype=torch.int32), torch.arange(9, dtype=torch.int16).view(3, 3)]
     for before, after in zip(tensors, unpack(pack(tensors), tensors), strict=True):
-        assert torch.equal(before, after) and before.dtype == after.dtype
+        assert torch.equal(before, after)
+        assert before.dtype == after.dtype
 
 
 def test_a_step_by_candidates_matches_as_a_step_by_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +136,5 @@ def test_predictions_that_match_nothing_are_logged(
     predictions = Predictions(torch.full((1, 1, 5, 3), math.nan), torch.rand(1, 1, 5, 4))
     with caplog.at_level("WARNING", logger=step.__name__):
         (matches,) = step.match_step([step.MatchRequest(predictions, [HungarianMatcher()], targets)])
-    assert matches.unmatchable == 5 and matches.per_layer == [0]
+    assert matches.unmatchable == 5
+    assert matches.per_layer == [0]

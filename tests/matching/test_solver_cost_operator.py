@@ -27,7 +27,8 @@ def test_one_pass_costs_what_plain_tensors_do(score: str, shape: tuple[int, ...]
     cost = MatchingCost(score=score)
     compiled = cost(logits, boxes, labels, targets)
     plain = cost(logits.double(), boxes.double(), labels, targets.double())  # float64 is never compiled
-    assert compiled.dtype == torch.float32 and compiled.shape == (*shape, num_targets)
+    assert compiled.dtype == torch.float32
+    assert compiled.shape == (*shape, num_targets)
     torch.testing.assert_close(compiled.double(), plain, atol=2e-5, rtol=1e-5)
 
 
@@ -37,7 +38,8 @@ def test_a_coordinate_that_is_not_finite_makes_the_cost_so(bad: float, coordinat
     logits, boxes, labels, targets = draw(30, num_targets=6)
     boxes[11, coordinate] = bad
     finite = MatchingCost()(logits, boxes, labels, targets).isfinite()
-    assert not finite[11].any() and finite.sum() == 29 * 6
+    assert not finite[11].any()
+    assert finite.sum() == 29 * 6
 
 
 def test_wrong_arguments_raise_instead_of_reading_elsewhere() -> None:
@@ -49,8 +51,8 @@ def test_wrong_arguments_raise_instead_of_reading_elsewhere() -> None:
         torch.ops.hdetr_d2.pair_costs(cost, classes, boxes[:, :4], targets, 5.0, 2.0)
     with pytest.raises(RuntimeError, match="class_cost must be Float"):
         torch.ops.hdetr_d2.pair_costs(cost.double(), classes, boxes, targets, 5.0, 2.0)
+    index = torch.full((1, 2), 9, dtype=torch.int32)
     with pytest.raises(RuntimeError, match=r"indices must be in \[0, 5\)"):
-        index = torch.full((1, 2), 9, dtype=torch.int32)
         torch.ops.hdetr_d2.solve_candidates([torch.zeros(1, 2)], [index], [torch.zeros(1)], [5], [1], [1])
     with pytest.raises(RuntimeError, match=r"bounds\[0\] must be one for each of 1 sources"):
         torch.ops.hdetr_d2.solve_candidates([torch.zeros(1, 2)], [index], [torch.zeros(2)], [5], [1], [1])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,10 @@ def assert_valid(rows: Tensor, columns: Tensor, *, shape: tuple[int, int], k: in
     assert rows.shape == columns.shape
     assert rows.tolist() == sorted(set(rows.tolist()))
     if len(rows):
-        assert rows.min() >= 0 and rows.max() < shape[0] and columns.min() >= 0 and columns.max() < shape[1]
+        assert rows.min() >= 0
+        assert rows.max() < shape[0]
+        assert columns.min() >= 0
+        assert columns.max() < shape[1]
         assert columns.bincount().max() <= k
 
 
@@ -121,14 +125,14 @@ def test_costs_near_the_largest_float_are_solved() -> None:
 def test_what_is_asked_wrongly_is_refused() -> None:
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         solve_one_to_many(torch.zeros(3, 3), 0)
-    with pytest.raises(ValueError, match="two-dimensional|shape"):
+    with pytest.raises(ValueError, match=r"two-dimensional|shape"):
         solve_one_to_many(torch.zeros(3), 1)
     with pytest.raises(ValueError, match="k must be at least 1, got -1"):
         OneToManyMatcher(k=-1)
 
 
 @pytest.mark.parametrize("matcher", [HungarianMatcher(), OneToManyMatcher(k=2)])
-def test_a_matcher_finds_the_queries_that_look_like_the_targets(matcher) -> None:
+def test_a_matcher_finds_the_queries_that_look_like_the_targets(matcher: Any) -> None:
     targets, labels = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.6, 0.3, 0.2]]), torch.tensor([2, 0])
     boxes, logits = torch.full((6, 4), 0.5), torch.full((6, 3), -5.0)
     copies = 1 if isinstance(matcher, HungarianMatcher) else 2
@@ -141,7 +145,7 @@ def test_a_matcher_finds_the_queries_that_look_like_the_targets(matcher) -> None
 
 
 @pytest.mark.parametrize("matcher", [HungarianMatcher(), OneToManyMatcher(k=6)])
-def test_matchers_never_raise_for_predictions_of_a_diverged_model(matcher) -> None:
+def test_matchers_never_raise_for_predictions_of_a_diverged_model(matcher: Any) -> None:
     logits, boxes = torch.full((8, 3), math.nan), torch.full((8, 4), math.nan)
     queries, _ = matcher(logits, boxes, torch.tensor([0, 1]), torch.rand(2, 4))
     assert len(queries) == 0

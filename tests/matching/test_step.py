@@ -80,7 +80,8 @@ def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
     assert len(results) == 5
     for request, matches in zip(requests, results):
         expected = triples_one_by_one(request)
-        assert triples(matches) == expected and len(matches.layer) == len(expected)
+        assert triples(matches) == expected
+        assert len(matches.layer) == len(expected)
         by_layer = [sum(layer == wanted for layer, _, _ in expected) for wanted in range(len(request.matchers))]
         assert matches.per_layer == by_layer
 
@@ -108,7 +109,8 @@ def test_matching_leaves_no_graph() -> None:
     predictions = draw_predictions(1, 1, 6)
     predictions.logits.requires_grad_()
     (matches,) = match_step([MatchRequest(predictions, [HungarianMatcher()], draw_targets(2))])
-    assert not matches.layer.requires_grad and len(matches.layer) == 2
+    assert not matches.layer.requires_grad
+    assert len(matches.layer) == 2
 
 
 def test_of_several_matches_of_a_query_the_last_gives_its_class() -> None:
@@ -131,4 +133,5 @@ def test_of_several_matches_of_a_query_the_last_gives_its_class() -> None:
 
 def test_without_targets_no_match_is_the_last() -> None:
     (matches,) = match_step([MatchRequest(draw_predictions(1, 1, 5), [Listed()], draw_targets(0))])
-    assert matches.last is not None and matches.last.shape == (0,)
+    assert matches.last is not None
+    assert matches.last.shape == (0,)

@@ -73,7 +73,8 @@ def test_layers_are_matched_at_once_as_one_by_one() -> None:
     for layer in range(3):
         solution = matcher.finish(*(x[layer] for x in proposed))
         queries, targets = matcher(logits[layer], boxes[layer], labels, target_boxes)
-        assert torch.equal(solution.rows, queries) and torch.equal(solution.columns, targets)
+        assert torch.equal(solution.rows, queries)
+        assert torch.equal(solution.columns, targets)
 
 
 ROUTES = [
@@ -133,7 +134,8 @@ def test_predictions_that_are_not_finite_are_never_matched(where: str) -> None:
     broken = logits if where == "logits" else boxes
     broken[[0, 3]] = torch.nan
     queries, _ = TopKMatcher()(logits, boxes, labels, target_boxes)
-    assert len(queries) > 0 and not {0, 3} & set(queries.tolist())
+    assert len(queries) > 0
+    assert not {0, 3} & set(queries.tolist())
     broken[:] = torch.nan
     assert [len(x) for x in TopKMatcher()(logits, boxes, labels, target_boxes)] == [0, 0]
     assert TopKMatcher().propose(logits[None], boxes[None], labels, target_boxes)[-1].tolist() == [8]
@@ -143,7 +145,9 @@ def test_without_targets_nothing_is_matched_and_more_targets_than_queries_are_se
     logits, boxes, labels, target_boxes = draw(queries=3, targets=20)
     assert [len(x) for x in TopKMatcher()(logits, boxes, labels[:0], target_boxes[:0])] == [0, 0]
     queries, targets = TopKMatcher()(logits, boxes, labels, target_boxes)
-    assert len(queries) > 0 and queries.max() < 3 and targets.max() < 20
+    assert len(queries) > 0
+    assert queries.max() < 3
+    assert targets.max() < 20
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def test_every_number_has_a_source_and_every_file_an_address() -> None:
         assert entry.ap is None or (39 if entry.num_classes == 80 else 32) < entry.ap < 60
         if entry.weights:
             assert entry.ap is not None
-            assert entry.weights.url.startswith("https://") and entry.weights.file.endswith(".pth")
+            assert entry.weights.url.startswith("https://")
+            assert entry.weights.file.endswith(".pth")
             assert entry.weights.sha256 is None or re.fullmatch("[0-9a-f]{64}", entry.weights.sha256)
 
 
@@ -64,7 +65,8 @@ def test_a_recipe_is_what_the_name_of_its_released_file_says(entry: Entry) -> No
     transformer, supervision = config.model.transformer, config.model.supervision
     assert entry.weights.url == f"https://github.com/HDETR/H-Deformable-DETR/releases/download/v0.1/{file}"
     assert file.endswith(f"_two_stage_{config.schedule.epochs}eps.pth")
-    assert transformer.encoder.layer.hidden_dim == 2048 and transformer.decoder.refine
+    assert transformer.encoder.layer.hidden_dim == 2048
+    assert transformer.decoder.refine
     assert has_tricks(config) == ("_dp0_mqs_lft_" in file)
     assert transformer.query_source.num_queries == (900 if "_n900_" in file else 300)
     assert config.optimizer.weight_decay == (0.05 if file.startswith("decay0.05_") else 1e-4)
@@ -80,7 +82,8 @@ def test_a_recipe_is_what_the_name_of_its_released_file_says(entry: Entry) -> No
         assert backbone.model_args.drop_path_rate == (0.5 if "drop_path0.5_" in file else 0.2)
         assert backbone.output_norm
     else:
-        assert file.startswith("r50_") and config.model.backbone.stages.depth == 50
+        assert file.startswith("r50_")
+        assert config.model.backbone.stages.depth == 50
 
 
 @pytest.mark.parametrize("name", [name for name in entries() if "/ablations/h_" in entries()[name].config])
@@ -135,13 +138,16 @@ def test_recipes_for_lvis_are_trained_as_published(entry: Entry) -> None:
     assert [epoch * steps_an_epoch for epoch in config.schedule.drop_epochs] == pytest.approx([150_000], rel=1e-3)
     assert (config.optimizer.lr, config.optimizer.weight_decay) == (2e-4, 1e-4)
     assert config.train.clip_grad.max_norm == 0.01
-    assert config.dataloader.train.sampling.threshold == 0.001 and config.dataloader.train.sampling.sqrt
+    assert config.dataloader.train.sampling.threshold == 0.001
+    assert config.dataloader.train.sampling.sqrt
     assert config.model.num_detections == config.dataloader.evaluator.max_dets_per_image == 300
     transformer, loss = config.model.transformer, config.model.criterion.classification
-    assert transformer.query_source.num_queries == 300 and has_tricks(config)
+    assert transformer.query_source.num_queries == 300
+    assert has_tricks(config)
     assert transformer.encoder.layer.hidden_dim == (1024 if "_ffn1024_" in entry.name else 2048)
     assert transformer.heads.encoder_classes == 1
-    assert loss._target_ is FederatedLoss and (loss.num_chosen, loss.power) == (50, 0.5)
+    assert loss._target_ is FederatedLoss
+    assert (loss.num_chosen, loss.power) == (50, 0.5)
     if entry.name.startswith("h_"):
         scheme = config.model.supervision
         assert (scheme._target_, scheme.num_queries, scheme.k, scheme.weight) == (HybridBranch, 900, 5, 1.0)
@@ -156,7 +162,8 @@ def test_recipes_for_lvis_are_trained_as_published(entry: Entry) -> None:
 
 def test_the_recipe_for_24_gb_makes_the_steps_of_the_published_one() -> None:
     small, whole = (get_config(f"h_deformable_detr_lvis_{kind}r50_24ep") for kind in ("24gb_", ""))
-    assert small.train.accumulate == 4 and small.train.precision == "bf16"
+    assert small.train.accumulate == 4
+    assert small.train.precision == "bf16"
     for config in (small, whole):
         config.train.update(accumulate=1, precision="fp32", output_dir="")
     assert small == whole
@@ -167,7 +174,8 @@ RTDETR_FILES = [entry for entry in entries().values() if entry.weights and "lyuw
 
 @pytest.mark.parametrize("entry", RTDETR_FILES, ids=named)
 def test_a_recipe_of_rtdetr_is_what_the_name_of_its_released_file_says(entry: Entry) -> None:
-    assert entry.weights and entry.weights.origin == "rtdetr"
+    assert entry.weights
+    assert entry.weights.origin == "rtdetr"
     file, config = entry.weights.file, get_config(entry.config)
     depth, medium = re.search(r"_r(\d+)vd(_m)?_", file).groups()  # type: ignore[union-attr]
     decoder = config.model.transformer.decoder

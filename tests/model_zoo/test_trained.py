@@ -91,7 +91,7 @@ def test_a_missing_file_is_named_with_its_address_and_its_place(tmp_path: Path) 
     assert f"get {FILE} from {model_zoo.entries()[NAME].weights.url} and put it at " in message
     assert str(tmp_path / "cache" / "weights" / FILE) in message
     assert not (tmp_path / "cache").exists()  # nothing was fetched or made
-    with pytest.raises(model_zoo.MissingWeightsError, match="nowhere.pth do not exist"):
+    with pytest.raises(model_zoo.MissingWeightsError, match=r"nowhere.pth do not exist"):
         model_zoo.get(NAME, trained=True, weights="nowhere.pth")
 
 
@@ -113,7 +113,7 @@ def test_a_file_of_another_model_is_refused_and_says_what_differs(tmp_path: Path
 def test_a_file_that_is_not_the_authors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.pth"
     torch.save({"model": {"some.weight": torch.zeros(1)}}, path)
-    with pytest.raises(CheckpointError, match="foreign.pth: .* names of the authors' Deformable-DETR code"):
+    with pytest.raises(CheckpointError, match=r"foreign.pth: .* names of the authors' Deformable-DETR code"):
         model_zoo.get(NAME, trained=True, weights=path)
 
 

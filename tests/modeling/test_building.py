@@ -10,7 +10,7 @@ from hdetr_d2.model_zoo import config_names, get_config
 from hdetr_d2.modeling.building import BuildError
 
 
-@pytest.mark.parametrize("name", config_names()[::20] + ["stewart/reinspect_generated.py"])
+@pytest.mark.parametrize("name", [*config_names()[::20], "stewart/reinspect_generated.py"])
 def test_a_recipe_says_what_is_missing_and_is_built_once_it_is_given(name: str) -> None:
     cfg = get_config(name)
     with torch.device("meta"):

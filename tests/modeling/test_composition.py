@@ -208,7 +208,8 @@ def test_parts_of_a_users_own_that_fit_train_and_detect(change: Any, outside: st
     for progress in (0.0, 0.9):
         model.progress = progress
         losses = model.train()(batch)
-        assert losses and all(loss.isfinite() for loss in losses.values())
+        assert losses
+        assert all(loss.isfinite() for loss in losses.values())
     with torch.no_grad():
         assert [len(x["instances"]) for x in model.eval()(batch)] == [10, 10]
 
@@ -292,4 +293,5 @@ def test_parts_of_a_users_own_that_do_not_fit_are_refused(change: Any, message: 
 
 def test_what_is_compared_knows_no_part_by_its_class() -> None:
     text = Path(composition.__file__).read_text()
-    assert "isinstance" not in text and "TYPE_CHECKING" not in text
+    assert "isinstance" not in text
+    assert "TYPE_CHECKING" not in text

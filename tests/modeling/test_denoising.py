@@ -118,7 +118,8 @@ def test_references_mask_and_empty_slots_are_the_authors(shared_folder: Path, na
     slots = noised.valid.shape[1]
     blocked = stored["dn/attn_mask"]
     assert torch.equal(group.mask, blocked[:slots, :slots])
-    assert not blocked[:slots, slots:].any() and blocked[slots:, :slots].all()
+    assert not blocked[:slots, slots:].any()
+    assert blocked[slots:, :slots].all()
     assert group.sees == ("one2one",)
     if "dn/query_boxes_unsigmoid" in stored.data:
         logits = stored["dn/query_boxes_unsigmoid"][:, :slots]
@@ -154,7 +155,8 @@ def test_each_route_gets_a_denoising_group_that_sees_the_first_group_of_the_rout
         ("dn", ("one2one",), ""),
         ("dn_instructed", ("instructed",), "instructed"),
     ]
-    assert torch.equal(joined[3].content, joined[4].content) and joined[3].known is joined[4].known
+    assert torch.equal(joined[3].content, joined[4].content)
+    assert joined[3].known is joined[4].known
     torch.testing.assert_close(joined[3].position[..., 0], joined[3].reference.sum(-1))
 
 
@@ -238,7 +240,8 @@ def test_noise_follows_the_global_seed() -> None:
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         boxes.append(denoising.noise(targets).boxes)
-    assert torch.equal(boxes[0], boxes[1]) and not torch.equal(boxes[0], boxes[2])
+    assert torch.equal(boxes[0], boxes[1])
+    assert not torch.equal(boxes[0], boxes[2])
 
 
 @pytest.mark.parametrize("options", [DN_DETR, DINO, RT_DETR], ids=["dn", "dino", "rt"])
@@ -252,14 +255,16 @@ def test_any_number_of_targets_gives_queries_that_fit_together(
     slots = noised.num_groups * noised.group_size
     assert slots == (0 if not any(counts) else noised.num_groups * max(counts) * (2 if denoising.contrastive else 1))
     assert group.content.shape == (len(counts), slots, 256)
-    assert group.reference.shape == (len(counts), slots, 4) and group.mask.shape == (slots, slots)
+    assert group.reference.shape == (len(counts), slots, 4)
+    assert group.mask.shape == (slots, slots)
     assert noised.positive.sum().item() == noised.num_groups * sum(counts) == len(noised.known.row)
     assert torch.equal(noised.known.row.sort().values, noised.positive.flatten().nonzero().flatten())
     assert float(noised.known.divisor) >= 1
     if any(counts):
         assert float(noised.known.divisor) == noised.num_groups * sum(counts)
     assert group.content[~noised.valid].eq(0).all()
-    assert group.reference.isfinite().all() and not group.reference.requires_grad
+    assert group.reference.isfinite().all()
+    assert not group.reference.requires_grad
     group.content.sum().backward()
     assert denoising.label_embed.weight.grad.isfinite().all()  # there is a gradient, if zero, without targets too
 
@@ -286,8 +291,10 @@ def test_targets_of_any_size_stay_inside_the_image() -> None:
     for options in (DN_DETR, RT_DETR):
         denoising = make(**options)
         noised = denoising.noise(targets)
-        assert noised.boxes[..., :2].ge(0).all() and noised.boxes[..., :2].le(1).all()
-        assert denoising(noised).reference.ge(0).all() and denoising(noised).reference.le(1).all()
+        assert noised.boxes[..., :2].ge(0).all()
+        assert noised.boxes[..., :2].le(1).all()
+        assert denoising(noised).reference.ge(0).all()
+        assert denoising(noised).reference.le(1).all()
 
 
 @pytest.mark.parametrize(
@@ -311,11 +318,18 @@ def test_dummies_of_a_batch_without_targets_learn_that_nothing_is_there() -> Non
     denoising = make(**RT_DETR, authors_dummies=True)
     noised = denoising.noise(empty)
     group = denoising(noised)
-    assert noised.labels.tolist() == [[10, 10]] * 2 and not noised.valid.any()
-    assert len(noised.known.row) == 0 and noised.known.trained is None and float(noised.known.divisor) == 1
-    assert group.content.shape == (2, 2, 256) and not group.content.any() and not group.mask.any()
+    assert noised.labels.tolist() == [[10, 10]] * 2
+    assert not noised.valid.any()
+    assert len(noised.known.row) == 0
+    assert noised.known.trained is None
+    assert float(noised.known.divisor) == 1
+    assert group.content.shape == (2, 2, 256)
+    assert not group.content.any()
+    assert not group.mask.any()
     moved = (cxcywh_to_xyxy(noised.boxes) - torch.tensor([0.45, 0.45, 0.55, 0.55])).abs()
-    assert (moved[:, 0] < 0.0501).all() and (moved[:, 1] > 0.0499).all() and (moved < 0.1001).all()
+    assert (moved[:, 0] < 0.0501).all()
+    assert (moved[:, 1] > 0.0499).all()
+    assert (moved < 0.1001).all()
     assert make(**RT_DETR).noise(empty).labels.shape == (2, 0)
     # With any target in the batch there are none.
     assert make(**RT_DETR, authors_dummies=True).noise(draw_targets(2, 0)).valid.sum() == 2 * 2 * 10

@@ -28,6 +28,7 @@ def test_a_process_without_targets_takes_part_and_both_end_alike(tmp_path: Path)
     results = zip(*in_two_processes(_train, tmp_path))
     # A budget of 6 takes 4 targets once and 2 targets three times; over both processes there are 3 on average.
     for (one, two), divisors in zip(results, [(3.0, 9.0), (4.0, 6.0)], strict=True):
-        assert one["keys"] == two["keys"] and one["keys"][0] == one["keys"][1]
+        assert one["keys"] == two["keys"]
+        assert one["keys"][0] == one["keys"][1]
         assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
         assert (one["divisor"], two["divisor"]) == divisors

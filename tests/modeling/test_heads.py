@@ -30,7 +30,8 @@ def test_heads_start_with_rare_classes_and_boxes_at_their_reference(
     assert len({id(heads.of_layer(layer)[1]) for layer in range(3)}) == (1 if options["shared"] else 3)
     if options["encoder"]:
         class_head, box_head = heads.of_encoder()
-        assert torch.equal(class_head(x), heads.of_layer(0)[0](x)) and not box_head(x).any()
+        assert torch.equal(class_head(x), heads.of_layer(0)[0](x))
+        assert not box_head(x).any()
         assert (class_head is heads.of_layer(0)[0]) == (options["encoder"] == "shared")
 
 

@@ -239,4 +239,5 @@ def test_a_folded_convolution_is_the_normalised_one_at_every_stride() -> None:
             module.fuse()
             torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=1e-5)
             weight, bias = module.folded()
-        assert weight is module.conv.weight and bias is module.conv.bias
+        assert weight is module.conv.weight
+        assert bias is module.conv.bias

@@ -1,6 +1,8 @@
 """What must not change a model's outputs: train-only groups, the batch around an image, its padding."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +34,9 @@ def with_the_same_weights(model: DETR, other: DETR) -> DETR:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_one_to_one_outputs_are_equal_with_and_without_the_one_to_many_group(build_tiny, training: bool) -> None:
+def test_one_to_one_outputs_are_equal_with_and_without_the_one_to_many_group(
+    build_tiny: Callable[..., DETR], training: bool
+) -> None:
     hybrid = build_tiny("hybrid")
     alone = with_the_same_weights(hybrid, build_tiny("plus_plus", seed=1))
     maps, sizes = draw_maps(hybrid, (128, 192), 2), [(128, 192), (128, 128)]
@@ -46,7 +50,9 @@ def test_one_to_one_outputs_are_equal_with_and_without_the_one_to_many_group(bui
         assert list(groups) == list(groups_alone) == [PRIMARY]
 
 
-def test_one_to_one_losses_are_equal_with_and_without_the_one_to_many_group(build_tiny, draw_batch) -> None:
+def test_one_to_one_losses_are_equal_with_and_without_the_one_to_many_group(
+    build_tiny: Callable[..., DETR], draw_batch: Any
+) -> None:
     hybrid = build_tiny("hybrid")
     alone = with_the_same_weights(hybrid, build_tiny("plus_plus", seed=1))
     batch = draw_batch((128, 128, 3), (64, 128, 1))
@@ -57,7 +63,7 @@ def test_one_to_one_losses_are_equal_with_and_without_the_one_to_many_group(buil
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_evaluation_gives_what_the_last_layer_gives_in_training(build_tiny, variant: str) -> None:
+def test_evaluation_gives_what_the_last_layer_gives_in_training(build_tiny: Callable[..., DETR], variant: str) -> None:
     model = build_tiny(variant)
     maps, sizes = draw_maps(model, (128, 192), 2), [(128, 192), (64, 128)]
     trained = model.train().transformer(maps, (128, 192), sizes)[0][PRIMARY]
@@ -68,7 +74,7 @@ def test_evaluation_gives_what_the_last_layer_gives_in_training(build_tiny, vari
     assert_same(evaluated[PRIMARY], last, atol=1e-5, rtol=1e-5)
 
 
-def test_evaluation_changes_nothing_that_training_then_sees(build_tiny, draw_batch) -> None:
+def test_evaluation_changes_nothing_that_training_then_sees(build_tiny: Callable[..., DETR], draw_batch: Any) -> None:
     model, batch = build_tiny("hybrid"), draw_batch((128, 128, 3))
     before = {key: value.item() for key, value in model.train()(batch).items()}
     model.eval()(batch)
@@ -76,7 +82,7 @@ def test_evaluation_changes_nothing_that_training_then_sees(build_tiny, draw_bat
     assert before == after
 
 
-def test_the_primary_groups_references_are_the_prefix_of_a_longer_ranking(build_tiny) -> None:
+def test_the_primary_groups_references_are_the_prefix_of_a_longer_ranking(build_tiny: Callable[..., DETR]) -> None:
     model = build_tiny("hybrid").eval()
     transformer = model.transformer
     maps = draw_maps(model, (128, 192), 2)
@@ -89,7 +95,7 @@ def test_the_primary_groups_references_are_the_prefix_of_a_longer_ranking(build_
         torch.testing.assert_close(getattr(long[0], name), getattr(short[0], name))
 
 
-def test_queries_start_at_the_proposals_that_score_highest_in_channel_zero(build_tiny) -> None:
+def test_queries_start_at_the_proposals_that_score_highest_in_channel_zero(build_tiny: Callable[..., DETR]) -> None:
     model = build_tiny("hybrid").train()
     transformer = model.transformer
     memory = transformer.flatten(draw_maps(model, (128, 192), 2), (128, 192), [(128, 192), (128, 192)])
@@ -111,7 +117,9 @@ def mute(model: DETR) -> None:
 
 @pytest.mark.parametrize("variant", ALL)
 @pytest.mark.parametrize("training", [True, False])
-def test_an_image_gives_the_same_alone_and_in_a_padded_batch(build_tiny, variant: str, training: bool) -> None:
+def test_an_image_gives_the_same_alone_and_in_a_padded_batch(
+    build_tiny: Callable[..., DETR], variant: str, training: bool
+) -> None:
     model = build_tiny(variant, **{"transformer.query_source.num_queries": 8}).train(training)
     mute(model)
     sizes = [(128, 192), (256, 128), (128, 128)]
@@ -126,7 +134,9 @@ def test_an_image_gives_the_same_alone_and_in_a_padded_batch(build_tiny, variant
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_detections_of_equally_large_images_do_not_depend_on_their_batch(build_tiny, draw_batch, variant: str) -> None:
+def test_detections_of_equally_large_images_do_not_depend_on_their_batch(
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str
+) -> None:
     model = build_tiny(variant).eval()
     batch = draw_batch((128, 128, 0), (128, 128, 0), (128, 128, 0))
     together = [output["instances"] for output in model(batch)]
@@ -136,7 +146,7 @@ def test_detections_of_equally_large_images_do_not_depend_on_their_batch(build_t
         torch.testing.assert_close(alone.pred_boxes.tensor, instances.pred_boxes.tensor, atol=1e-3, rtol=1e-4)
 
 
-def test_order_of_the_images_is_the_order_of_the_results(build_tiny, draw_batch) -> None:
+def test_order_of_the_images_is_the_order_of_the_results(build_tiny: Callable[..., DETR], draw_batch: Any) -> None:
     model = build_tiny("hybrid").eval()
     batch = draw_batch((128, 128, 0), (128, 192, 0))
     forward, backward = model(batch), model(batch[::-1])
@@ -145,7 +155,7 @@ def test_order_of_the_images_is_the_order_of_the_results(build_tiny, draw_batch)
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_single_precision_is_close_to_double(build_tiny, variant: str) -> None:
+def test_single_precision_is_close_to_double(build_tiny: Callable[..., DETR], variant: str) -> None:
     # One layer of each: chosen proposals and refined references are not continuous in the precision.
     changes = {"transformer.encoder.num_layers": 1, "transformer.decoder.num_layers": 1}
     model = build_tiny(variant, **changes).train()
@@ -157,11 +167,12 @@ def test_single_precision_is_close_to_double(build_tiny, variant: str) -> None:
     torch.testing.assert_close(single[PRIMARY].boxes.double(), double[PRIMARY].boxes.double(), atol=1e-4, rtol=1e-4)
 
 
-def test_padding_is_none_for_a_batch_without_any_and_exact_for_others(build_tiny) -> None:
+def test_padding_is_none_for_a_batch_without_any_and_exact_for_others(build_tiny: Callable[..., DETR]) -> None:
     model = build_tiny("base")
     maps = draw_maps(model, (128, 192), 2)
     full = model.transformer.flatten(maps, (128, 192), [(128, 192), (128, 192)])
-    assert full.padding is None and torch.equal(full.valid_ratios, torch.ones(2, 4, 2))
+    assert full.padding is None
+    assert torch.equal(full.valid_ratios, torch.ones(2, 4, 2))
     part = model.transformer.flatten(maps, (128, 192), [(128, 192), (64, 96)])
     assert part.spatial_shapes.tolist() == [[16, 24], [8, 12], [4, 6], [2, 3]]
     start = 0

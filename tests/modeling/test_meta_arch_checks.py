@@ -50,7 +50,8 @@ def test_the_targets_of_a_batch_are_counted_once(
     model, batch = build_tiny("hybrid").train(), draw_batch((64, 96, 2), (64, 64, 0), (64, 64, 3))
     targets = model.targets(batch)
     assert isinstance(targets, BatchedTargets)
-    assert targets.counts == (2, 0, 3) and targets.offsets == (0, 2, 2)
+    assert targets.counts == (2, 0, 3)
+    assert targets.offsets == (0, 2, 2)
     labels = torch.cat([image["instances"].gt_classes for image in batch])
     assert torch.equal(targets.labels, labels)
     made: list[BatchedTargets] = []
@@ -88,7 +89,8 @@ def test_images_are_normalised_and_then_padded_with_zeros(build_tiny: Callable[.
     assert padded.image_sizes == [(32, 64), (64, 32)]
     red = (200 - 123.675) / 58.395
     torch.testing.assert_close(padded.tensor[0, 0, :32], torch.full((32, 64), red))
-    assert not padded.tensor[0, :, 32:].any() and not padded.tensor[1, :, :, 32:].any()
+    assert not padded.tensor[0, :, 32:].any()
+    assert not padded.tensor[1, :, :, 32:].any()
 
 
 def choose_few_classes(model: DETR) -> DETR:
@@ -106,7 +108,8 @@ def test_proposals_by_shared_heads_learn_the_chosen_classes_and_are_ranked_by_al
         lambda module, args, kwargs: seen.append((args, kwargs)), with_kwargs=True
     )
     losses = model(draw_batch((64, 96, 3), (64, 64, 1)))
-    assert all(loss.isfinite() for loss in losses.values()) and "loss_ce_enc" in losses
+    assert all(loss.isfinite() for loss in losses.values())
+    assert "loss_ce_enc" in losses
     ((predictions, proposals, *_), kwargs) = seen[0]
     assert predictions["one2one"].logits.shape[-1] == len(kwargs["columns"]) == 8
     assert proposals["one2one"].logits.shape[-1] == 40

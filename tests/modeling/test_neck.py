@@ -39,7 +39,7 @@ def test_a_neck_has_the_norm_that_is_named(norm: str | None, kinds: list[type[nn
 
 
 def test_a_neck_whose_settings_do_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="norm.*'LN'"):
+    with pytest.raises(ValueError, match=r"norm.*'LN'"):
         ChannelMapper(in_channels=[4], in_features=["a"], norm="LN")
     with pytest.raises(ValueError, match="do not fit"):
         ChannelMapper(in_channels=[4, 6], in_features=["a"])

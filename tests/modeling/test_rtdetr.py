@@ -140,7 +140,8 @@ def test_the_decoder_knows_padding_where_there_is_any(draw_batch: Any) -> None:
 def test_points_of_levels_reach_every_layer() -> None:
     model = build(**{"transformer.decoder.layer.num_points": [4, 3, 2]})
     attentions = [m for m in model.modules() if isinstance(m, MultiScaleDeformableAttention)]
-    assert len(attentions) == 3 and all(m.points == [4, 3, 2] for m in attentions)
+    assert len(attentions) == 3
+    assert all(m.points == [4, 3, 2] for m in attentions)
 
 
 def test_the_encoder_may_be_wider_than_the_decoder(draw_batch: Any) -> None:
@@ -170,7 +171,8 @@ def test_learned_contents_take_the_place_of_the_chosen_tokens_in_every_image(dra
     model.transformer.decoder.layers[0].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     sum(model(draw_batch((64, 96, 2), (64, 96, 1))).values()).backward()
     learned = model.transformer.query_source.content[PRIMARY]
-    assert learned.shape == (10, 32) and learned.grad.abs().sum(1).gt(0).all()
+    assert learned.shape == (10, 32)
+    assert learned.grad.abs().sum(1).gt(0).all()
     for of_image in seen[0]:  # denoising queries come after those of the primary group
         assert torch.equal(of_image[:10], learned)
 
@@ -181,6 +183,7 @@ def test_contents_are_drawn_as_the_authors_draw_them() -> None:
         config = config_of("rtdetr")
         config.transformer.query_source.update(mixed=True, token_content=False, content_init=drawn)
         content = instantiate(config).transformer.query_source.content[PRIMARY]
-        assert bool(content.abs().max() <= bound) is uniform and content.std() > 0.1
+        assert bool(content.abs().max() <= bound) is uniform
+        assert content.std() > 0.1
     with pytest.raises(ValueError, match='content_init is "normal" or "xavier", got \'zeros\''):
         build(**LEARNED_CONTENT | {"transformer.query_source.content_init": "zeros"})

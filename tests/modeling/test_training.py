@@ -30,7 +30,9 @@ def assert_complete(losses: dict[str, Tensor], gradients: dict[str, Tensor | Non
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_every_parameter_of_every_variant_learns(build_tiny, draw_batch, variant: str) -> None:
+def test_every_parameter_of_every_variant_learns(
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str
+) -> None:
     losses, gradients = step(build_tiny(variant), draw_batch((128, 192, 4), (128, 128, 2)))
     assert_complete(losses, gradients)
     idle = {name for name, gradient in gradients.items() if not gradient.any()}
@@ -39,7 +41,9 @@ def test_every_parameter_of_every_variant_learns(build_tiny, draw_batch, variant
 
 
 @pytest.mark.parametrize(("variant", "groups"), [(v, 2 if v == "hybrid" else 1) for v in ALL])
-def test_loss_keys_are_those_of_the_authors(build_tiny, draw_batch, variant: str, groups: int) -> None:
+def test_loss_keys_are_those_of_the_authors(
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str, groups: int
+) -> None:
     suffixes = ["_0", "_1", ""] + ["_0_one2many", "_1_one2many", "_one2many"] * (groups - 1)
     if variant not in ("base", "refine"):
         suffixes.append("_enc")
@@ -50,7 +54,7 @@ def test_loss_keys_are_those_of_the_authors(build_tiny, draw_batch, variant: str
 @pytest.mark.parametrize("variant", ALL)
 @pytest.mark.parametrize("objects", [(0, 3), (0, 0)])
 def test_empty_images_give_the_same_keys_and_every_parameter_a_gradient(
-    build_tiny, draw_batch, variant: str, objects: tuple[int, int]
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str, objects: tuple[int, int]
 ) -> None:
     model = build_tiny(variant)
     expected, _ = step(model, draw_batch((128, 192, 4), (128, 128, 2)))
@@ -64,7 +68,7 @@ def test_empty_images_give_the_same_keys_and_every_parameter_a_gradient(
 
 @pytest.mark.parametrize("variant", ["two_stage", "plus_plus", "hybrid"])
 def test_an_image_with_fewer_tokens_than_queries_is_trained_on_and_evaluated(
-    build_tiny, draw_batch, variant: str
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str
 ) -> None:
     model = build_tiny(variant, **{"transformer.query_source.num_queries": 40})
     batch = draw_batch((32, 32, 2), (32, 32, 0))  # 16 + 4 + 1 + 1 tokens
@@ -73,11 +77,14 @@ def test_an_image_with_fewer_tokens_than_queries_is_trained_on_and_evaluated(
     assert list(losses) == list(expected)
     assert_complete(losses, gradients)
     (first, _) = model.eval()(batch)
-    assert len(first["instances"]) == 100 and first["instances"].scores.isfinite().all()
+    assert len(first["instances"]) == 100
+    assert first["instances"].scores.isfinite().all()
 
 
 @pytest.mark.parametrize(("queries", "sizes"), [(10, (10, 12)), (22, (22, 0)), (40, (22, 0)), (5, (5, 17))])
-def test_groups_shrink_from_the_last_one_on(build_tiny, queries: int, sizes: tuple[int, int]) -> None:
+def test_groups_shrink_from_the_last_one_on(
+    build_tiny: Callable[..., DETR], queries: int, sizes: tuple[int, int]
+) -> None:
     model = build_tiny("hybrid", **{"transformer.query_source.num_queries": queries}).train()
     maps = [torch.randn(1, 32, s, s) for s in (4, 2, 1, 1)]
     groups, _ = model.transformer(maps, (32, 32), [(32, 32)])
@@ -86,7 +93,7 @@ def test_groups_shrink_from_the_last_one_on(build_tiny, queries: int, sizes: tup
 
 @pytest.mark.parametrize(("forward_twice", "variant"), [(True, "hybrid"), (False, "two_stage"), (False, "refine")])
 def test_a_layers_box_loss_trains_the_box_head_before_it_only_when_looking_forward_twice(
-    build_tiny, draw_batch, forward_twice: bool, variant: str
+    build_tiny: Callable[..., DETR], draw_batch: Any, forward_twice: bool, variant: str
 ) -> None:
     model = build_tiny(variant).train()
     losses = model(draw_batch((128, 128, 4)))
@@ -99,7 +106,9 @@ def test_a_layers_box_loss_trains_the_box_head_before_it_only_when_looking_forwa
     assert reached == [False, forward_twice, True]  # exactly one layer back
 
 
-def test_looking_forward_twice_changes_gradients_and_not_losses(build_tiny, draw_batch) -> None:
+def test_looking_forward_twice_changes_gradients_and_not_losses(
+    build_tiny: Callable[..., DETR], draw_batch: Any
+) -> None:
     batch = draw_batch((128, 128, 4))
     key = "transformer.decoder.look_forward_twice"
     (once, gradients_once), (twice, gradients_twice) = (
@@ -110,13 +119,13 @@ def test_looking_forward_twice_changes_gradients_and_not_losses(build_tiny, draw
     assert not torch.allclose(gradients_once[name], gradients_twice[name], rtol=1e-2)
 
 
-def test_looking_forward_twice_without_refinement_is_refused(build_tiny) -> None:
+def test_looking_forward_twice_without_refinement_is_refused(build_tiny: Callable[..., DETR]) -> None:
     with pytest.raises(ValueError, match="look_forward_twice=True needs refine=True"):
         build_tiny("base", **{"transformer.decoder.look_forward_twice": True})
 
 
 @pytest.mark.parametrize("variant", ["base", "hybrid"])
-def test_references_carry_no_gradient_from_layer_to_layer(build_tiny, variant: str) -> None:
+def test_references_carry_no_gradient_from_layer_to_layer(build_tiny: Callable[..., DETR], variant: str) -> None:
     # The class loss of the last layer must not reach any box head: references are detached.
     model = build_tiny(variant).train()
     maps = [torch.randn(1, 32, s, s) for s in (16, 8, 4, 2)]
@@ -129,7 +138,7 @@ def test_references_carry_no_gradient_from_layer_to_layer(build_tiny, variant: s
 @pytest.mark.parametrize("variant", ["base", "hybrid"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_recomputing_activations_changes_neither_losses_nor_gradients(
-    build_tiny, draw_batch, variant: str, dropout: float
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str, dropout: float
 ) -> None:
     batch = draw_batch((128, 192, 3), (128, 128, 2))
     results = []
@@ -161,7 +170,7 @@ def elements_kept(run: Callable[[], Any]) -> int:
     return sum(sizes)
 
 
-def test_activations_that_are_recomputed_are_not_kept(build_tiny, draw_batch) -> None:
+def test_activations_that_are_recomputed_are_not_kept(build_tiny: Callable[..., DETR], draw_batch: Any) -> None:
     batch = draw_batch((128, 192, 3))
     kept: dict[bool, int] = {}
     for recompute in (False, True):
@@ -171,7 +180,7 @@ def test_activations_that_are_recomputed_are_not_kept(build_tiny, draw_batch) ->
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_dropout_acts_in_training_only(build_tiny, draw_batch, variant: str) -> None:
+def test_dropout_acts_in_training_only(build_tiny: Callable[..., DETR], draw_batch: Any, variant: str) -> None:
     model, batch = build_tiny(variant, **{"transformer.encoder.layer.dropout": 0.3}), draw_batch((128, 128, 3))
     first, gradients = step(model, batch)
     second, _ = step(model, batch)
@@ -182,7 +191,9 @@ def test_dropout_acts_in_training_only(build_tiny, draw_batch, variant: str) -> 
 
 
 @pytest.mark.parametrize("variant", ALL)
-def test_bf16_autocast_trains_and_detects_close_to_float32(build_tiny, draw_batch, variant: str) -> None:
+def test_bf16_autocast_trains_and_detects_close_to_float32(
+    build_tiny: Callable[..., DETR], draw_batch: Any, variant: str
+) -> None:
     model, batch = build_tiny(variant), draw_batch((128, 192, 3), (128, 128, 0))
     exact = sum(value.item() for value in model.train()(batch).values())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -197,7 +208,9 @@ def test_bf16_autocast_trains_and_detects_close_to_float32(build_tiny, draw_batc
 
 
 @pytest.mark.parametrize("scheme", ["HybridEpoch", "HybridLayer"])
-def test_schemes_on_one_set_of_queries_train_the_same_model(build_tiny, draw_batch, scheme: str) -> None:
+def test_schemes_on_one_set_of_queries_train_the_same_model(
+    build_tiny: Callable[..., DETR], draw_batch: Any, scheme: str
+) -> None:
     model, batch = build_tiny("plus_plus"), draw_batch((128, 128, 3))
     plain, _ = step(model, batch)
     options = {"HybridEpoch": {"k": 3}, "HybridLayer": {"k": 3, "num_one2many_layers": 2}}[scheme]
@@ -208,20 +221,23 @@ def test_schemes_on_one_set_of_queries_train_the_same_model(build_tiny, draw_bat
     assert losses["loss_bbox_0"].item() != plain["loss_bbox_0"].item()
     model.progress = 0.9
     late, _ = step(model, batch)
-    assert (late["loss_bbox"].item() == plain["loss_bbox"].item()) and (
-        (late["loss_bbox_0"].item() == plain["loss_bbox_0"].item()) == (scheme == "HybridEpoch")
-    )
+    assert late["loss_bbox"].item() == plain["loss_bbox"].item()
+    assert (late["loss_bbox_0"].item() == plain["loss_bbox_0"].item()) == (scheme == "HybridEpoch")
 
 
 @pytest.mark.parametrize("label", [5, -1])
-def test_a_class_that_the_model_does_not_have_is_refused_naming_the_image(build_tiny, draw_batch, label: int) -> None:
+def test_a_class_that_the_model_does_not_have_is_refused_naming_the_image(
+    build_tiny: Callable[..., DETR], draw_batch: Any, label: int
+) -> None:
     model, batch = build_tiny("hybrid"), draw_batch((128, 128, 2), (128, 128, 3))
     batch[1]["instances"].gt_classes[0] = label
     with pytest.raises(ValueError, match=rf"drawn_1\.png.*class {label} .*5 classes"):
         model(batch)
 
 
-def test_targets_are_relative_to_the_image_and_not_to_the_padded_batch(build_tiny, draw_batch) -> None:
+def test_targets_are_relative_to_the_image_and_not_to_the_padded_batch(
+    build_tiny: Callable[..., DETR], draw_batch: Any
+) -> None:
     model, batch = build_tiny("base"), draw_batch((128, 192, 2), (64, 128, 1))
     targets = model.targets(batch)
     for image, target in zip(batch, targets):
@@ -248,7 +264,9 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_trains_and_detects_with_the_usual_losses(build_tiny, draw_batch, option: str) -> None:
+def test_an_option_trains_and_detects_with_the_usual_losses(
+    build_tiny: Callable[..., DETR], draw_batch: Any, option: str
+) -> None:
     batch = draw_batch((128, 192, 4), (128, 128, 2))
     usual, _ = step(build_tiny("hybrid"), batch)
     model = build_tiny("hybrid", **OPTIONS[option])
@@ -260,7 +278,9 @@ def test_an_option_trains_and_detects_with_the_usual_losses(build_tiny, draw_bat
         assert output["instances"].scores.isfinite().all()
 
 
-def test_a_narrow_proposal_head_proposes_what_channel_zero_of_the_wide_one_does(build_tiny) -> None:
+def test_a_narrow_proposal_head_proposes_what_channel_zero_of_the_wide_one_does(
+    build_tiny: Callable[..., DETR],
+) -> None:
     wide = build_tiny("hybrid")
     narrow = build_tiny("hybrid", **{"transformer.heads.encoder_classes": 1})
     state = wide.state_dict()

@@ -38,7 +38,7 @@ def of_theirs(net: torch.nn.Module) -> dict[str, Tensor]:
             state[f"body.{stem[found[1]]}{found[2]}"] = value
             continue
         found = re.match(r"encoder\.stages\.(\d)\.layers\.(\d+)\.(layer\.(\d)|shortcut(?:\.1)?)\.(\w+)(\..*)", key)
-        stage, block, part, number, kind, rest = found.groups()
+        stage, block, _part, number, kind, rest = found.groups()
         if number is None:
             name = f"downsample.{1 if kind == 'convolution' else 2}"
         else:

@@ -41,7 +41,7 @@ def raises(kind: type[BaseException], match: str = "") -> Iterator[None]:
     try:
         yield
     except kind as error:
-        assert re.search(match, str(error)), f"{error} does not match {match}"
+        assert re.search(match, str(error)), f"{error} does not match {match}"  # noqa: PT017
         return
     raise AssertionError(f"{kind.__name__} was not raised")
 

@@ -30,7 +30,8 @@ def check_equal(problem: Problem, form: str, tolerance: float | None = None) -> 
     compiled, reference = FUNCTIONS[form]
     tolerance = TOLERANCE[problem.arguments[0].dtype] if tolerance is None else tolerance
     for ours, theirs in zip(problem.run(compiled), problem.run(reference)):
-        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        assert ours.dtype == theirs.dtype
+        assert ours.shape == theirs.shape
         if ours.numel():
             scale = max(float(theirs.abs().max()), 1e-3)
             assert float((ours - theirs).abs().max()) <= tolerance * scale
@@ -144,8 +145,10 @@ def test_a_location_that_is_not_finite_or_far_outside_reads_zeros(device: str, n
     hostile = Problem((value, shapes, bad.requires_grad_(), weights))
     check_equal(hostile, "plain")
     output, _, grad_locations, grad_weights = hostile.run(ms_deform_attn)
-    assert output.isfinite().all() and grad_locations.isfinite().all()
-    assert not grad_locations[:, 1, :, :, 0].any() and not grad_weights[:, 2, :, 1].any()
+    assert output.isfinite().all()
+    assert grad_locations.isfinite().all()
+    assert not grad_locations[:, 1, :, :, 0].any()
+    assert not grad_weights[:, 2, :, 1].any()
 
 
 @on_devices
@@ -158,7 +161,8 @@ def test_bad_logits_spoil_their_query_and_no_other(device: str, number: float) -
     output = ms_deform_attn_fused(value, shapes, offsets, bad, reference)
     others = [0, 2, 3, 4]
     assert output[0, 1].isnan().all()
-    assert torch.equal(output[:, others], good[:, others]) and torch.equal(output[1], good[1])
+    assert torch.equal(output[:, others], good[:, others])
+    assert torch.equal(output[1], good[1])
 
 
 @on_devices
@@ -178,7 +182,8 @@ def test_empty_arguments_give_zeros_and_zero_gradients(
     problem = random_problem(form, reference_width, device=device, dtype=torch.float32, **empty)
     output, *gradients = problem.run(FUNCTIONS[form][0])
     value, _, positions = problem.arguments[:3]
-    assert output.shape == (value.shape[0], positions.shape[1], value.shape[2] * value.shape[3]) and not output.any()
+    assert output.shape == (value.shape[0], positions.shape[1], value.shape[2] * value.shape[3])
+    assert not output.any()
     assert all(not gradient.any() for gradient in gradients)
 
 
@@ -220,7 +225,8 @@ def test_only_wanted_gradients_are_made(device: str, form: str) -> None:
     arguments = [tensor.detach() for tensor in problem.arguments]
     arguments[0].requires_grad_()
     FUNCTIONS[form][0](*arguments).sum().backward()
-    assert arguments[0].grad is not None and all(tensor.grad is None for tensor in arguments[1:])
+    assert arguments[0].grad is not None
+    assert all(tensor.grad is None for tensor in arguments[1:])
 
 
 @on_devices
@@ -233,7 +239,8 @@ def test_half_values_keep_float32_locations_and_gradients(device: str) -> None:
     assert output.dtype == torch.float16
     assert float(output.detach()) == pytest.approx(0.9001 * 167 - 0.5, abs=0.07)  # float16 has a step of 1/8 there
     output.sum().backward()
-    assert locations.grad is not None and locations.grad.dtype == torch.float32
+    assert locations.grad is not None
+    assert locations.grad.dtype == torch.float32
     assert float(locations.grad[..., 0]) == pytest.approx(167.0)
 
 

@@ -116,7 +116,9 @@ def test_half_offsets_and_logits_of_an_autocast_linear_are_accepted(device: str)
     value, shapes, offsets, logits, reference = random_problem("fused", 2, device=device, dtype=torch.float32).arguments
     output = ms_deform_attn_fused(value.bfloat16(), shapes, offsets.bfloat16(), logits.bfloat16(), reference)
     output.sum().backward()
-    assert output.dtype == torch.bfloat16 and offsets.grad is not None and logits.grad is not None
+    assert output.dtype == torch.bfloat16
+    assert offsets.grad is not None
+    assert logits.grad is not None
 
 
 def test_schemas_declared_without_the_extension_are_those_of_the_extension() -> None:

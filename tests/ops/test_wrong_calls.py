@@ -54,7 +54,9 @@ def test_costs_whose_sums_are_infinite_are_matched_like_smaller_ones(
     for copies in (1, 2):
         rows, columns, _, unmatchable = operators.solve_one_to_many([smaller * scale * 1.9], [copies])
         expected_rows, expected_columns, _, _ = operators.solve_one_to_many([smaller * 1.9], [copies])
-        assert rows.equal(expected_rows) and columns.equal(expected_columns) and unmatchable.tolist() == [0]
+        assert rows.equal(expected_rows)
+        assert columns.equal(expected_columns)
+        assert unmatchable.tolist() == [0]
 
 
 def test_candidates_of_costs_of_infinite_sums_are_matched_like_smaller_ones() -> None:
@@ -63,7 +65,9 @@ def test_candidates_of_costs_of_infinite_sums_are_matched_like_smaller_ones() ->
     large, small = (
         operators.solve_candidates([smaller * scale], [places], [bounds], [6], [1], [1]) for scale in (3e38, 1.0)
     )
-    assert large[0].equal(small[0]) and large[1].equal(small[1]) and large[3].tolist() == small[3].tolist() == [2]
+    assert large[0].equal(small[0])
+    assert large[1].equal(small[1])
+    assert large[3].tolist() == small[3].tolist() == [2]
 
 
 def test_bounds_that_are_nan_prove_nothing_and_are_refused() -> None:

@@ -21,7 +21,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def refused(check: Run, path: Path, reason: str) -> None:
     status, lines = check(path)
     assert status == 2
-    assert len(lines) == 1 and str(path) in lines[0] and reason in lines[0], lines
+    assert len(lines) == 1, lines
+    assert str(path) in lines[0], lines
+    assert reason in lines[0], lines
 
 
 def rewritten(whole: Path, path: Path, **arrays: Any) -> Path:
@@ -61,7 +63,8 @@ def test_objects_are_never_unpickled(check: Run, tmp_path: Path, whole: Path) ->
 )
 def test_a_missing_array_is_named(check: Run, tmp_path: Path, whole: Path, key: str) -> None:
     status, lines = check(rewritten(whole, tmp_path / "x.npz", **{key: None}))
-    assert status == 2 and f"there is no array {key}" in lines[-1]
+    assert status == 2
+    assert f"there is no array {key}" in lines[-1]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,8 @@ def test_a_missing_array_is_named(check: Run, tmp_path: Path, whole: Path, key: 
 )
 def test_an_array_of_another_shape_is_named(check: Run, tmp_path: Path, whole: Path, key: str) -> None:
     status, lines = check(rewritten(whole, tmp_path / "x.npz", **{key: np.zeros((2, 3), np.float32)}))
-    assert status == 2 and key in lines[-1], lines[-1]
+    assert status == 2
+    assert key in lines[-1], lines[-1]
 
 
 def test_weights_that_do_not_fit_are_refused(check: Run, tmp_path: Path, whole: Path) -> None:
@@ -124,7 +128,9 @@ def test_gradients_that_are_zero_in_theory_may_hold_more_noise(check: Run, tmp_p
 def test_other_files_are_compared_though_one_is_refused(check: Run, tmp_path: Path, whole: Path) -> None:
     other = rewritten(whole, tmp_path / "x.npz", **{"config.json": None})
     status, lines = check(other, whole)
-    assert status == 2 and any("ok  " in line for line in lines) and "config.json" in lines[0]
+    assert status == 2
+    assert any("ok  " in line for line in lines)
+    assert "config.json" in lines[0]
 
 
 def test_noise_of_other_scales_is_noticed(check: Run, tmp_path: Path, whole: Path) -> None:

@@ -19,7 +19,9 @@ Run = Callable[..., tuple[int, list[str]]]
 
 def test_the_tool_runs_as_a_program(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, TOOL, tmp_path / "none.npz"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "none.npz" in done.stdout and not done.stderr
+    assert done.returncode == 2
+    assert "none.npz" in done.stdout
+    assert not done.stderr
 
 
 def falsified(folder: Path, key: str, factor: float) -> Path:
@@ -66,7 +68,8 @@ def test_a_falsified_file_fails_and_says_where(check: Run, tmp_path: Path, key: 
     failed = [line for line in lines if "FAIL" in line]
     assert failed
     if not key.startswith("sd/"):
-        assert len(failed) == 1 and key in failed[0]
+        assert len(failed) == 1
+        assert key in failed[0]
 
 
 @needs_files

@@ -120,7 +120,8 @@ def test_a_broken_file_is_named_and_the_others_are_done(photos: Path, tmp_path: 
     (photos / "b.PNG").write_bytes((photos / "b.PNG").read_bytes()[:40])
     summary = run([str(photos)], tmp_path / "out", "json", batch_size=2)
     assert summary.images == 2
-    assert len(summary.broken) == 1 and "b.PNG" in summary.broken[0]
+    assert len(summary.broken) == 1
+    assert "b.PNG" in summary.broken[0]
 
 
 def write_video(path: Path, frames: int) -> None:

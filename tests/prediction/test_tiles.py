@@ -58,7 +58,8 @@ def picture(width: int, height: int, **objects: tuple[int, int, int, int]) -> Pi
 def test_an_object_that_a_border_cuts_is_found_once_and_whole(box: tuple[int, int, int, int], overlap: float) -> None:
     (found,) = Tiled(detector=FindsColours(), side=64, overlap=overlap)([picture(100, 100, red=box)])
     assert found.pred_boxes.tensor.tolist() == [list(map(float, box))]
-    assert found.names == ["red"] and found.image_size == (100, 100)
+    assert found.names == ["red"]
+    assert found.image_size == (100, 100)
 
 
 def test_objects_of_two_classes_in_one_place_are_two() -> None:
@@ -72,7 +73,8 @@ def test_an_image_that_fits_into_a_tile_is_detected_in_plainly(size: tuple[int, 
     detector, pixels = FindsColours(), picture(*size, red=(3, 4, 20, 15))
     (plain,), (tiled,) = detector.detect([pixels]), Tiled(detector=detector, side=64)([pixels])
     assert torch.equal(tiled.pred_boxes.tensor, plain.pred_boxes.tensor)
-    assert torch.equal(tiled.scores, plain.scores) and tiled.names == plain.names
+    assert torch.equal(tiled.scores, plain.scores)
+    assert tiled.names == plain.names
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.2, 0.9])
@@ -96,7 +98,8 @@ def test_only_the_best_of_the_whole_image_are_kept() -> None:
 
 def test_nothing_is_found_in_an_empty_image() -> None:
     (found,) = Tiled(detector=FindsColours(), side=64)([picture(300, 200)])
-    assert len(found) == 0 and found.image_size == (200, 300)
+    assert len(found) == 0
+    assert found.image_size == (200, 300)
 
 
 @pytest.mark.parametrize(("side", "overlap"), [(8, 0.2), (64, 1.0), (64, -0.1)])

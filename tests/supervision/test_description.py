@@ -1,6 +1,7 @@
 """What schemes say of themselves, and what is refused before a model is trained."""
 
 from itertools import pairwise, product
+from typing import Any
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_the_table_names_weights_and_divisors() -> None:
 
 
 @pytest.mark.parametrize("scheme", [HybridBranch, HybridEpoch, HybridLayer])
-def test_the_divisor_is_the_copies_unless_given(scheme) -> None:
+def test_the_divisor_is_the_copies_unless_given(scheme: Any) -> None:
     assert scheme(k=5).one_to_many.normaliser == 5
     assert scheme(k=5, normaliser=1.0).one_to_many.normaliser == 1.0
     with pytest.raises(ValueError, match="normaliser must be positive, got 0"):
@@ -105,7 +106,7 @@ def test_the_divisor_is_the_copies_unless_given(scheme) -> None:
 
 def test_both_kinds_of_matching_on_the_same_queries_and_route_are_refused_with_the_reason() -> None:
     scheme = TwoGroups(GroupSpec(name="again", num_queries=300, queries="same"), k=6)
-    with pytest.raises(ValueError, match="'again' is the queries of 'one2one'.*costs 6 AP.*HybridBranch"):
+    with pytest.raises(ValueError, match=r"'again' is the queries of 'one2one'.*costs 6 AP.*HybridBranch"):
         scheme.check(num_layers=6)
 
 
@@ -182,7 +183,8 @@ def test_the_taps_of_layers_are_described_where_they_are_named() -> None:
     scheme = AuxiliaryOneToMany(matcher=OneToManyMatcher(k=4), primary_class_factor=0.5)
     assert scheme.describe(num_queries=90, num_layers=2).budget == 1
     tapped = scheme.describe(num_queries=90, num_layers=2, taps=["one2many"])
-    assert tapped.budget == 5 and tapped.positives(group="one2many") == 8
+    assert tapped.budget == 5
+    assert tapped.positives(group="one2many") == 8
     assert "1 (class 0.5)" in str(tapped)
 
 

@@ -34,13 +34,15 @@ def test_a_model_without_progress_is_left_alone_and_one_with_an_attribute_reads_
     plain, older = nn.Linear(1, 1), Older()
     set_progress(plain, 0.5)
     set_progress(older, 0.5)
-    assert not hasattr(plain, "progress") and older.progress == 0.5
+    assert not hasattr(plain, "progress")
+    assert older.progress == 0.5
     assert not isinstance(older, TakesProgress)
 
 
 def test_our_models_take_progress_by_method_or_attribute(build_tiny: Callable[..., DETR]) -> None:
     model = build_tiny("base")
-    assert isinstance(model, TakesProgress) and model.progress == 0.0
+    assert isinstance(model, TakesProgress)
+    assert model.progress == 0.0
     set_progress(model, 0.25)
     assert model.progress == 0.25
     model.progress = 0.75  # as programs written for the attribute do
@@ -58,7 +60,9 @@ def test_a_scheme_that_waits_for_progress_in_vain_says_so_once(
         for _ in range(3):
             model(draw_batch(*BATCH))
     assert len(warnings()) == 2
-    assert "HybridEpoch" in warnings()[0] and "25%" in warnings()[0] and "set_progress" in warnings()[0]
+    assert "HybridEpoch" in warnings()[0]
+    assert "25%" in warnings()[0]
+    assert "set_progress" in warnings()[0]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Which rule each scheme gives to which group, layer and progress."""
 
+from typing import Any
+
 import pytest
 
 from hdetr_d2.matching import HungarianMatcher, MatchingCost, OneToManyMatcher
@@ -82,7 +84,7 @@ def test_proposals_are_matched_one_to_one_in_every_scheme(scheme: Supervision, p
         (HybridLayer, PRIMARY, 0.0),
     ],
 )
-def test_the_cost_that_a_scheme_is_given_reaches_its_matchers(scheme, group: str, progress: float) -> None:
+def test_the_cost_that_a_scheme_is_given_reaches_its_matchers(scheme: Any, group: str, progress: float) -> None:
     cost = MatchingCost(class_weight=7.0)
     built = scheme(cost=cost)
     assert built.rule(group, 0, 6, progress).matcher.cost == cost
@@ -105,7 +107,7 @@ def test_a_layer_scheme_that_leaves_no_one_to_one_layer_is_refused() -> None:
         (lambda: HybridLayer(num_one2many_layers=-1), "-1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(build, message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(build: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
 

@@ -8,7 +8,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ class Done(NamedTuple):
 
 
 @pytest.fixture
-def convert(monkeypatch, capsys) -> Callable[..., Done]:
+def convert(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """``convert(*arguments)`` runs the tool as a program, without a process of its own."""
 
     def run(*arguments: object) -> Done:
@@ -71,7 +71,7 @@ def published(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def test_a_checkpoint_as_the_authors_save_it_becomes_one_that_fits_the_recipe(
-    convert, published, tmp_path: Path
+    convert: Callable[..., Done], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:
     source, state = published
     done = convert(source, tmp_path / "ours.pth", "--from", "hdetr", "--classes", "coco", "--config-file", CONFIG)
@@ -82,7 +82,9 @@ def test_a_checkpoint_as_the_authors_save_it_becomes_one_that_fits_the_recipe(
     assert torch.equal(ours[ENCODER_HEAD][0], state[ENCODER_HEAD][0])
 
 
-def test_fine_tuning_takes_rows_along_by_name_and_says_what_became_of_each(convert, published, tmp_path: Path) -> None:
+def test_fine_tuning_takes_rows_along_by_name_and_says_what_became_of_each(
+    convert: Callable[..., Done], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
     source, state = published
     names = [{"id": 7, "name": "Zebra"}, {"id": 3, "name": "red cell"}, {"id": 9, "name": "dog"}]
     image = {"id": 1, "file_name": "1.jpg", "height": 10, "width": 10}
@@ -105,7 +107,7 @@ def test_fine_tuning_takes_rows_along_by_name_and_says_what_became_of_each(conve
         assert any(all(word in line for word in words) for line in lines), words
 
 
-def test_our_checkpoint_goes_to_detrex_and_comes_back(convert, tmp_path: Path) -> None:
+def test_our_checkpoint_goes_to_detrex_and_comes_back(convert: Callable[..., Done], tmp_path: Path) -> None:
     state = state_of_recipe(80)
     torch.save({"model": state, "iteration": 5}, tmp_path / "ours.pth")
     there = convert(tmp_path / "ours.pth", tmp_path / "detrex.pth", "--from", "hdetr_d2", "--to", "detrex")
@@ -120,7 +122,7 @@ def test_our_checkpoint_goes_to_detrex_and_comes_back(convert, tmp_path: Path) -
     assert [key for key in state if not torch.equal(state[key], back[key])] == []
 
 
-def test_our_80_classes_become_the_authors_91_rows_and_come_back(convert, tmp_path: Path) -> None:
+def test_our_80_classes_become_the_authors_91_rows_and_come_back(convert: Callable[..., Done], tmp_path: Path) -> None:
     state = state_of_recipe(80)
     torch.save({"model": state}, tmp_path / "ours.pth")
     there = convert(
@@ -136,7 +138,7 @@ def test_our_80_classes_become_the_authors_91_rows_and_come_back(convert, tmp_pa
     assert [key for key in state if not torch.equal(state[key], back[key])] == []
 
 
-def test_torchvisions_resnet_becomes_the_backbone_of_the_recipe(convert, tmp_path: Path) -> None:
+def test_torchvisions_resnet_becomes_the_backbone_of_the_recipe(convert: Callable[..., Done], tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
     done = convert(tmp_path / "resnet50.pth", tmp_path / "r50.pth", "--from", "torchvision", "--config-file", CONFIG)
     assert done.returncode == 0, done.stderr
@@ -144,7 +146,9 @@ def test_torchvisions_resnet_becomes_the_backbone_of_the_recipe(convert, tmp_pat
     assert all(key.startswith("backbone.") for key in load(tmp_path / "r50.pth"))
 
 
-def test_a_result_that_does_not_fit_the_config_is_listed_and_gives_status_one(convert, tmp_path: Path) -> None:
+def test_a_result_that_does_not_fit_the_config_is_listed_and_gives_status_one(
+    convert: Callable[..., Done], tmp_path: Path
+) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pth")
     done = convert(tmp_path / "resnet18.pth", tmp_path / "r18.pth", "--from", "torchvision", "--config-file", CONFIG)
     assert done.returncode == 1
@@ -158,7 +162,7 @@ class Hostile:
     def __init__(self, witness: Path) -> None:
         self.witness = witness
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return os.system, (f"touch {self.witness}",)
 
 
@@ -197,32 +201,39 @@ UNUSABLE = [
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_an_unusable_file_gives_an_error_by_name_and_status_two_and_writes_nothing(
-    convert, tmp_path: Path, kind: str
+    convert: Callable[..., Done], tmp_path: Path, kind: str
 ) -> None:
     source = save_unusable(kind, tmp_path)
     before = sorted(tmp_path.iterdir())
     done = convert(source, tmp_path / "ours.pth", "--from", "hdetr")
     assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: ") and source.name in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert source.name in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize("names", ["absent", "not json", "[1, 2]"])
-def test_unusable_names_give_status_two_and_nothing_is_written(convert, published, tmp_path: Path, names: str) -> None:
+def test_unusable_names_give_status_two_and_nothing_is_written(
+    convert: Callable[..., Done], published: tuple[Path, dict[str, Tensor]], tmp_path: Path, names: str
+) -> None:
     if names != "absent":
         (tmp_path / "names.json").write_text(names)
     arguments = ["--from", "hdetr", "--classes", "coco", "--source-names", "coco"]
     done = convert(published[0], tmp_path / "ours.pth", *arguments, "--target-json", tmp_path / "names.json")
     assert done.returncode == 2
-    assert "names.json" in done.stderr and "Traceback" not in done.stderr
+    assert "names.json" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "ours.pth").exists()
 
 
-def test_an_output_that_cannot_be_written_gives_status_two(convert, published, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_gives_status_two(
+    convert: Callable[..., Done], published: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
     done = convert(published[0], tmp_path / "no_folder" / "ours.pth", "--from", "hdetr")
     assert done.returncode == 2
-    assert "no_folder" in done.stderr and "Traceback" not in done.stderr
+    assert "no_folder" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def tiny(name: str, folder: Path, *, num_classes: int = 80, record: bool = False) -> tuple[Path, dict[str, Tensor]]:
@@ -241,7 +252,9 @@ MINE = ["person", "cat", "my own thing"]
 
 
 @pytest.mark.parametrize("name", ["detr", "dn_detr", "dino", "mr_detr", "rtdetr"])
-def test_our_own_checkpoint_of_any_model_is_fine_tuned_by_name(convert, tmp_path: Path, name: str) -> None:
+def test_our_own_checkpoint_of_any_model_is_fine_tuned_by_name(
+    convert: Callable[..., Done], tmp_path: Path, name: str
+) -> None:
     source, state = tiny(name, tmp_path)
     (tmp_path / "mine.json").write_text(json.dumps(MINE))
     arguments = ["--from", "hdetr_d2", "--source-names", "coco", "--target-json", tmp_path / "mine.json"]
@@ -261,7 +274,9 @@ def test_our_own_checkpoint_of_any_model_is_fine_tuned_by_name(convert, tmp_path
 
 
 @pytest.mark.parametrize("name", ["detr", "conditional_detr", "dn_detr", "dino", "ms_detr", "mr_detr", "rtdetr"])
-def test_our_80_classes_become_91_rows_of_every_model_and_come_back(convert, tmp_path: Path, name: str) -> None:
+def test_our_80_classes_become_91_rows_of_every_model_and_come_back(
+    convert: Callable[..., Done], tmp_path: Path, name: str
+) -> None:
     source, state = tiny(name, tmp_path)
     there = convert(source, tmp_path / "theirs.pth", "--from", "hdetr_d2", "--to", name, "--classes", "coco")
     assert there.returncode == 0, there.stderr
@@ -276,12 +291,15 @@ def test_our_80_classes_become_91_rows_of_every_model_and_come_back(convert, tmp
     assert {key for key in state if key not in again and not key.endswith("num_batches_tracked")} == set()
 
 
-def test_what_a_checkpoint_says_of_its_heads_comes_before_what_its_names_suggest(convert, tmp_path: Path) -> None:
+def test_what_a_checkpoint_says_of_its_heads_comes_before_what_its_names_suggest(
+    convert: Callable[..., Done], tmp_path: Path
+) -> None:
     source, state = tiny("conditional_detr", tmp_path, num_classes=81)  # 80 classes and "no object"
     (tmp_path / "mine.json").write_text(json.dumps(MINE))
     arguments = ["--from", "hdetr_d2", "--source-names", "coco", "--target-json", tmp_path / "mine.json"]
     refused = convert(source, tmp_path / "start.pth", *arguments)
-    assert refused.returncode == 2 and "81 rows, but 80 source classes" in refused.stderr
+    assert refused.returncode == 2
+    assert "81 rows, but 80 source classes" in refused.stderr
     assert not (tmp_path / "start.pth").exists()
     torch.save({"model": state, "class_heads": {"no_object": True, "objectness": False}}, source)
     assert convert(source, tmp_path / "start.pth", *arguments).returncode == 0

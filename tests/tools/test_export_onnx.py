@@ -29,7 +29,8 @@ SMALL = [
 def tool() -> ModuleType:
     """The tool as a module."""
     spec = importlib.util.spec_from_file_location("export_onnx", ROOT / "tools" / "export_onnx.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -121,7 +122,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_built(
     output = tmp_path if kind == "a folder" else tmp_path / "file" / "m.onnx"
     assert program(str(output), "--config-file", RECIPE, "--weights", "absent.pth", *SMALL) == 2
     error = capsys.readouterr().err
-    assert str(output) in error and "absent.pth" not in error
+    assert str(output) in error
+    assert "absent.pth" not in error
 
 
 def test_weights_of_other_classes_than_the_config_says_are_refused(

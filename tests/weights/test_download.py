@@ -64,7 +64,7 @@ def test_a_connection_that_is_cut_is_gone_on_with(server: Server, tmp_path: Path
 def test_an_earlier_try_is_gone_on_with(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.files["/w.pth"] = CONTENT
     server.cut = [400_000] + [0] * 9
-    with pytest.raises(DownloadError, match="ended .* before the file did") as caught:
+    with pytest.raises(DownloadError, match=r"ended .* before the file did") as caught:
         download(f"{server.url}/w.pth", tmp_path / "w.pth")
     one_line(caught.value)
     assert (tmp_path / "w.pth.part").stat().st_size == 400_000
@@ -133,7 +133,8 @@ def test_another_file_than_the_published_is_refused_and_not_kept(
     with pytest.raises(DownloadError) as caught:
         download(f"{server.url}/w.pth", tmp_path / "w.pth", **published)
     message = one_line(caught.value)
-    assert f"{server.url}/w.pth" in message and str(tmp_path / "w.pth") in message
+    assert f"{server.url}/w.pth" in message
+    assert str(tmp_path / "w.pth") in message
     assert held(tmp_path) == set()
 
 
@@ -149,7 +150,8 @@ def test_a_missing_file_is_told_with_its_address_and_its_place(server: Server, t
     with pytest.raises(DownloadError, match="404") as caught:
         download(f"{server.url}/w.pth", tmp_path / "w.pth")
     message = one_line(caught.value)
-    assert f"{server.url}/w.pth" in message and str(tmp_path / "w.pth") in message
+    assert f"{server.url}/w.pth" in message
+    assert str(tmp_path / "w.pth") in message
 
 
 def test_a_refused_connection_is_told_with_its_address_and_its_place(tmp_path: Path) -> None:
@@ -159,7 +161,8 @@ def test_a_refused_connection_is_told_with_its_address_and_its_place(tmp_path: P
         with pytest.raises(DownloadError, match="no connection") as caught:
             download(url, tmp_path / "w.pth")
     message = one_line(caught.value)
-    assert url in message and str(tmp_path / "w.pth") in message
+    assert url in message
+    assert str(tmp_path / "w.pth") in message
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_what_is_no_address_is_told(tmp_path: Path, url: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DownloadError, match="cannot be written .* HDETR_D2_CACHE") as caught:
+    with pytest.raises(DownloadError, match=r"cannot be written .* HDETR_D2_CACHE") as caught:
         download(f"{server.url}/w.pth", tmp_path / "file" / "w.pth")
     one_line(caught.value)
 
@@ -253,9 +256,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path: Path) -> N
     verify(path)
 
 
-def test_plain_lines_say_how_far_it_is(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plain_lines_say_how_far_it_is(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files["/w.pth"] = CONTENT
     download(f"{server.url}/w.pth", tmp_path / "w.pth")
     assert "downloading w.pth: 700.0 kB of 700.0 kB" in capsys.readouterr().err

@@ -25,7 +25,8 @@ def test_paths_and_addresses_of_files_are_this_machines(tmp_path: Path) -> None:
     assert local_file("~/model.pth", tmp_path) == Path.home() / "model.pth"
     named = tmp_path / "a model.pth"
     assert local_file(named.as_uri(), tmp_path) == named
-    assert not is_address("run/model.pth") and not is_address("detectron2://model.pkl")
+    assert not is_address("run/model.pth")
+    assert not is_address("detectron2://model.pkl")
     assert all(is_address(f"{scheme}://a/b") for scheme in ("file", "http", "https", "hf"))
 
 
@@ -53,7 +54,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "allowed"), [("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "allowed"), [("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False), ("", False)]
+)
 def test_on_a_terminal_the_user_is_asked(answer: str, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Terminal()
     monkeypatch.delenv("HDETR_D2_DOWNLOAD", raising=False)

@@ -215,7 +215,7 @@ def lvis_names(layout: AuthorsLayout) -> Names:
 
 
 def detrex_names(layout: AuthorsLayout, num_convs: int) -> Names:
-    """detrex.
+    """Detrex.
 
     Args:
         layout: of the model.
@@ -236,7 +236,7 @@ def transformers_names(layout: AuthorsLayout) -> Names:
 
 
 def neck_pairs(num_convs: int) -> Pairs:
-    """detrex' names of a neck: levels that the backbone does not feed, of which there are two at most, come first."""
+    """Detrex' names of a neck: levels that the backbone does not feed, of which there are two at most, come first."""
     slots = [("conv", 0), ("norm", 1)]
     extra = [
         (f"neck.extra_convs.{i}.{part}.", f"neck.levels.{num_convs + i}.{slot}.")

@@ -194,7 +194,7 @@ def dab_detr_names() -> Names:
 
 
 def detrex_detr_names() -> Names:
-    """detrex' DETR."""
+    """Detrex' DETR."""
     pairs = [
         *_DETREX_DENSE,
         (f"{_DECODER}attentions.0.attn.", f"{_DECODER}self_attn."),
@@ -205,7 +205,7 @@ def detrex_detr_names() -> Names:
 
 
 def detrex_conditional_detr_names() -> Names:
-    """detrex' Conditional DETR."""
+    """Detrex' Conditional DETR."""
     pairs = [
         *_DETREX_CONDITIONAL,
         ("query_embed.weight", f"{_SOURCE}embed.{PRIMARY}"),
@@ -215,7 +215,7 @@ def detrex_conditional_detr_names() -> Names:
 
 
 def detrex_dab_detr_names() -> Names:
-    """detrex' DAB-DETR and DN-DETR."""
+    """Detrex' DAB-DETR and DN-DETR."""
     pairs = [
         *_DETREX_CONDITIONAL,
         ("anchor_box_embed.weight", f"{_SOURCE}anchors.{PRIMARY}"),
@@ -230,13 +230,13 @@ def detrex_dab_detr_names() -> Names:
 
 
 def transformers_detr_names() -> Names:
-    """transformers' DETR."""
+    """Transformers' DETR."""
     attentions = {"self_attn.": "self_attn.", "encoder_attn.": "cross_attn."}
     return Names([*_T_DETR, *_layer(_T_DECODER, attentions)], code="transformers' DETR")
 
 
 def transformers_conditional_detr_names() -> Names:
-    """transformers' Conditional DETR."""
+    """Transformers' Conditional DETR."""
     parts = {f"sa_{theirs}.": f"self_attn.{ours}." for theirs, ours in _T_PARTS.items()}
     parts |= {f"ca_{theirs}.": f"cross_attn.{ours}." for theirs, ours in _T_PARTS.items()}
     parts |= {
@@ -254,7 +254,7 @@ def transformers_conditional_detr_names() -> Names:
 
 
 def transformers_dab_detr_names() -> Names:
-    """transformers' DAB-DETR."""
+    """Transformers' DAB-DETR."""
     parts = {}
     for attention in ("self_attn", "cross_attn"):
         prefix = f"{attention}.{attention}"

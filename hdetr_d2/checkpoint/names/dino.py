@@ -66,7 +66,7 @@ def dino_names(num_layers: int) -> Names:
 
 
 def detrex_dino_names(num_layers: int, num_convs: int = 3) -> Names:
-    """detrex' DINO.
+    """Detrex' DINO.
 
     Args:
         num_layers: decoder layers.

@@ -85,7 +85,7 @@ SHAPES: dict[str, Outline] = {
                 [-0.3, -0.3],
             ]
         )
-    ],  # fmt: skip
+    ],
     "crescent": [_crescent()],
     "gear": [_gear(), _disc(0.3)],
     "leaf": [_leaf()],

@@ -7,9 +7,9 @@ import timm
 import torch.nn.functional as F
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
+from timm.layers.norm_act import freeze_batch_norm_2d
 from timm.models.resnet import downsample_avg
 from timm.models.swin_transformer import SwinTransformerBlock
-from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -24,9 +24,9 @@ class DetectionSwinBlock(SwinTransformerBlock):
         return super()._attn(x)[:, :height, :width].contiguous()
 
 
-def _as_in_detectors(swin: nn.Module) -> None:
+def _as_in_detectors(swin: Any) -> None:
     """Make a timm Swin take images of any size, as the official detection code does."""
-    swin.patch_embed.dynamic_img_pad = True  # type: ignore[assignment, union-attr]
+    swin.patch_embed.dynamic_img_pad = True
     for module in swin.modules():
         if isinstance(module, SwinTransformerBlock):
             module.__class__ = DetectionSwinBlock  # timm has no place to name the class; parameters are the same

@@ -57,8 +57,10 @@ class QuerySource(nn.Module, ABC):
         return [replace(primary, name=spec.name, route=spec.route) for spec in self._of_kind("same")]
 
     def position_of(self, reference: Tensor) -> Tensor | None:
-        """Positional queries (B, n, C) of queries that other parts add at boxes (B, n, 4); None where the decoder
-        makes them."""
+        """Positional queries (B, n, C) of queries that other parts add at boxes (B, n, 4).
+
+        None where the decoder makes them.
+        """
         del reference
         return None
 

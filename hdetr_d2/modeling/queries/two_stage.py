@@ -120,7 +120,7 @@ class TwoStageQueries(QuerySource):
         mixed: bool = True,
         token_content: bool = False,
         box_position: bool = True,
-        rank_by: Literal["first", "best"] = "first",
+        rank_by: Literal["first", "best", "pairs"] = "first",
         supervise: Literal["all", "selected"] = "all",
         content_init: Literal["normal", "xavier"] = "normal",
         margin: float = 0.01,

@@ -82,7 +82,8 @@ class ReInspect(FromLazyConfig, nn.Module):
         self.stride: int = shape.stride
         self.project = nn.Conv2d(shape.channels, feature_dim, kernel_size=1)
         nn.init.normal_(self.project.weight, std=0.005)
-        nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+        assert self.project.bias is not None
+        nn.init.zeros_(self.project.bias)
         self.decoder = decoder
         self.matcher = matcher if matcher is not None else LexicographicMatcher()
         self.feature_scale = feature_scale

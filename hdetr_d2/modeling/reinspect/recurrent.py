@@ -41,8 +41,9 @@ class CellDecoder(nn.Module):
                 nn.init.uniform_(parameter, -init_range, init_range)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (R, D) of cells -> logits (R, T, 2) of "nothing" and "object", boxes (R, T, 4) cxcywh in pixels from
-        the centre of the cell.
+        """Features (R, D) of cells -> logits (R, T, 2) and boxes (R, T, 4).
+
+        Logits are of "nothing" and "object", boxes cxcywh in pixels from the centre of the cell.
         """
         state = None
         logits, boxes = [], []

@@ -81,9 +81,10 @@ class SineQueryPosition(QueryPosition):
 
 
 class PointQueryPosition(QueryPosition):
-    """What Conditional DETR compares with the positions of tokens: the sine embedding of the query's point, scaled by
-    an MLP of the content in all layers but the first (section 3.3). What is added to contents are the positions that
-    the query source has learned.
+    """What Conditional DETR compares with the positions of tokens.
+
+    That is the sine embedding of the query's point, scaled by an MLP of the content in all layers but the first
+    (section 3.3). What is added to contents are the positions that the query source has learned.
 
     Args:
         embed_dim: width C.
@@ -105,8 +106,10 @@ class PointQueryPosition(QueryPosition):
 
 
 class ConditionalQueryPosition(QueryPosition):
-    """Positional queries of DAB-DETR: for content, an MLP of the box; for conditional attention, the sine embedding
-    of its centre, scaled by the content and modulated by its width and height (section 4.3).
+    """Positional queries of DAB-DETR.
+
+    For content, an MLP of the box; for conditional attention, the sine embedding of its centre, scaled by the content
+    and modulated by its width and height (section 4.3).
 
     Args:
         embed_dim: width C.

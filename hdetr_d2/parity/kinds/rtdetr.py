@@ -397,7 +397,8 @@ class DeimFile(Rtdetr2File[DeimOptions]):
 @torch.no_grad()
 def map_checks(model: DETR, key: str, data: Archive, inputs: Inputs) -> Iterator[Check]:
     """Maps that the encoder gives the decoder."""
-    for level, ours in enumerate(model.neck.necks[0](*inputs.arguments)):  # type: ignore[operator, union-attr, index]
+    neck: Any = model.neck  # a sequence, as the config of this kind has it
+    for level, ours in enumerate(neck.necks[0](*inputs.arguments)):
         yield compare(f"{key}/{level}", ours, data, OUTPUT_TOLERANCE)
 
 

@@ -63,8 +63,9 @@ class WeighedByIoU(ClassificationLoss):
 
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxCost:
-    """A matching cost whose class cost is minus the softmax over classes, of models without "no object"
-    (``use_focal_loss`` false).
+    """A matching cost whose class cost is minus the softmax over classes.
+
+    Of models without "no object" (``use_focal_loss`` false).
 
     Args:
         cost: its weights.

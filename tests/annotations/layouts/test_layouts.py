@@ -56,7 +56,8 @@ def test_without_a_validation_split_some_images_are_kept_for_it(kind: str, tmp_p
     assert dataset.drawn
     parts = [boxes_of(dataset.splits[name].json, dataset.splits[name].images) for name in ("train", "val")]
     assert {**parts[0], **parts[1]} == expected("train")
-    assert len(parts[0]) == 2 and len(parts[1]) == 1
+    assert len(parts[0]) == 2
+    assert len(parts[1]) == 1
 
 
 def test_a_file_is_enough(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def test_every_wrong_annotation_of_a_json_is_named(coco: Path, entry: dict[str, 
     inspection = inspect_dataset(coco)
     (finding,) = [each for each in inspection.findings if each.kind == "wrong-rows"]
     assert finding.count == 2 == len(finding.examples)
-    assert "train.json: annotation 8 " in finding.examples[0] and "annotation 9 " in finding.examples[1]
+    assert "train.json: annotation 8 " in finding.examples[0]
+    assert "annotation 9 " in finding.examples[1]
     assert message in finding.examples[1]
 
 
@@ -161,7 +162,8 @@ def test_an_image_of_both_splits_is_found_as_file_and_as_picture(yolo: Path) -> 
 def test_copies_within_a_split_are_only_noted(yolo: Path) -> None:
     shutil.copy(yolo / "images" / "train" / "a.png", yolo / "images" / "train" / "copy.png")
     inspection = inspect_dataset(yolo)
-    assert kinds(inspection) == {} and kinds(inspection, "note")["duplicate-images"] == 1
+    assert kinds(inspection) == {}
+    assert kinds(inspection, "note")["duplicate-images"] == 1
 
 
 def test_images_of_one_colour_are_not_taken_for_each_other(tmp_path: Path) -> None:
@@ -207,4 +209,8 @@ def test_the_long_tail_is_counted_in_images(coco: Path) -> None:
 
     change(coco / "train.json", edit)
     content = as_json(inspect_dataset(coco, pixels=False))
-    assert [(each["images"], each["group"]) for each in content["splits"][0]["classes"]] == [(12, "c"), (1, "r"), (1, "r")]
+    assert [(each["images"], each["group"]) for each in content["splits"][0]["classes"]] == [
+        (12, "c"),
+        (1, "r"),
+        (1, "r"),
+    ]

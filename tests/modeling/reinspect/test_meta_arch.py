@@ -1,5 +1,6 @@
 """The recurrent detector: what cells must predict, its losses, and that it learns pictures by heart."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Trunk(Backbone):
         widths = [3, 8, 16, 32, 64, 64]
         self.layers = nn.ModuleList(
             nn.Sequential(nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(4, b), nn.ReLU())
-            for a, b in zip(widths, widths[1:])
+            for a, b in itertools.pairwise(widths)
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -101,7 +102,8 @@ def test_all_steps_read_the_same_feature_through_one_lstm_and_heads_of_their_own
     decoder = CellDecoder(feature_dim=8, hidden_dim=6, num_steps=3, dropout=0.0)
     features = torch.randn(4, 8)
     logits, boxes = decoder(features)
-    assert logits.shape == (4, 3, 2) and boxes.shape == (4, 3, 4)
+    assert logits.shape == (4, 3, 2)
+    assert boxes.shape == (4, 3, 4)
     state = None
     for step in range(3):
         state = decoder.lstm(features, state)
@@ -160,7 +162,8 @@ def test_crowded_pictures_are_learned_by_heart() -> None:
         wanted = picture["instances"].gt_boxes.tensor
         found = output["instances"][output["instances"].scores > 0.5]
         overlap = box_iou(wanted, found.pred_boxes.tensor)
-        assert overlap.max(1).values.min() > 0.8 and overlap.argmax(1).unique().numel() == len(wanted)
+        assert overlap.max(1).values.min() > 0.8
+        assert overlap.argmax(1).unique().numel() == len(wanted)
         assert len(found) <= len(wanted) + 1
 
 
@@ -185,7 +188,9 @@ def test_detections_have_the_size_that_is_asked_for_and_lie_inside() -> None:
     )
     assert len(plain["instances"]) >= 9
     low, high = plain["instances"].pred_boxes.tensor.split(2, dim=1)
-    assert (low >= 0).all() and (high <= torch.tensor([90.0, 80.0])).all() and (high > low).all()
+    assert (low >= 0).all()
+    assert (high <= torch.tensor([90.0, 80.0])).all()
+    assert (high > low).all()
     assert (plain["instances"].scores[:-1] >= plain["instances"].scores[1:]).all()
 
 

@@ -77,7 +77,8 @@ def test_boxes_that_are_not_finite_are_left_out() -> None:
 @pytest.mark.parametrize("shape", [(0, 5), (4, 0), (3, 2)])
 def test_nothing_predicted_is_nothing_accepted(shape: tuple[int, int]) -> None:
     boxes, scores = stitch(torch.zeros(*shape, 4), torch.zeros(shape))
-    assert boxes.shape == (0, 4) and scores.shape == (0,)
+    assert boxes.shape == (0, 4)
+    assert scores.shape == (0,)
 
 
 def test_many_cells_that_see_the_same_objects_leave_one_of_each() -> None:

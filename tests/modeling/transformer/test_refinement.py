@@ -21,9 +21,12 @@ def test_references_that_move_are_the_boxes_of_the_layer_before(looks_twice: boo
         offset = torch.randn(2, 3, 4, requires_grad=True)
         boxes = refinement.boxes(place, offset)
         after = refinement.step(place, offset, boxes if told else None)
-        assert after.reference is not None and after.live is not None
-        assert torch.equal(after.reference, boxes) and torch.equal(after.live, boxes)
-        assert not after.reference.requires_grad and after.live.requires_grad is looks_twice
+        assert after.reference is not None
+        assert after.live is not None
+        assert torch.equal(after.reference, boxes)
+        assert torch.equal(after.live, boxes)
+        assert not after.reference.requires_grad
+        assert after.live.requires_grad is looks_twice
         place = after
 
 

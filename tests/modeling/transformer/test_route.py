@@ -79,7 +79,8 @@ def test_dac_detr_learns_one_to_many_where_queries_are_blind(draw_batch: DrawBat
         assert torch.equal(plain.logits[0], other.logits[0])
         assert (plain.logits[1] - other.logits[1]).abs().max() > 1e-3
     rule = model.supervision.rule(ROUTE, 0, 3, 0.0)
-    assert rule.normaliser == 3.0 and rule.matcher.may_repeat
+    assert rule.normaliser == 3.0
+    assert rule.matcher.may_repeat
     losses = model(batch)
     assert {f"loss_ce_{ROUTE}", f"loss_ce_dn_{ROUTE}", "loss_ce", "loss_ce_dn", "loss_ce_enc"} <= set(losses)
     assert all(value.isfinite() for value in losses.values())

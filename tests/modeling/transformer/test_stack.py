@@ -35,7 +35,8 @@ def test_layers_share_no_weight_and_have_the_vectors_of_the_pattern(kind: type[n
 def test_only_the_first_conditional_layer_adds_positions_to_contents() -> None:
     pattern = ConditionalDecoderLayer(**SIZES)
     has = ["query_position" in layer.cross_attn for layer in stack(pattern, 3)]
-    assert has == [True, False, False] and "query_position" in pattern.cross_attn
+    assert has == [True, False, False]
+    assert "query_position" in pattern.cross_attn
 
 
 def test_a_route_without_self_attention_has_it_in_the_first_layer() -> None:
@@ -47,4 +48,5 @@ def test_a_route_without_self_attention_has_it_in_the_first_layer() -> None:
 
 def test_a_layer_that_is_no_pattern_is_copied() -> None:
     first, second = stack(nn.Linear(3, 3), 2)
-    assert not torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
+    assert not torch.equal(first.weight, second.weight)
+    assert torch.equal(first.bias, second.bias)
