@@ -5,6 +5,7 @@ All images of a batch have the size of the batch, so that nothing is padding.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-import itertools
 
 DIM, HEADS, HIDDEN, QUERIES, CLASSES, POINTS = 32, 4, 48, 9, 5, 4
 ENCODER_LAYERS, DECODER_LAYERS = 1, 3
