@@ -31,7 +31,7 @@ SMALL = [
     "model.transformer.encoder.layer.hidden_dim=32",
     "model.transformer.decoder.num_layers=2",
     "model.transformer.decoder.layer.hidden_dim=32",
-    "model.transformer.query_source.num_queries=9",
+    "model.transformer.query_source.num_queries=12",
 ]
 WITHOUT_ENCODER = [text for text in SMALL if ".encoder." not in text]
 

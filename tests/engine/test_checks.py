@@ -56,7 +56,7 @@ def refused_before_training(tmp_path: Path, *options: str) -> str:
         (["train.best_metric=bbox/APP"], "did you mean bbox/AP"),
         (["train.best_metric=ema/bbox/APP", "train.ema={}"], "did you mean bbox/AP"),
         (["+dataloader.test.batch_size=0"], "batch_size=0"),
-        (["dataloader.test.num_workers=-1"], "dataloader.test"),
+        (["dataloader.test.num_workers=-1"], "num_workers=-1"),
         (["dataset.val.images=/nonexistent"], "/nonexistent"),
         (["dataset.val.json=/nonexistent.json"], "/nonexistent.json"),
         ([COCO, "+dataloader.evaluator.backnd=auto"], "dataloader.evaluator"),
