@@ -219,7 +219,7 @@ def exercise(config: DictConfig, draw_batch: Any) -> None:
         (alone,) = model(batch)
     detections = expected["instances"]
     patterns = config.model.transformer.query_source.get("num_patterns") or 1
-    most = 9 * patterns * (1 if config.model.get("score") == "softmax" else 7)
+    most = 12 * patterns * (1 if config.model.get("score") == "softmax" else 7)
     assert len(detections) == min(most, config.model.num_detections)
     assert detections.pred_classes.max() < 7
     for again in (result["instances"], alone["instances"]):
