@@ -76,7 +76,9 @@ def convert_transformers(path: Path, config_file: Path) -> dict[str, Any]:
     new = [key for key in report.new if not key.startswith("transformer.denoising.")]
     if report.mismatched or report.unused or new:
         wrong = [*(key for key, _, _ in report.mismatched), *new, *report.unused]
-        raise HubModelError(f"{path}: is not the model of {config_file}: {len(wrong)} tensors differ, such as {wrong[0]}")
+        raise HubModelError(
+            f"{path}: is not the model of {config_file}: {len(wrong)} tensors differ, such as {wrong[0]}"
+        )
     state = {**{key: value for key, value in model.state_dict().items() if key in report.new}, **state}
     description = ModelDescription.of(config, class_names=names, category_ids=ids, version=__version__)
     return {"model": state, RECORD: Scoring.of_model(model).record(), KEY: description.to_dict()}
@@ -87,9 +89,7 @@ def _labels(described: Mapping[str, Any], count: int) -> tuple[list[str], list[i
     given = described.get("id2label") or {}
     names = [str(given.get(str(row), f"class {row}")) for row in range(count)]
     coco = coco_class_names()
-    if count == COCO_ROWS and all(
-        names[row].casefold() == name for row, name in zip(COCO_CATEGORY_IDS, coco)
-    ):
+    if count == COCO_ROWS and all(names[row].casefold() == name for row, name in zip(COCO_CATEGORY_IDS, coco)):
         return coco, list(COCO_CATEGORY_IDS)
     if count == len(coco) and [name.casefold() for name in names] == coco:
         return coco, list(COCO_CATEGORY_IDS)

@@ -14,7 +14,7 @@ from hdetr_d2.prediction import Inputs, open_inputs
 
 from .checking import TOLERANCE, difference, images_of, random_batches
 from .onnx import export_onnx
-from .source import ExportError, Exportable, evaluation_size, load_config, of_config, trained, untrained
+from .source import Exportable, ExportError, evaluation_size, load_config, of_config, trained, untrained
 
 Say = Callable[[str], None]
 

@@ -176,7 +176,7 @@ def config_of_json(content: Json, where: str) -> DictConfig:
     Raises:
         TransformersConfigError: it is another model, or has an option that our models do not have.
     """
-    kind = content.get("model_type")
+    kind = str(content.get("model_type"))
     if kind not in FAMILIES:
         raise TransformersConfigError(
             f"{where}: is a {kind}, which is not one of ours; there is {', '.join(sorted(FAMILIES))}"
@@ -229,7 +229,9 @@ def _set_resnet(model: DictConfig, values: Json, where: str) -> None:
     name = "resnet50" if name is None and not backbone else name
     depth = {f"resnet{number}": number for number in (18, 34, 50, 101, 152)}.get(str(name).removeprefix("microsoft/"))
     if depth is None:
-        raise TransformersConfigError(f"{where}: its backbone ({name or backbone.get('model_type')}) is no ResNet of ours")
+        raise TransformersConfigError(
+            f"{where}: its backbone ({name or backbone.get('model_type')}) is no ResNet of ours"
+        )
     stages = model.backbone.stages
     stages.depth = depth
     if depth < 50:
@@ -289,7 +291,9 @@ def json_of_config(config: DictConfig, kind: str, labels: Mapping[int, str]) -> 
     """
     model = config.model
     if kind == "rtdetr":
-        kind = "rt_detr_v2" if OmegaConf.select(model, "transformer.decoder.layer.sampling") == "discrete" else "rt_detr"
+        kind = (
+            "rt_detr_v2" if OmegaConf.select(model, "transformer.decoder.layer.sampling") == "discrete" else "rt_detr"
+        )
     family = FAMILIES[kind]
     content: dict[str, Any] = {"model_type": kind, "architectures": [family.architecture]}
     content |= {theirs: _plain(OmegaConf.select(model, ours)) for theirs, ours in family.fields}
@@ -333,7 +337,9 @@ def _backbone_json(model: DictConfig, kind: str) -> dict[str, Any]:
         return {"backbone_config": inner, "encoder_in_channels": sizes[1:], "decoder_in_channels": [width] * 3}
     depth = OmegaConf.select(backbone, "stages.depth")
     if depth is None:
-        raise TransformersConfigError(f"the backbone {_name(backbone.get('_target_'))} is no ResNet, and has no names there")
+        raise TransformersConfigError(
+            f"the backbone {_name(backbone.get('_target_'))} is no ResNet, and has no names there"
+        )
     levels = OmegaConf.select(model, "transformer.num_levels")
     return {
         "backbone": f"resnet{depth}",
@@ -367,7 +373,13 @@ def _leaves(node: Any, key: str) -> list[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, float) else OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return (
+        float(value)
+        if isinstance(value, float)
+        else OmegaConf.to_container(value)
+        if OmegaConf.is_config(value)
+        else value
+    )
 
 
 def _name(target: str | Callable[..., Any] | None) -> str | None:

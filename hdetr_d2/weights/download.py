@@ -263,16 +263,16 @@ def _told(wanted: Wanted) -> Iterator[None]:
             f"it at {wanted.path}"
         ) from error
     except urllib.error.URLError as error:
-        if isinstance(error.reason, OSError) or "://" in wanted.url:
-            raise DownloadError(f"{wanted.url}: no connection ({_reason(error)}); {wanted.by_hand}") from error
-        raise
+        raise DownloadError(f"{wanted.url}: no connection ({_reason(error)}); {wanted.by_hand}") from error
     except Timeout as error:
         raise DownloadError(
             f"{wanted.path}: another process has been downloading it for {LOCK_TIMEOUT / 3600:.0f} hours; end it, or "
             f"delete {wanted.path}.lock"
         ) from error
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise DownloadError(f"{wanted.url}: no connection ({error or type(error).__name__}); {wanted.by_hand}") from error
+        raise DownloadError(
+            f"{wanted.url}: no connection ({error or type(error).__name__}); {wanted.by_hand}"
+        ) from error
     except ValueError as error:
         raise DownloadError(f"{wanted.url}: is no address to download from ({error})") from error
     except OSError as error:
@@ -284,5 +284,3 @@ def _told(wanted: Wanted) -> Iterator[None]:
 def _reason(error: urllib.error.URLError) -> str:
     reason = error.reason
     return reason.strerror or str(reason) if isinstance(reason, OSError) else str(reason)
-
-

@@ -183,9 +183,7 @@ def test_a_file_that_changed_is_refused_and_another_one_is_converted_anew(
     assert hashlib.sha256(path.read_bytes()).hexdigest()[:12] in second.name
 
 
-def test_a_mirror_has_the_files_by_their_names(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_has_the_files_by_their_names(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = model_zoo.entries()[NAME].weights
     assert weights is not None
     server.files[f"/models/{weights.file}"] = fabricate("hdetr", tmp_path / "theirs.pth")[1]

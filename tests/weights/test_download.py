@@ -253,9 +253,7 @@ def test_a_file_that_changed_since_its_first_use_is_refused(tmp_path: Path) -> N
     verify(path)
 
 
-def test_plain_lines_say_how_far_it_is(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plain_lines_say_how_far_it_is(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files["/w.pth"] = CONTENT
     download(f"{server.url}/w.pth", tmp_path / "w.pth")
     assert "downloading w.pth: 700.0 kB of 700.0 kB" in capsys.readouterr().err

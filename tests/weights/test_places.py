@@ -53,7 +53,9 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("answer", "allowed"), [("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "allowed"), [("y\n", True), ("yes\n", True), ("\n", False), ("no\n", False), ("", False)]
+)
 def test_on_a_terminal_the_user_is_asked(answer: str, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Terminal()
     monkeypatch.delenv("HDETR_D2_DOWNLOAD", raising=False)
