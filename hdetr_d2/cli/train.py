@@ -33,4 +33,4 @@ def train(
     options = ["--resume"] if resume else []
     options += ["--num-gpus", str(num_gpus), "--num-machines", str(num_machines)]
     options += ["--machine-rank", str(machine_rank), "--dist-url", dist_url]
-    run(["--config-file", config, *options, *(overrides or [])])
+    run(["--config-file", config, *options, *(overrides or [])], program="hdetr-d2")

@@ -96,13 +96,17 @@ def main(args: argparse.Namespace) -> Results:
         return run_training(cfg, num_images, resume=resume)
 
 
-def run(argv: Sequence[str] | None = None) -> None:
+def run(argv: Sequence[str] | None = None, *, program: str = "train_net.py") -> None:
     """The program: parse, start the processes, and turn what the user can mend into one message and exit code 2.
 
     A training that a signal stopped exits with `STOPPED_EXIT_CODE`.
+
+    Args:
+        argv: None is this process's own.
+        program: what messages begin with.
     """
     args = parse_arguments(argv)
-    with exit_on_user_error("train_net.py"), failures_explained():
+    with exit_on_user_error(program), failures_explained():
         with _the_same_in_every_process():
             cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
             validate(cfg, args.opts or ())

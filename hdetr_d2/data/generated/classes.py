@@ -51,7 +51,7 @@ def object_classes(num_classes: int, *, first: int = 0) -> list[ObjectClass]:
         ValueError: fewer than 1 class asked for, or more than there are combinations (``MAX_CLASSES``).
     """
     if num_classes < 1 or first < 0 or first + num_classes > MAX_CLASSES:
-        raise ValueError(
+        raise DatasetError(
             f"num_classes must be at least 1, and with first_class at most {MAX_CLASSES}, got {num_classes} from class "
             f"{first} on"
         )
