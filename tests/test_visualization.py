@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,6 @@ from hdetr_d2.visualization import (
     predicted_boxes,
     read_metrics,
 )
-
-TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture

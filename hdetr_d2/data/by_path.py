@@ -37,9 +37,7 @@ def use_paths(dataset: Node, folder: str | os.PathLike[str] | None) -> None:
         if not named:
             _fill(val, prepared.splits["val"])
     if _open(val):
-        splits = prepare_dataset(
-            val["path"], _folder(val["path"], folder, "val"), need_validation=False
-        ).splits
+        splits = prepare_dataset(val["path"], _folder(val["path"], folder, "val"), need_validation=False).splits
         if "val" not in splits and len(splits) > 1:
             raise DatasetError(f"dataset.val={val['path']}: there is no validation split; there is {', '.join(splits)}")
         _fill(val, splits["val"] if "val" in splits else next(iter(splits.values())))

@@ -302,9 +302,7 @@ def get_dataset(*, name: str, num_classes: int | None = None, **source: Any) -> 
     return DatasetCatalog.get(name)
 
 
-def resolve_dataset(
-    dataset: MutableMapping[str, Any], *, folder: str | os.PathLike[str] | None = None
-) -> DatasetInfo:
+def resolve_dataset(dataset: MutableMapping[str, Any], *, folder: str | os.PathLike[str] | None = None) -> DatasetInfo:
     """Fills what a ``dataset`` node of a config leaves open: generated files, num_classes.
 
     Args:
@@ -335,7 +333,10 @@ def resolve_dataset(
         json_file = dataset[split]["json"]
         try:
             if json_file is None:
-                raise DatasetError(f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json=... and .images=...")
+                raise DatasetError(
+                    f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json=... "
+                    "and .images=..."
+                )
             resolve_path(json_file)
         except DatasetError as error:
             errors.append(error)

@@ -32,7 +32,9 @@ TYPED_ROOTS: Mapping[str, Hint] = {
 }
 """Root nodes that are no calls, and the classes that say what they hold."""
 
-FILE_KEYS = frozenset(f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name", "path"))
+FILE_KEYS = frozenset(
+    f"dataset.{split}.{key}" for split in ("train", "val") for key in ("json", "images", "name", "path")
+)
 """A split's own files, in whose place those of a generated data set would be drawn."""
 
 SPLIT_KEYS = ("dataset.train", "dataset.val")

@@ -48,6 +48,4 @@ def make_detect(model: str, *, tile: int | None, overlap: float, **options: Any)
         return detector, detector.detect
     from .tiles import Tiled
 
-    return detector, Tiled(
-        detector=detector, side=tile, overlap=overlap, max_detections=options.get("max_detections")
-    )
+    return detector, Tiled(detector=detector, side=tile, overlap=overlap, max_detections=options.get("max_detections"))

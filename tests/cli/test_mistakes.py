@@ -20,14 +20,14 @@ from tests.cli.conftest import Program
 
 RECIPE = "h_deformable_detr_r50_12ep"
 MODEL = ("--model", "foreign.pth", "--output", "out")
-# Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/, photo.png,
-# note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing), foreign.pth.
+# Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/,
+# photo.png, note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing), foreign.pth.
 MISTAKES: dict[str, list[tuple[list[str], str]]] = {
     "train": [
         ([], "CONFIG"),
         (["nowhere"], "nowhere"),
         (["mine.py"], "does not define"),
-        ([RECIPE, "train.btch_size=2"], "train.batch_size"),
+        ([RECIPE, "train.btch_size=2"], "did you mean batch_size"),
         ([RECIPE, "train.batch_size=two"], "train.batch_size"),
         ([RECIPE, "--num-gpus", "none"], "--num-gpus"),
         ([RECIPE, "--num-gpus", "0"], "--num-gpus"),

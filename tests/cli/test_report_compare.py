@@ -123,7 +123,9 @@ def test_a_file_that_lacks_something_is_refused(program: Program, capsys: Captur
     assert message in capsys.readouterr().err
 
 
-def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program: Program, tmp_path: Path, capsys: Captured) -> None:
+def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(
+    program: Program, tmp_path: Path, capsys: Captured
+) -> None:
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
     assert program() == 0 and calls("output/two/plain_plus_plus/seed1") == 1
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain!:"))
@@ -131,7 +133,9 @@ def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refus
     assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
 
 
-def test_curves_of_rows_that_belong_together_share_a_panel(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_curves_of_rows_that_belong_together_share_a_panel(
+    program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: dict[str, Any] = {}
     plot_panels = comparison.plot_panels
 

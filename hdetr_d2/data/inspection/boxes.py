@@ -41,7 +41,11 @@ def box_findings(split: InspectedSplit) -> list[Finding]:
         ),
         *found("whole-image-boxes", "note", name, "boxes are the whole image", _texts(split, _rows(part >= WHOLE))),
         *found(
-            "flat-boxes", "note", name, f"boxes are more than {FLAT:g} times as long as wide", _texts(split, _rows(flat))
+            "flat-boxes",
+            "note",
+            name,
+            f"boxes are more than {FLAT:g} times as long as wide",
+            _texts(split, _rows(flat)),
         ),
     ]
 

@@ -40,7 +40,5 @@ def found(kind: str, severity: Severity, split: str, what: str, examples: Iterab
     if not every:
         return []
     return [
-        Finding(
-            kind=kind, severity=severity, split=split, what=what, count=len(every), examples=tuple(every[:KEPT])
-        )
+        Finding(kind=kind, severity=severity, split=split, what=what, count=len(every), examples=tuple(every[:KEPT]))
     ]

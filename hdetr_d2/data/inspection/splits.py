@@ -63,7 +63,9 @@ def read_splits(layout: Layout) -> list[InspectedSplit]:
     loose = {name: _loose(layout, name, raw) for name, raw in layout.splits.items()}
     names = layout.class_names
     if layout.name == "voc":
-        names = tuple(sorted({str(box.label) for split in loose.values() for of_image in split.boxes for box in of_image}))
+        names = tuple(
+            sorted({str(box.label) for split in loose.values() for of_image in split.boxes for box in of_image})
+        )
     return [_typed(layout, name, layout.splits[name], loose[name], names) for name in layout.splits]
 
 

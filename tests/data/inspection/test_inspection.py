@@ -207,4 +207,8 @@ def test_the_long_tail_is_counted_in_images(coco: Path) -> None:
 
     change(coco / "train.json", edit)
     content = as_json(inspect_dataset(coco, pixels=False))
-    assert [(each["images"], each["group"]) for each in content["splits"][0]["classes"]] == [(12, "c"), (1, "r"), (1, "r")]
+    assert [(each["images"], each["group"]) for each in content["splits"][0]["classes"]] == [
+        (12, "c"),
+        (1, "r"),
+        (1, "r"),
+    ]
