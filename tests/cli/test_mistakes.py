@@ -21,7 +21,8 @@ from tests.cli.conftest import Program
 RECIPE = "h_deformable_detr_r50_12ep"
 MODEL = ("--model", "foreign.pth", "--output", "out")
 # Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/,
-# photo.png, note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing), foreign.pth.
+# photo.png, note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing) and
+# foreign.pth.
 MISTAKES: dict[str, list[tuple[list[str], str]]] = {
     "train": [
         ([], "CONFIG"),
