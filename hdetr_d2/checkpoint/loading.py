@@ -16,6 +16,8 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from hdetr_d2.output import write_atomically
+
 from .class_heads import RECORD, Scoring, is_class_head
 from .convert import recognised
 from .reading import (
@@ -27,7 +29,6 @@ from .reading import (
     remedy_beside,
     state_in,
     without_wrappers,
-    write_atomically,
 )
 from .renaming import is_derived
 

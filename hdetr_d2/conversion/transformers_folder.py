@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.checkpoint.class_heads import ClassHeads, Scoring
 from hdetr_d2.checkpoint.names import detr, dino, rtdetr
 from hdetr_d2.model_zoo.transformers_config import FAMILIES, TransformersConfigError, json_of_config
+from hdetr_d2.output import write_atomically
 
 from .source import Described
 

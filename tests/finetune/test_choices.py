@@ -125,7 +125,7 @@ def test_what_the_user_says_is_not_chosen(override: str) -> None:
 
 
 def test_a_part_of_a_setting_is_the_users_setting() -> None:
-    cfg, choices = chosen(RECIPES[0], facts(500), "train.ema={decay: 0.5}")
+    cfg, _ = chosen(RECIPES[0], facts(500), "train.ema={decay: 0.5}")
     assert dict(cfg.train.ema) == {"decay": 0.5}
     assert cfg.train.best_metric == "ema/bbox/AP"
     cfg, _choices = chosen(RECIPES[0], facts(500), "train.best_metric=bbox/AP50")
