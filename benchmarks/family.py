@@ -21,7 +21,7 @@ from hdetr_d2.engine import config
 
 
 def read_rows(file: Path) -> dict[str, DictConfig]:
-    """The config of each row of a file for tools/compare.py, its classes filled in."""
+    """The config of each row of a file for ``hdetr-d2 report compare``, its classes filled in."""
     content = OmegaConf.load(file)
     assert isinstance(content, DictConfig)
     rows = {}

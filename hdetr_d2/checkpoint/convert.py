@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
-from .names import deformable_detr, detr, dino, mr_ms_detr, rtdetr
+from .names import deformable_detr, detr, dino, mmdet, mr_ms_detr, rtdetr
 from .names.backbones import (
     Renamed,
     backbone_from_detectron2,
@@ -33,7 +34,7 @@ _SEVERAL: Mapping[str, Mapping[str, Code]] = {
     "transformers": detr.TRANSFORMERS,
 }
 
-MODELS = (*_DEFORMABLE, "rtdetr")
+MODELS = (*_DEFORMABLE, "mmdet", "rtdetr")
 FAMILY = tuple(_FAMILY)
 """The authors' projects of which each has one model."""
 BACKBONES = ("torchvision", "timm", "detectron2", "swin")
@@ -159,6 +160,8 @@ def _code_of_theirs(origin: str, state: State) -> Code:
     """The model that a state dict with a project's names is of."""
     if origin in _FAMILY:
         return _FAMILY[origin]
+    if origin == "mmdet":
+        return replace(mmdet.CODE, scoring=mmdet.scoring_of(state))
     if origin == "rtdetr":
         return rtdetr.CODES["rtdetr"]
     if origin == "transformers" and rtdetr.is_rtdetr_of_transformers(state):
@@ -185,6 +188,8 @@ def _code_of_ours(target: str, state: State) -> Code:
         return rtdetr.CODES[target]
     if target in _FAMILY:
         return _FAMILY[target]
+    if target == "mmdet":
+        return mmdet.CODE
     if target == "rtdetr":
         raise ValueError(f"the model is no RT-DETR, so that {target} has no names for it")
     model = detr.model_of_ours(state) or dino.model_of_ours(state)

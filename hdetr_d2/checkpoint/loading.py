@@ -26,6 +26,7 @@ from .reading import (
     DamagedCheckpointError,
     MissingCheckpointError,
     load_checkpoint,
+    newest_whole,
     remedy_beside,
     state_in,
     without_wrappers,
@@ -230,6 +231,30 @@ class SafeCheckpointer(DetectionCheckpointer):
             raise MissingCheckpointError(f"checkpoint {path} does not exist{remedy_beside(path)}")
         self._path = path
         return super().load(path, *args, **kwargs)
+
+    def get_checkpoint_file(self) -> str:
+        """The checkpoint that ``--resume`` continues from: the one that is tagged, else the newest that is whole.
+
+        Returns:
+            Its path; "" where the folder has none.
+        """
+        try:
+            with open(os.path.join(self.save_dir, LAST_CHECKPOINT), encoding="utf-8", errors="replace") as file:
+                tagged = file.read().strip()
+        except FileNotFoundError:
+            tagged = ""
+        if tagged:
+            return os.path.join(self.save_dir, tagged)
+        newest = newest_whole(self.save_dir)
+        if newest:
+            logger.warning(
+                "%s names no checkpoint; %s is the newest", os.path.join(self.save_dir, LAST_CHECKPOINT), newest
+            )
+        return newest
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to continue from."""
+        return bool(self.get_checkpoint_file())
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Make a file of the folder the one that ``--resume`` continues from."""

@@ -292,20 +292,30 @@ def remedy_beside(path: str) -> str:
     folder, name = os.path.split(path)
     if not os.path.isfile(os.path.join(folder, LAST_CHECKPOINT)):
         return ""
+    newest = newest_whole(folder, besides=name)
+    if newest:
+        latest = os.path.join(folder, LAST_CHECKPOINT)
+        return (
+            f". {newest} is whole: to resume from it write its name into {latest} "
+            f"(echo {os.path.basename(newest)} > {latest})"
+        )
     others = sorted(other for other in os.listdir(folder) if other.endswith(".pth") and other != name)
-    numbered = [other for other in reversed(others) if re.fullmatch(r"model_\d+\.pth", other)]
-    for other in numbered:
-        if find_damage(os.path.join(folder, other)) is None:
-            return (
-                f". {os.path.join(folder, other)} is whole: to resume from it write its name into "
-                f"{os.path.join(folder, LAST_CHECKPOINT)} (echo {other} > {os.path.join(folder, LAST_CHECKPOINT)})"
-            )
     whole = [other for other in others if find_damage(os.path.join(folder, other)) is None]
     if whole:
         return (
             f". {os.path.join(folder, whole[0])} is whole: start from it with train.init_checkpoint, without --resume"
         )
     return ". There is no other checkpoint beside it; start the run again without --resume"
+
+
+def newest_whole(folder: str, *, besides: str = "") -> str:
+    """The path of the newest checkpoint of a run that can be read, ``besides`` left out; "" where there is none."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    for name in sorted(names, reverse=True):
+        path = os.path.join(folder, name)
+        if name != besides and re.fullmatch(r"model_\d+\.pth", name) and find_damage(path) is None:
+            return path
+    return ""
 
 
 def _refused_name(message: str) -> str | None:

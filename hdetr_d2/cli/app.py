@@ -10,7 +10,7 @@ from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
 
-from . import configs, convert, data, evaluate, export, finetune, parity, predict, train
+from . import bench, configs, convert, data, evaluate, export, finetune, parity, predict, report, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -29,8 +29,10 @@ app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("parity")(parity.parity)
+app.command("bench")(bench.bench)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
+app.add_typer(report.app, name="report")
 
 
 class UsageError(UserError):

@@ -65,7 +65,7 @@ class Detector:
         device: str | torch.device | None = None,
     ) -> None:
         self.description = description
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.model = model.to(self.device).eval()
         self.augmentations = T.AugmentationList(list(augmentations))
         self._thresholds = _thresholds(description, score_threshold)
@@ -223,7 +223,12 @@ class Detector:
         return torch.autocast(self.device.type, dtype=_DTYPES[self._precision])
 
 
-def _device(name: str | torch.device | None) -> torch.device:
+def usable_device(name: str | torch.device | None) -> torch.device:
+    """The device of a name; None is CUDA where there is any, else the CPU.
+
+    Raises:
+        DetectorOptionError: it cannot be used.
+    """
     if name is None or name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -12,6 +12,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.data import DataLoader
 
 from hdetr_d2.distributed import from_main_process
 from hdetr_d2.errors import UserError
@@ -22,6 +23,7 @@ from .config import train_settings
 from .distributed import broadcast_buffers, unwrap
 from .ema import ModelEMA
 from .errors import ConfigError, DivergedError
+from .failures import shortage_of
 from .precision import Precision
 from .records import Results
 from .start_weights import start_file
@@ -61,11 +63,37 @@ class Evaluation:
             These names; () where the evaluator does not say.
 
         Raises:
-            UserError: the annotations or the evaluator's options cannot be used.
+            UserError: the annotations or the evaluator's options cannot be used, or the model cannot detect anything.
         """
         return from_main_process(self._rehearse)
 
     def _rehearse(self) -> tuple[str, ...]:
+        names = self._prepare()
+        if isinstance(self.loader, DataLoader):  # one of a user's own may not be begun twice
+            self._detect_in_first(self.loader)
+        return names
+
+    @torch.no_grad()
+    def _detect_in_first(self, loader: DataLoader[Any]) -> None:
+        """Detect in the first image: the parts of a model may be whole, each alone, and not fit together."""
+        batch = [loader.dataset[0]]
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.precision.autocast():
+                self.model(batch)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if isinstance(error, UserError) or shortage_of(error) is not None:
+                raise
+            raise ConfigError(
+                f"the model cannot detect in {batch[0].get('file_name', 'the first image')}, of size "
+                f"{tuple(batch[0]['image'].shape)}: {error}; see that the parts of model fit together "
+                "(channels, levels, widths), and dataset.short_side"
+            ) from error
+        finally:
+            self.model.train(training)
+
+    def _prepare(self) -> tuple[str, ...]:
         prepare = getattr(self.evaluator, "prepare", None)
         if not callable(prepare):
             return ()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,19 +10,15 @@ from typing import Any
 from detectron2.utils import comm
 from omegaconf import DictConfig
 
-from hdetr_d2.distributed import from_main_process
 from hdetr_d2.seeding import RandomState, seed_everything
 
-from ..checkpoint.loading import CheckpointError, SafeCheckpointer, load_checkpoint
+from ..checkpoint.loading import CheckpointError, SafeCheckpointer
 from .config import RunLength, train_settings
 from .ema import ModelEMA
 from .errors import ResumeError
 from .start_weights import start_file
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT = re.compile(r"^model_(\d{7})\.pth$")
-LATEST = "last_checkpoint"
 
 MUST_AGREE = ("batch_size", "seed", "num_images")
 """The meaning of "iteration" and the order of the images hang on these."""
@@ -118,31 +112,9 @@ def _load(checkpointer: SafeCheckpointer, path: str) -> dict[str, Any]:
         return checkpointer.load(path)
     except (CheckpointError, OSError) as error:
         reason = str(error) if isinstance(error, CheckpointError) else f"{path}: cannot be read ({error})"
-        folder, latest = os.path.split(path)
-        advice = from_main_process(lambda: _advice(folder, latest))
-        raise ResumeError(f"--resume: {reason}. {advice}") from error
+        raise ResumeError(f"--resume: {reason}") from error
     except (ValueError, KeyError) as error:
         raise ResumeError(f"{path} does not fit this config's model or optimiser: {error}") from error
-
-
-def _advice(folder: str, damaged: str) -> str:
-    """What to do about a latest checkpoint that cannot be read: the newest earlier one that can."""
-    names = sorted((name for name in os.listdir(folder) if CHECKPOINT.match(name) and name != damaged), reverse=True)
-    for name in names:
-        path = os.path.join(folder, name)
-        try:
-            if "iteration" not in load_checkpoint(path):
-                continue
-        except (CheckpointError, OSError):
-            continue
-        return (
-            f"{name} in the same folder is whole: to go on from it, write its name into {os.path.join(folder, LATEST)} "
-            f"(echo {name} > {os.path.join(folder, LATEST)}) and start again with --resume"
-        )
-    return (
-        "There is no other checkpoint in the folder that could be resumed: start again, with "
-        "train.if_exists=overwrite or another train.output_dir"
-    )
 
 
 def _compare(path: str, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -202,6 +202,8 @@ _REMEDIES = {
     errno.EROFS: "choose another folder",
     errno.EACCES: "choose another folder, or have its permissions changed",
     errno.EPERM: "choose another folder, or have its permissions changed",
+    errno.EISDIR: "it is in the place of a file; move it away",
+    errno.ENOTDIR: "a file is in the place of a folder; move it away",
     errno.EIO: "see whether the disk is in order",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ESTALE: "see whether the network file system is there",
@@ -215,7 +217,8 @@ def explain(error: OSError) -> str:
     """One line about an error of the file system: which file, what, and what to do."""
     remedy = _REMEDIES.get(error.errno or 0, "choose another folder")
     what = error.strerror or str(error)
-    return f"{error.filename}: {what}; {remedy}" if error.filename else f"{what}; {remedy}"
+    name = error.filename2 or error.filename  # where it was to be moved to
+    return f"{name}: {what}; {remedy}" if name else f"{what}; {remedy}"
 
 
 def storage_error(error: BaseException) -> OSError | None:

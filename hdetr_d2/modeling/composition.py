@@ -4,12 +4,50 @@ Parts declare what they give and need; nothing here knows a part by its class, s
 as those of the package are.
 """
 
+from collections.abc import Sequence
+
+from torch import nn
+
 from hdetr_d2.losses import SetCriterion
 from hdetr_d2.supervision import PRIMARY, Supervision
 
 from .transformer import Transformer
 
+CHANNELS = 3
+"""Of an image, in the order that the mapper gives them."""
+
 _KINDS = {0: "none", 2: "points", 4: "boxes"}
+
+
+def check_channels(owner: object, **numbers: Sequence[float]) -> None:
+    """Refuse means or deviations that are not one number for each channel of an image.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, given in numbers.items():
+        if len(given) != CHANNELS:
+            raise ValueError(
+                f"{type(owner).__name__}: {name} must have one number for each of the {CHANNELS} channels of an image, "
+                f"got {list(given)}"
+            )
+
+
+def check_levels(*, neck: nn.Module, transformer: nn.Module) -> None:
+    """Refuse parts that count feature levels differently; those that do not say ``num_levels`` are taken as they are.
+
+    Raises:
+        ValueError: naming two parts and their counts.
+    """
+    parts = [("neck", neck), ("transformer", transformer)]
+    parts += [(f"transformer.{name}", part) for name, part in transformer.named_modules() if name]
+    counts = [(name, part.num_levels) for name, part in parts if isinstance(getattr(part, "num_levels", None), int)]
+    for name, count in counts[1:]:
+        if count != counts[0][1]:
+            raise ValueError(
+                f"{counts[0][0]} has num_levels={counts[0][1]} and {name} has num_levels={count}; "
+                "all parts of a model see the same feature levels"
+            )
 
 
 def check_composition(

@@ -62,6 +62,7 @@ class HybridEncoder(nn.Module):
         if out_channels % 4:
             raise ValueError(f"HybridEncoder: out_channels {out_channels} is not a multiple of 4, as positions need")
         self.in_features = tuple(in_features)
+        self.num_levels = len(in_features)
         self.temperature = temperature
         self.authors_positions = authors_positions
         self.mask_padding = mask_padding

@@ -97,6 +97,7 @@ class NeckChain(nn.Module):
         if not necks:
             raise ValueError("NeckChain: there must be at least one neck")
         self.necks = nn.ModuleList(necks)
+        self.num_levels: int | None = getattr(necks[-1], "num_levels", None)
 
     def forward(
         self,

@@ -288,3 +288,30 @@ def test_a_job_that_is_started_again_resumes_by_itself(
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     run_in_process(*options)
     assert sorted(losses(tmp_path)) == list(range(9))
+
+
+@pytest.mark.parametrize("tag", [None, b"", b"\n"], ids=["missing", "empty", "blank"])
+def test_a_run_whose_latest_checkpoint_is_not_noted_goes_on_from_the_newest_whole_one(
+    data: list[str], used: Path, capfd: Any, tag: bytes | None
+) -> None:
+    """And is not begun again over the checkpoints that are there."""
+    (used / "last_checkpoint").unlink()
+    if tag is not None:
+        (used / "last_checkpoint").write_bytes(tag)
+    (used / "model_0000099.pth").write_bytes(b"damaged")
+    run_in_process(*data, f"train.output_dir={used}", "--resume", "schedule.epochs=4")
+    assert f"resuming {used}/model_0000009.pth after 9 steps" in capfd.readouterr().out
+
+
+def test_a_note_of_no_text_is_one_line(data: list[str], used: Path, capsys: Any) -> None:
+    (used / "last_checkpoint").write_bytes(b"\xff\x00\xfe")
+    error = refusal(capsys, "--resume", *data, f"train.output_dir={used}")
+    assert "model_0000009.pth is whole: to resume from it write its name into" in error
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "config.yaml", "log.txt"])
+def test_a_folder_in_place_of_a_file_of_the_run_is_named(data: list[str], used: Path, capsys: Any, name: str) -> None:
+    (used / name).unlink(missing_ok=True)
+    (used / name).mkdir()
+    error = refusal(capsys, "--resume", "schedule.epochs=4", *data, f"train.output_dir={used}")
+    assert f"{used}/{name}: " in error and "it is in the place of a file; move it away" in error

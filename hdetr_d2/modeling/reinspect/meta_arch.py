@@ -15,6 +15,7 @@ from hdetr_d2.matching import CostMatcher, LexicographicMatcher
 from hdetr_d2.supervision import Supervision
 
 from ..building import FromLazyConfig, require_class_count
+from ..composition import check_channels
 from ..postprocess import to_instances
 from .cells import cell_centres, cell_targets
 from .recurrent import CellDecoder
@@ -88,6 +89,7 @@ class ReInspect(FromLazyConfig, nn.Module):
         self.feature_scale = feature_scale
         self.window = window_cells * self.stride
         self.box_weight = box_weight
+        check_channels(self, pixel_mean=pixel_mean, pixel_std=pixel_std)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 

@@ -54,6 +54,7 @@ class Transformer(nn.Module):
         self.heads = heads
         self.denoising = denoising
         embeds = level_embedding and position_embedding is not None
+        self.num_levels = num_levels if embeds else None  # else it takes as many as come
         self.level_embed = nn.Parameter(torch.randn(num_levels, embed_dim)) if embeds else None
 
     def add_groups(self, specs: Sequence[GroupSpec]) -> None:

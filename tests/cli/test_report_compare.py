@@ -1,13 +1,19 @@
-"""tools/compare.py, with a training program that only writes what train_net.py leaves behind."""
+"""``hdetr-d2 report compare``, with a training program that only writes what training leaves behind."""
 
-import importlib.util
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+
+from hdetr_d2.cli import run
+from hdetr_d2.engine import comparison
+
+Program = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
 
 TRAINING = """
 import json, sys
@@ -37,36 +43,26 @@ rows:
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that runs the tool with further arguments in a folder of its own: its exit status."""
-    spec = importlib.util.spec_from_file_location("compare", Path(__file__).parents[2] / "tools" / "compare.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "compare", module)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "train_net.py").write_text(TRAINING)
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """A function that runs ``report compare`` with further arguments in a folder of its own: its exit code."""
+    (tmp_path / "train.py").write_text(TRAINING)
     (tmp_path / "two.yaml").write_text(FILE)
+    monkeypatch.setattr(comparison, "PROGRAM", (sys.executable, str(tmp_path / "train.py")))
+    monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["compare.py", "two.yaml", *arguments])
-        try:
-            return module.main()
-        except SystemExit as end:
-            return int(end.code or 0)
+    def call(*arguments: str) -> int:
+        with pytest.raises(SystemExit) as end:
+            run(["report", "compare", "two.yaml", *arguments])
+        return int(end.value.code or 0)
 
-    return run
+    return call
 
 
 def calls(folder: str) -> int:
     return len(Path(folder, "calls").read_text().splitlines())
 
 
-def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(
-    program: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program: Program, capsys: Captured) -> None:
     assert program() == 0
     header, _, plain, bonus = capsys.readouterr().out.splitlines()
     assert header == "| run | seeds | AP | APr | ms a step | minutes |"
@@ -74,7 +70,7 @@ def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(
     assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
 
 
-def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program: Any) -> None:
+def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program: Program) -> None:
     program("--seeds", "1", "extra=1")
     arguments = json.loads(Path("output/two/with_bonus_5/seed1/compare.json").read_text())["arguments"]
     assert arguments[:3] == ["--config-file", "a.py", "--resume"]
@@ -82,9 +78,7 @@ def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_
     assert arguments[6] == "train.seed=1"
 
 
-def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(
-    program: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(program: Program, capsys: Captured) -> None:
     program("--seeds", "1")
     program()
     program()
@@ -92,7 +86,7 @@ def test_what_is_finished_is_not_trained_again_and_further_seeds_are_added(
     assert "| plain | 2 |" in capsys.readouterr().out
 
 
-def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program: Program, capsys: Captured) -> None:
     assert program("fail=yes") == 1
     assert str(Path("output/two/plain/seed1/output.txt")) in capsys.readouterr().err
     assert "nothing learned" in Path("output/two/plain/seed1/output.txt").read_text()
@@ -100,14 +94,14 @@ def test_a_run_that_failed_is_named_and_goes_on_the_next_time(program: Any, caps
     assert calls("output/two/plain/seed1") == 2
 
 
-def test_a_folder_with_a_run_of_other_overrides_is_refused(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_a_run_of_other_overrides_is_refused(program: Program, capsys: Captured) -> None:
     program()
     assert program("schedule.epochs=5") == 2
     assert "delete the folder" in capsys.readouterr().err
     assert calls("output/two/plain/seed1") == 1
 
 
-def test_only_the_table_of_what_is_finished(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_table_of_what_is_finished(program: Program, capsys: Captured) -> None:
     program("--seeds", "2")
     capsys.readouterr()
     assert program("--only-table") == 0
@@ -123,17 +117,13 @@ def test_only_the_table_of_what_is_finished(program: Any, capsys: pytest.Capture
         ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, override: []}}}", "override"),
     ],
 )
-def test_a_file_that_lacks_something_is_refused(
-    program: Any, capsys: pytest.CaptureFixture[str], content: str, message: str
-) -> None:
+def test_a_file_that_lacks_something_is_refused(program: Program, capsys: Captured, content: str, message: str) -> None:
     Path("two.yaml").write_text(content)
     assert program() == 2
     assert message in capsys.readouterr().err
 
 
-def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(
-    program: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program: Program, tmp_path: Path, capsys: Captured) -> None:
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
     assert program() == 0
     assert calls("output/two/plain_plus_plus/seed1") == 1
@@ -142,17 +132,15 @@ def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refus
     assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
 
 
-def test_curves_of_rows_that_belong_together_share_a_panel(
-    program: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked = {}
-    plot_panels = sys.modules["compare"].plot_panels
+def test_curves_of_rows_that_belong_together_share_a_panel(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {}
+    plot_panels = comparison.plot_panels
 
-    def spy(panels: Any, output: Any, *, metric: Any) -> None:
+    def spy(panels: Mapping[str, Mapping[str, Sequence[Path]]], output: Path, *, metric: str) -> None:
         asked.update(panels=panels, metric=metric)
         plot_panels(panels, output, metric=metric)
 
-    monkeypatch.setattr(sys.modules["compare"], "plot_panels", spy)
+    monkeypatch.setattr(comparison, "plot_panels", spy)
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain, with bonus:"))
     assert program("--picture", "curves.png") == 0
     assert asked["metric"] == "bbox/AP"
@@ -164,7 +152,7 @@ def test_curves_of_rows_that_belong_together_share_a_panel(
         assert picture.width > 500
 
 
-def test_a_picture_of_nothing_is_refused(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_of_nothing_is_refused(program: Program, capsys: Captured) -> None:
     assert program("--only-table", "--picture", "curves.png") == 2
     assert "there are no panels to draw" in capsys.readouterr().err
     assert program() == 0
@@ -187,15 +175,14 @@ def test_a_picture_of_nothing_is_refused(program: Any, capsys: pytest.CaptureFix
         ("{seeds: [1], metrics: [a], rows: {x: {config: a.py, overrides: b=1}}}", "overrides must be a list"),
     ],
 )
-def test_a_wrong_file_is_one_line(program: Any, capsys: pytest.CaptureFixture[str], content: str, message: str) -> None:
+def test_a_wrong_file_is_one_line(program: Program, capsys: Captured, content: str, message: str) -> None:
     Path("two.yaml").write_text(content)
     assert program() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("compare.py: error: two.yaml")
-    assert message in line
+    assert line.startswith("hdetr-d2: error: two.yaml") and message in line
 
 
-def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program: Program, capsys: Captured) -> None:
     assert program("--seeds", "1,x") == 2
     assert program("--seeds", "1") == 0
     folder = Path("output/two/plain/seed1")

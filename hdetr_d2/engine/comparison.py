@@ -1,6 +1,6 @@
-"""Train several configs with several seeds and print one table: python tools/compare.py benchmarks/schemes.yaml
+"""Several configs trained with several seeds, and one table of them.
 
-The file lists the rows of the table, each a config with overrides, and what all runs have in common:
+A file lists the rows of the table, each a config with overrides, and what all runs have in common:
 
     seeds: [1, 2, 3]
     metrics: [bbox/AP, bbox/AP50]
@@ -9,16 +9,15 @@ The file lists the rows of the table, each a config with overrides, and what all
       one-to-one: {config: quickstart/schemes/one_to_one.py}
       branch, K 3: {config: quickstart/schemes/hybrid_branch.py, overrides: [model.supervision.k=3]}
 
-Every run is ``train_net.py`` in a process of its own with ``--resume``, in the folder OUTPUT/<row>/seed<seed>. Seeds
+Every run is ``hdetr-d2 train`` in a process of its own with ``--resume``, in the folder OUTPUT/<row>/seed<seed>. Seeds
 take turns, so that a table cut short compares all rows. Runs that are finished are not repeated and one that was
 stopped goes on where it was; a folder with a run of another config or other overrides is refused. Cells are the mean
 of the last evaluation over the seeds and its sample standard deviation; "ms a step" is the median of a run, evaluations
 left out, "minutes" is all of it.
-
---picture draws the first metric over the iterations: rows "X" and "X, with something" share a panel.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import re
 import statistics
@@ -34,17 +33,24 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hdetr_d2.engine.records import flatten_results, read_evaluations
-from hdetr_d2.errors import UserError, exit_on_user_error
+from hdetr_d2.errors import UserError
 from hdetr_d2.output import writing
 from hdetr_d2.visualization import plot_panels, read_metrics
 
-ROOT = Path(__file__).resolve().parents[1]
+from .records import flatten_results, read_evaluations
+
+PROGRAM: Sequence[str] = (sys.executable, "-m", "hdetr_d2.cli", "train")
+"""What trains; it takes the config, ``--resume`` and overrides."""
+
 STEP = "ms a step"
 
 
 class CompareError(UserError, ValueError):
     """A comparison cannot be made; the message names the file, key or folder."""
+
+
+class TrainingFailed(Exception):
+    """A training ended with an error; the message names the file with what it wrote."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +59,7 @@ class Row:
 
     Args:
         name: in its first column.
-        config: for ``train_net.py --config-file``.
+        config: a file, or the name of a packaged one.
         overrides: of all its runs, the common ones included.
     """
 
@@ -81,9 +87,12 @@ class Run:
 
     @property
     def arguments(self) -> list[str]:
-        """Of ``train_net.py``."""
-        place = [f"train.seed={self.seed}", f"train.output_dir={self.folder}"]
-        return ["--config-file", self.row.config, "--resume", *self.row.overrides, *place]
+        """What tells this run from others, in its record: those of ``train_net.py``."""
+        return ["--config-file", self.row.config, "--resume", *self._settings]
+
+    @property
+    def _settings(self) -> list[str]:
+        return [*self.row.overrides, f"train.seed={self.seed}", f"train.output_dir={self.folder}"]
 
     def results(self) -> dict[str, float] | None:
         """Metrics of the last evaluation, "minutes" and "ms a step"; None before the run is finished.
@@ -133,7 +142,7 @@ class Run:
         for finished in (False, True):
             if finished:
                 with open(self.folder / "output.txt", "a", encoding="utf-8") as output:
-                    command = [sys.executable, str(ROOT / "train_net.py"), *self.arguments]
+                    command = [*PROGRAM, self.row.config, "--resume", *self._settings]
                     subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
             minutes = before + (time.perf_counter() - start) / 60
             content = {"arguments": self.arguments, "finished": finished, "minutes": minutes}
@@ -228,52 +237,37 @@ def draw(metric: str, results: Mapping[str, Sequence[Run]], output: Path) -> Non
     plot_panels(panels, output, metric=metric)
 
 
-def integers(text: str) -> list[int]:
-    """What argparse reads "1,2,3" with."""
-    return [int(number) for number in text.split(",")]
+def compare(comparison: Comparison, output: Path, *, train: bool = True, picture: Path | None = None) -> str:
+    """Train what is missing and make the table.
 
+    Args:
+        comparison: from `read_comparison`.
+        output: the folder of all runs.
+        train: False shows what is finished.
+        picture: a file for curves of the first metric; rows "X" and "X, with something" share a panel.
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="the YAML file that lists the rows")
-    parser.add_argument("overrides", nargs="*", help="key=value for the config of every run")
-    parser.add_argument("--output", type=Path, help="folder of all runs (default: output/<name of the file>)")
-    parser.add_argument("--seeds", type=integers, help="such as 1,2,3, instead of those of the file")
-    parser.add_argument("--picture", type=Path, help="draw curves of what is finished into this file")
-    parser.add_argument("--only-table", action="store_true", help="train nothing, show what is finished")
-    return parser.parse_intermixed_args()
-
-
-def main() -> int:
-    """Train what is missing and print the table; the exit status."""
-    args = parse_arguments()
-    with exit_on_user_error("compare.py"):
-        comparison = read_comparison(args.file, overrides=args.overrides, seeds=args.seeds)
-        runs = plan(comparison, args.output or Path("output") / args.file.stem)
-        finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
-        for run in runs if not args.only_table else ():
-            if finished[run.folder] is None:
-                print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)
-                try:
-                    run.train()
-                except subprocess.CalledProcessError:
-                    print(f"error: the training failed; see {run.folder / 'output.txt'}", file=sys.stderr)
-                    return 1
-                finished[run.folder] = run.results()
-        by_row = {
-            row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
-            for row in comparison.rows
-        }
-        if args.picture is not None:
-            if not any(by_row.values()):
-                raise CompareError("--picture: there are no panels to draw: no run is finished")
-            with writing(args.picture) as picture:
-                draw(comparison.metrics[0], by_row, picture)
+    Raises:
+        CompareError: a folder holds something else, or there is nothing to draw.
+        TrainingFailed: a training ended with an error.
+    """
+    runs = plan(comparison, output)
+    finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
+    for run in runs if train else ():
+        if finished[run.folder] is None:
+            print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)
+            try:
+                run.train()
+            except subprocess.CalledProcessError as error:
+                raise TrainingFailed(f"the training failed; see {run.folder / 'output.txt'}") from error
+            finished[run.folder] = run.results()
+    by_row = {
+        row.name: [run for run in runs if run.row == row and finished[run.folder] is not None]
+        for row in comparison.rows
+    }
+    if picture is not None:
+        if not any(by_row.values()):
+            raise CompareError("--picture: there are no panels to draw: no run is finished")
+        with writing(picture) as file:
+            draw(comparison.metrics[0], by_row, file)
     numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}
-    print(table(comparison.metrics, numbers))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return table(comparison.metrics, numbers)

@@ -1,10 +1,8 @@
-"""Programs that look at runs and files: a mistake that a user can mend is one line and exit code 2."""
+"""Commands that look at runs and files: a mistake that a user can mend is one line and exit code 2."""
 
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-TOOLS = Path(__file__).parents[2] / "tools"
+from hdetr_d2.cli import run
+
 CONTENT = {
     "images": [
         {"id": i, "height": 60, "width": 80, "file_name": f"{i}.png"}
@@ -31,17 +30,16 @@ Program = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
-    """A function that runs a tool: exit status, standard output and error."""
+def program(capsys: pytest.CaptureFixture[str]) -> Program:
+    """A function that runs a command: exit code, standard output and error."""
 
-    def run(tool: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
+    def call(command: str, *arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(TOOLS / tool), run_name="__main__")
-        out = capsys.readouterr()
-        return int(end.value.code or 0), out.out, out.err
+            run([*command.split(), *map(str, arguments)])
+        written = capsys.readouterr()
+        return int(end.value.code or 0), written.out, written.err
 
-    return run
+    return call
 
 
 def make_run(folder: Path, *, style: str = "coco", **dataset: Any) -> Path:
@@ -56,17 +54,16 @@ def make_run(folder: Path, *, style: str = "coco", **dataset: Any) -> Path:
     return run
 
 
-def require_one_line(tool: str, result: tuple[int, str, str], message: str) -> None:
+def require_one_line(command: str, result: tuple[int, str, str], message: str) -> None:
     status, _, error = result
     assert status == 2
     (line,) = error.splitlines()
-    assert line.startswith(f"{tool}: error: ")
-    assert message in line
+    assert line.startswith("hdetr-d2: error: ") and message in line
 
 
 @pytest.mark.parametrize("style", ["coco", "lvis"])
 def test_duplicates_are_counted_in_runs_of_both_styles(program: Program, tmp_path: Path, style: str) -> None:
-    status, out, _ = program("duplicates.py", make_run(tmp_path, style=style))
+    status, out, _ = program("report duplicates", make_run(tmp_path, style=style))
     assert status == 0
     assert out.splitlines()[-1].endswith("| 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 |")
 
@@ -78,16 +75,16 @@ def test_duplicates_find_the_annotations_where_training_did(
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert program("duplicates.py", run)[0] == 0
+    assert program("report duplicates", run)[0] == 0
 
 
 def test_duplicates_of_a_run_on_a_dataset_that_detectron2_registered(program: Program, tmp_path: Path) -> None:
     run = make_run(tmp_path, val={"json": None})
-    require_one_line("duplicates.py", program("duplicates.py", run), "no dataset of its evaluator's name (mine_val)")
+    require_one_line("report duplicates", program("report duplicates", run), "no dataset of its evaluator's name (mine_val)")
     DatasetCatalog.register("mine_val", list)
     MetadataCatalog.get("mine_val").set(json_file=str(tmp_path / "val.json"))
     try:
-        assert program("duplicates.py", run)[0] == 0
+        assert program("report duplicates", run)[0] == 0
     finally:
         DatasetCatalog.remove("mine_val")
         MetadataCatalog.remove("mine_val")
@@ -97,7 +94,7 @@ def test_duplicates_drop_what_the_run_dropped(program: Program, tmp_path: Path) 
     run = make_run(tmp_path, invalid="drop")
     faulty = {"id": 9, "image_id": 1, "category_id": 3, "bbox": [900, 900, 5, 5]}
     (tmp_path / "val.json").write_text(json.dumps({**CONTENT, "annotations": [*CONTENT["annotations"], faulty]}))
-    assert program("duplicates.py", run)[1].splitlines()[-1].count("100.0") == 6
+    assert program("report duplicates", run)[1].splitlines()[-1].count("100.0") == 6
 
 
 @pytest.mark.parametrize(
@@ -119,12 +116,12 @@ def test_duplicates_say_what_is_missing_or_wrong(
 ) -> None:
     run = make_run(tmp_path)
     spoil(run)
-    require_one_line("duplicates.py", program("duplicates.py", run), message)
+    require_one_line("report duplicates", program("report duplicates", run), message)
 
 
 def test_duplicates_take_an_iou_as_threshold(program: Program, tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    require_one_line("duplicates.py", program("duplicates.py", run, "--threshold", "6"), "--threshold 6.0 is no IoU")
+    require_one_line("report duplicates", program("report duplicates", run, "--threshold", "6"), "--threshold 6.0 is no IoU")
 
 
 @pytest.mark.parametrize(
@@ -133,7 +130,7 @@ def test_duplicates_take_an_iou_as_threshold(program: Program, tmp_path: Path) -
         (["--results", "nowhere.json"], "nowhere.json"),
         (["--output", "a.unheard"], "a.unheard cannot be written"),
         (["--image-ids", "77"], "ids [77]"),
-        (["--json", "nowhere.json"], "there is no"),
+        (["--annotations", "nowhere.json"], "there is no"),
         (["--images", "nowhere"], "there is no"),
     ],
 )
@@ -146,13 +143,13 @@ def test_pictures_of_results_end_well(
     (tmp_path / "val.json").write_text(json.dumps(CONTENT))
     for image in CONTENT["images"]:
         Image.new("RGB", (80, 60)).save(tmp_path / str(image["file_name"]))
-    source = ["--json", "val.json", "--images", "."]
-    require_one_line("visualize_results.py", program("visualize_results.py", *source, *arguments), message)
+    source = ["--annotations", "val.json", "--images", "."]
+    require_one_line("data show", program("data show", *source, *arguments), message)
     for option in ("--columns", "--size", "--num-images"):
-        assert program("visualize_results.py", *source, option, "0")[0] == 2
-    assert program("visualize_results.py", *source, "--output", "made/a.png")[0] == 0
+        assert program("data show", *source, option, "0")[0] == 2
+    assert program("data show", *source, "--output", "made/a.png")[0] == 0
     (tmp_path / "1.png").write_bytes(b"no image")
-    require_one_line("visualize_results.py", program("visualize_results.py", *source), "1.png")
+    require_one_line("data show", program("data show", *source), "1.png")
 
 
 def lines(*entries: dict[str, Any]) -> str:
@@ -172,11 +169,11 @@ def test_curves_of_odd_runs_are_drawn_or_refused_in_one_line(
         (tmp_path / name / "metrics.json").write_text(text)
     (tmp_path / "binary").mkdir()
     (tmp_path / "binary" / "metrics.json").write_bytes(b"\xff\xfe\x00" * 9)
-    assert program("plot_metrics.py", "one_step", "average_alone", "odd", "binary", "--output", "a.png")[0] == 0
+    assert program("report curves", "one_step", "average_alone", "odd", "binary", "--output", "a.png")[0] == 0
     for arguments, message in (
         (["one_step", "a=one_step", "--output", "a.unheard"], "a.unheard cannot be written"),
         (["one_step", "--loss", "totalloss"], 'no run has recorded "totalloss"; there are total_loss'),
         (["one_step", "./one_step"], "two runs have the same name"),
         (["nowhere"], "there is no nowhere"),
     ):
-        require_one_line("plot_metrics.py", program("plot_metrics.py", *arguments), message)
+        require_one_line("report curves", program("report curves", *arguments), message)
