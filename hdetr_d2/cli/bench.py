@@ -22,7 +22,8 @@ class BenchOptionError(UserError, ValueError):
 
 def bench(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="A config file, a packaged one's name, or any Detectron2 LazyConfig.")
+        str,
+        typer.Argument(metavar="CONFIG", help="A config file, a packaged one's name, or any Detectron2 LazyConfig."),
     ],
     overrides: Overrides = None,
     size: Annotated[str, typer.Option("--size", metavar="HEIGHTxWIDTH", help="Of the images.")] = "800x1333",
@@ -66,7 +67,8 @@ def _text(cost: Cost) -> str:
         f"{cost.config} on {cost.device}, {cost.batch_size} x {cost.height} x {cost.width}",
         f"parameters    {cost.parameters / 1e6:.2f} M, {cost.trainable_parameters / 1e6:.2f} M of them trained",
         f"operations    {cost.flops / 1e9:.2f} G multiply-adds an image",
-        f"time          {cost.milliseconds:.1f} ms, median of {cost.repeats} ({cost.fastest:.1f} to {cost.slowest:.1f})",
+        f"time          {cost.milliseconds:.1f} ms, median of {cost.repeats} "
+        f"({cost.fastest:.1f} to {cost.slowest:.1f})",
         f"throughput    {1000 * cost.batch_size / cost.milliseconds:.1f} images/s",
         f"memory        {cost.memory_mebibytes:.0f} MiB",
     ]

@@ -26,9 +26,7 @@ class ReportOptionError(UserError, ValueError):
 
 @app.command("curves")
 def curves(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="[NAME=]RUN...", help="Output folders, or their metrics.json.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="[NAME=]RUN...", help="Output folders, or their metrics.json.")],
     output: Annotated[Path, typer.Option("--output", metavar="FILE.png", help="The picture.")] = Path("metrics.png"),
     loss: Annotated[str, typer.Option("--loss", help="The series of the left diagram.")] = "total_loss",
 ) -> None:
@@ -108,9 +106,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FOLDER", help="Of all runs; default output/<name of the file>.")
     ] = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="N,...", help="Instead of those of the file.")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", metavar="N,...", help="Instead of those of the file.")] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE.png", help="Also draw curves of what is finished.")
     ] = None,
@@ -189,7 +185,8 @@ def errors(
         evaluated = read_run(run)
         truth, detections, lvis = evaluated.truth, evaluated.detections(), evaluated.style == "lvis"
     else:
-        assert annotations is not None and results is not None
+        assert annotations is not None
+        assert results is not None
         truth = load_ground_truth(str(annotations))
         detections, lvis = load_results(results, truth), truth.not_exhaustive is not None
     shown = detections.select(detections.scores >= score_threshold)

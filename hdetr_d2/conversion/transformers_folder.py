@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def write_folder(
     save(folder / "model.safetensors", weights)
     for name, content in (("preprocessor_config.json", processor), ("config.json", config)):
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(str(folder / name), lambda file, text=text: _write(file, text))
+        write_atomically(str(folder / name), partial(_write, text=text))
 
 
 def _write(file: Any, text: str) -> None:

@@ -5,6 +5,7 @@ All images of a batch have the size of the batch, so that nothing is padding.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,9 +31,7 @@ def sine(height: int, width: int, temperature: float, offset: float) -> Tensor:
         place = (torch.arange(1, count + 1, dtype=torch.float32) + offset) / (count + 1e-6) * 2 * math.pi
         axes.append(waves(place, DIM // 2, temperature))
     rows, columns = axes
-    return torch.cat(
-        [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1
-    ).flatten(0, 1)
+    return torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1).flatten(0, 1)
 
 
 def waves(place: Tensor, count: int, temperature: float = 10000) -> Tensor:
@@ -51,7 +50,7 @@ def encoded(coordinates: Tensor) -> Tensor:
 class Mlp(nn.Module):
     def __init__(self, *widths: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -95,9 +94,7 @@ class ConditionalAttention(nn.Module):
     ) -> Tensor:
         q, k, v = self.project("qcontent", query), self.project("kcontent", key), self.project("v", key)
         place = self.project("kpos", key_pos)
-        if not self.cross:
-            q, k = q + self.project("qpos", query_pos), k + place
-        elif first:
+        if not self.cross or first:
             q, k = q + self.project("qpos", query_pos), k + place
         heads = [x.unflatten(-1, (HEADS, -1)) for x in (q, k, v)]
         if self.cross:
@@ -189,7 +186,9 @@ class Detector(nn.Module):
         self.backbone = torchvision.models.resnet18()
         del self.backbone.fc
         self.multi_scale = multi_scale
-        self.neck = ChannelMapper([128, 256, 512] if multi_scale else [512], 4 if multi_scale else 1, normed=multi_scale)
+        self.neck = ChannelMapper(
+            [128, 256, 512] if multi_scale else [512], 4 if multi_scale else 1, normed=multi_scale
+        )
 
     def features(self, pixels: Tensor) -> list[Tensor]:
         body = self.backbone
@@ -302,7 +301,8 @@ class Dense(Detector):
             code = code[..., :DIM] * (self.decoder.query_scale(query) if index else 1)
             size = self.decoder.ref_anchor_head(query).sigmoid()
             ratio = torch.cat(  # rows by heights, columns by widths
-                [(size[..., i : i + 1] / reference[..., 2 + i : 3 + i]).expand(-1, -1, DIM // 2) for i in (1, 0)], dim=-1
+                [(size[..., i : i + 1] / reference[..., 2 + i : 3 + i]).expand(-1, -1, DIM // 2) for i in (1, 0)],
+                dim=-1,
             )
             query = self.layer(index, query, memory, position, place, code * ratio)
             reference = (self.bbox_head.fc_reg(query) + inverse_sigmoid(reference)).sigmoid()

@@ -58,7 +58,8 @@ def require_one_line(command: str, result: tuple[int, str, str], message: str) -
     status, _, error = result
     assert status == 2
     (line,) = error.splitlines()
-    assert line.startswith("hdetr-d2: error: ") and message in line
+    assert line.startswith("hdetr-d2: error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("style", ["coco", "lvis"])
@@ -80,7 +81,9 @@ def test_duplicates_find_the_annotations_where_training_did(
 
 def test_duplicates_of_a_run_on_a_dataset_that_detectron2_registered(program: Program, tmp_path: Path) -> None:
     run = make_run(tmp_path, val={"json": None})
-    require_one_line("report duplicates", program("report duplicates", run), "no dataset of its evaluator's name (mine_val)")
+    require_one_line(
+        "report duplicates", program("report duplicates", run), "no dataset of its evaluator's name (mine_val)"
+    )
     DatasetCatalog.register("mine_val", list)
     MetadataCatalog.get("mine_val").set(json_file=str(tmp_path / "val.json"))
     try:
@@ -121,7 +124,9 @@ def test_duplicates_say_what_is_missing_or_wrong(
 
 def test_duplicates_take_an_iou_as_threshold(program: Program, tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    require_one_line("report duplicates", program("report duplicates", run, "--threshold", "6"), "--threshold 6.0 is no IoU")
+    require_one_line(
+        "report duplicates", program("report duplicates", run, "--threshold", "6"), "--threshold 6.0 is no IoU"
+    )
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,9 @@ def test_a_file_that_lacks_something_is_refused(program: Program, capsys: Captur
     assert message in capsys.readouterr().err
 
 
-def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(program: Program, tmp_path: Path, capsys: Captured) -> None:
+def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refused(
+    program: Program, tmp_path: Path, capsys: Captured
+) -> None:
     (tmp_path / "two.yaml").write_text(FILE.replace("with bonus, 5:", "plain++:"))
     assert program() == 0
     assert calls("output/two/plain_plus_plus/seed1") == 1
@@ -132,7 +134,9 @@ def test_rows_whose_names_differ_in_signs_have_folders_of_their_own_or_are_refus
     assert 'rows "plain" and "plain!" would both be in output/two/plain' in capsys.readouterr().err
 
 
-def test_curves_of_rows_that_belong_together_share_a_panel(program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_curves_of_rows_that_belong_together_share_a_panel(
+    program: Program, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     asked: dict[str, Any] = {}
     plot_panels = comparison.plot_panels
 
@@ -179,7 +183,8 @@ def test_a_wrong_file_is_one_line(program: Program, capsys: Captured, content: s
     Path("two.yaml").write_text(content)
     assert program() == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("hdetr-d2: error: two.yaml") and message in line
+    assert line.startswith("hdetr-d2: error: two.yaml")
+    assert message in line
 
 
 def test_what_a_run_left_behind_may_be_damaged_or_of_one_step(program: Program, capsys: Captured) -> None:

@@ -314,4 +314,5 @@ def test_a_folder_in_place_of_a_file_of_the_run_is_named(data: list[str], used: 
     (used / name).unlink(missing_ok=True)
     (used / name).mkdir()
     error = refusal(capsys, "--resume", "schedule.epochs=4", *data, f"train.output_dir={used}")
-    assert f"{used}/{name}: " in error and "it is in the place of a file; move it away" in error
+    assert f"{used}/{name}: " in error
+    assert "it is in the place of a file; move it away" in error

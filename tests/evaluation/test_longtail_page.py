@@ -8,6 +8,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dataset(rng: np.random.Generator, root: Path) -> dict:
-    images, annotations = [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
     for number in range(1, 41):
         pixels = rng.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(root / f"{number}.png")
@@ -79,7 +81,7 @@ def page(folder: Path) -> Path:
     """Two runs in comparison, written by the program."""
     output = folder / "pages" / "report.html"
     command = [sys.executable, PROGRAM, folder / "one_to_one", folder / "branch", "--names", "<plain>", "branch"]
-    done = subprocess.run([*command, "--output", output], text=True, capture_output=True)
+    done = subprocess.run([*command, "--output", str(output)], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "wrote" in done.stdout
     return output

@@ -2,7 +2,7 @@
 
 Source: open-mmlab/mmdetection. What its state dicts do not say by their names:
 
-- Class heads have a row for each class of the dataset, COCO's 80 in order, DETR's one more for "no object"; label tables
+- Class heads have a row for each class of the dataset, 80 of COCO, in DETR one more for "no object"; label tables
   have no row for an unknown class.
 - Necks normalise after convolutions without bias; ours have a bias, which is then zero.
 - DINO has heads of its own in each decoder layer (``heads.shared=False``); in mmdetection its references are bounded at
@@ -192,7 +192,7 @@ class Layout:
                 if re.fullmatch(r"neck\.levels\.\d+\.0\.weight", key)
             )
         else:
-            self.own_heads = self.num_layers == 1 and self.two_stage or _differ(state, self.num_layers)
+            self.own_heads = (self.num_layers == 1 and self.two_stage) or _differ(state, self.num_layers)
             self.num_convs = sum(bool(re.fullmatch(r"neck\.convs\.\d+\.conv\.weight", key)) for key in state)
 
     def heads(self) -> Pairs:
@@ -211,9 +211,13 @@ class Layout:
 
 
 def _pair(theirs: str, ours: str | None) -> Pairs:
-    cls, reg = ("encoder_class_embed.", "encoder_bbox_embed.") if ours is None else (
-        f"class_embed.{ours}.",
-        f"bbox_embed.{ours}.",
+    cls, reg = (
+        ("encoder_class_embed.", "encoder_bbox_embed.")
+        if ours is None
+        else (
+            f"class_embed.{ours}.",
+            f"bbox_embed.{ours}.",
+        )
     )
     linears = [(f"{_REG}{theirs}.{place}.", f"{_HEADS}{reg}layers.{place // 2}.") for place in (0, 2, 4)]
     return [(f"{_CLS}{theirs}.", f"{_HEADS}{cls}"), *linears]
@@ -291,7 +295,9 @@ def _names(state: State) -> Names:
     if model in ("deformable_detr", "dino"):
         layout = Layout(state)
         if model == "dino" and not layout.own_heads:
-            raise ValueError("mmdetection's DINO has heads of its own in each decoder layer, and these weights share one")
+            raise ValueError(
+                "mmdetection's DINO has heads of its own in each decoder layer, and these weights share one"
+            )
         return dino_names(layout) if model == "dino" else deformable_names(layout)
     return {"detr": detr_names, "conditional_detr": conditional_detr_names, "dab_detr": dab_detr_names}[model]()
 
