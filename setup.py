@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Distribution, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -91,12 +92,13 @@ def make_extension(cuda: bool) -> Extension:
         import torch
 
         home = find_cuda()
+        assert home is not None  # else there is no CUDA
         cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = str(home)
         files += sources("cpp", folder="cuda") + sources("cu", folder="cuda")
         flags["nvcc"] = ["-std=c++17", "-O3", "--expt-relaxed-constexpr"]
         if not torch.cuda.is_available():
             os.environ.setdefault("TORCH_CUDA_ARCH_LIST", nvcc_architectures(home / "bin" / "nvcc"))
-    kind = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
+    kind: Any = cpp_extension.CUDAExtension if cuda else cpp_extension.CppExtension
     extension = kind(f"{PACKAGE}._C", files, extra_compile_args=flags, extra_link_args=["-s"], py_limited_api=True)
     # Nothing in it knows Python, so one file serves every Python version. Neither is OpenMP's runtime linked: the
     # calls bind to the runtime that torch brought, which is the only one torch.set_num_threads speaks to.
@@ -149,7 +151,7 @@ def make_command(no_cuda: str | None) -> type[build_ext]:
                     f"hdetr_d2: no native operators, the slow PyTorch reference will be used: {error}", file=sys.stderr
                 )
                 note = {"error": f"the compiler failed when it was installed ({str(error).splitlines()[0]})"}
-                self.extensions = []  # nothing to copy
+                self.extensions: list[Extension] = []  # nothing to copy
             write_note(self, note)
 
     return BuildOperators

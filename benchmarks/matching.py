@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -66,7 +67,7 @@ def simulate_step(num_targets: int, late: bool) -> list[MatchRequest]:
 def copies_of(request: MatchRequest) -> int:
     matcher = request.matchers[0]
     assert isinstance(matcher, HungarianMatcher | OneToManyMatcher)
-    return matcher.copies
+    return int(matcher.copies or 0)
 
 
 def authors_costs(logits: Tensor, boxes: Tensor, targets: Sequence[Targets], k: int) -> Tensor:
@@ -107,7 +108,7 @@ def alternate(repeats: int, *functions: Callable[[], object], clock: str, calls:
     return [median(record) for record in times]
 
 
-def bench_solver(requests: Sequence[MatchRequest], repeats: int, clock: str) -> list[dict]:
+def bench_solver(requests: Sequence[MatchRequest], repeats: int, clock: str) -> list[dict[str, Any]]:
     """One problem of each size: scipy on the repeated matrix against the solver, and whether they cost the same."""
     rows = []
     for request in requests:
@@ -178,7 +179,7 @@ def bytes_to_host(requests: Sequence[MatchRequest]) -> dict[str, int]:
     return {"official": theirs, "own": sum(copied), "copies": sum(map(bool, copied)), "copied_whole": counted["whole"]}
 
 
-def bench_attention(repeats: int, clock: str) -> dict:
+def bench_attention(repeats: int, clock: str) -> dict[str, Any]:
     """Forward and backward of decoder self-attention over two groups that do not see each other."""
     both = ONE2ONE + ONE2MANY
     mask = torch.zeros(both, both, dtype=torch.bool)
@@ -205,7 +206,7 @@ def bench_attention(repeats: int, clock: str) -> dict:
     return {"masked_ms": mask_ms, "grouped_ms": group_ms, "difference": difference}
 
 
-def bench_size(num_targets: int, late: bool, repeats: int, clock: str) -> dict:
+def bench_size(num_targets: int, late: bool, repeats: int, clock: str) -> dict[str, Any]:
     torch.manual_seed(num_targets)
     requests = simulate_step(num_targets, late)
     solver = bench_solver(requests, repeats, clock)
@@ -216,7 +217,7 @@ def bench_size(num_targets: int, late: bool, repeats: int, clock: str) -> dict:
     return {**row, "step": step, "bytes": bytes_to_host(requests)}
 
 
-def show(row: dict) -> str:
+def show(row: dict[str, Any]) -> str:
     """One line of the Markdown table."""
     cells = [str(row["targets"]), row["state"]]
     for one in row["solver"]:

@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from common import (
@@ -44,7 +45,7 @@ def ours(name: str, args: argparse.Namespace) -> Workload:
     model = instantiate(config.model).to(args.device)
     batch = random_batch(tuple(args.size), args.targets)
 
-    def run() -> object:
+    def run() -> Any:
         with torch.autocast(args.device, dtype=torch.bfloat16, enabled=name == "bfloat16"):
             return model(batch)
 

@@ -103,7 +103,8 @@ def build(name: str, args: argparse.Namespace) -> nn.Module:
 
 def freeze(module: nn.Module) -> None:
     """From its first call on, let a module return what it returned then, as the place where gradients end."""
-    original, kept = module.forward, []
+    original: Any = module.forward
+    kept: list[Any] = []
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         if not kept:

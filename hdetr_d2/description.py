@@ -154,7 +154,7 @@ def read_description(path: str | os.PathLike[str]) -> ModelDescription:
 
 def write_description(path: str | os.PathLike[str], description: ModelDescription) -> None:
     """Write a description as json, at once."""
-    from hdetr_d2.checkpoint import write_atomically
+    from hdetr_d2.output import write_atomically
 
     content = (json.dumps(description.to_dict(), indent=1, ensure_ascii=False) + "\n").encode()
 

@@ -1,15 +1,16 @@
-"""Writing files that a user has asked for."""
+"""Writing files that a user has asked for, and files that are whole at every moment."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from hdetr_d2.errors import UserError
 
-__all__ = ["OutputError", "writing"]
+__all__ = ["OutputError", "write_atomically", "writing"]
 
 
 class OutputError(UserError, OSError):
@@ -31,3 +32,22 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     except (OSError, ValueError, KeyError) as error:  # ValueError, KeyError: Pillow and Matplotlib on extensions
         raise OutputError(f"{target} cannot be written ({error}); choose another --output") from error
+
+
+def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that ``path`` holds, at every moment, either the old content or the whole new one.
+
+    Args:
+        write: writes the content to the binary file it is given.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise

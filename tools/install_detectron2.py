@@ -26,6 +26,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REQUIREMENT = "pb1-detectron2==0.6"
 SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
@@ -283,7 +284,15 @@ def download(folder: Path) -> Path:
         older = folder / "pip"  # shadows the environment's pip for one command, and goes away with the folder
         run(sys.executable, "-m", "pip", "install", "--quiet", "--target", older, OLD_PIP)
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(older), env.get("PYTHONPATH")]))
-    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "--dest", folder]
+    options: list[str | Path] = [
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-binary",
+        ":all:",
+        "--dest",
+        folder,
+    ]
     run(sys.executable, "-m", "pip", "download", *options, REQUIREMENT, env=env)
     return next(folder.glob("*.tar.gz"))
 
@@ -295,7 +304,8 @@ def unpack(archive: Path, folder: Path) -> Path:
         raise InstallError(f"{archive.name} has sha256 {digest} instead of {SHA256}")
     with tarfile.open(archive) as tar:
         # Python 3.10.0 to 3.10.11 have no extraction filters; the sha256 vouches for the members there.
-        tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        filters: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        tar.extractall(folder, **filters)
     return next(folder.glob("*/setup.py")).parent
 
 

@@ -111,7 +111,7 @@ def _check(table: AnnotationFile, invalid: Invalid, amodal: bool) -> CheckedAnno
 def _find_faults(
     table: AnnotationFile, *, amodal: bool, keep: int = 1
 ) -> tuple[Faults, NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The faults; of each annotation whether a zero size is tolerated, its image's row, its class, its clipped box."""
+    """The faults; of each item whether its zero size is tolerated, its image's row, its class, its clipped box."""
     order = np.argsort(table.image_ids)
     image_rows = _positions(table.image_ids[order], order, table.annotation_image_ids)
     category_ids = np.asarray(table.categories.ids, dtype=np.int64)

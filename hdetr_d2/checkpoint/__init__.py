@@ -1,5 +1,7 @@
 """Checkpoint files: safe reading, atomic writing, and conversion between projects."""
 
+from hdetr_d2.output import write_atomically
+
 from .loading import LoadReport, SafeCheckpointer
 from .reading import (
     CheckpointError,
@@ -9,7 +11,6 @@ from .reading import (
     find_damage,
     load_checkpoint,
     remedy_beside,
-    write_atomically,
 )
 
 __all__ = [

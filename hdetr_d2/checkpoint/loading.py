@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from hdetr_d2.errors import UserError
+from hdetr_d2.output import write_atomically
 
 from .class_heads import RECORD, Scoring, is_class_head
 from .convert import recognised
@@ -31,7 +32,6 @@ from .reading import (
     remedy_beside,
     state_in,
     without_wrappers,
-    write_atomically,
 )
 from .renaming import is_derived
 

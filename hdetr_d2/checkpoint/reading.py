@@ -19,7 +19,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -407,22 +407,3 @@ def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False
         raise OutputError(f"{path}: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         raise OutputError(f"{path}: may not be written; choose another place")
-
-
-def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:
-    """Write a file so that ``path`` holds, at every moment, either the old content or the whole new one.
-
-    Args:
-        write: writes the content to the binary file it is given.
-    """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise

@@ -10,11 +10,11 @@ from typing import IO, Any
 
 import torch
 
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.checkpoint.reading import refuse_unwritable
 from hdetr_d2.detector import ModelDescription
 from hdetr_d2.detector.description import KEY
 from hdetr_d2.detector.sources import ZOO
+from hdetr_d2.output import write_atomically
 from hdetr_d2.weights import is_address
 
 from .request import SAFETENSORS, Conversion, ConversionError

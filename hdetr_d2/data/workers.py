@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
 from hdetr_d2.errors import UserError
 from hdetr_d2.processes import is_stopped
@@ -99,7 +99,7 @@ def _give_up(loader: Any, waited: float) -> LoaderStalledError:
     workers = list(getattr(loader, "_workers", ()))
     stopped = [worker.pid for worker in workers if is_stopped(worker.pid)]
     with contextlib.suppress(Exception):  # PyTorch would raise for each that is killed
-        signal_handling._remove_worker_pids(id(loader))
+        _remove_worker_pids(id(loader))
         loader._worker_pids_set = False
     for worker in workers:
         with contextlib.suppress(ProcessLookupError):

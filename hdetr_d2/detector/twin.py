@@ -9,10 +9,10 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.checkpoint.class_heads import RECORD, Scoring
 from hdetr_d2.description import KEY, write_description
 from hdetr_d2.errors import UserError
+from hdetr_d2.output import write_atomically
 
 from .sources import Source, open_source
 

@@ -13,7 +13,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from ..checkpoint.loading import write_atomically
+from hdetr_d2.output import write_atomically
+
 from ..evaluation.longtail import POSITIVES_FILE, files_of_run, write_report
 from ..losses.positive_counts import KINDS, PositiveCounter
 

@@ -163,12 +163,15 @@ def get_param_groups(
             },
         )
         group["params"].append(parameter)
-    for rule in parsed:
-        if rule.name not in matched:
-            # not an error: one rule list serves models with and without deformable attention
-            conditions = [*rule.contains, *([rule.pattern] if rule.pattern else []), *rule.kinds]
-            logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(conditions))
+    _warn_of_unused(rule for rule in parsed if rule.name not in matched)
     return list(groups.values())
+
+
+def _warn_of_unused(rules: Iterable[ParamRule]) -> None:
+    """No error: one list of rules serves models with and without deformable attention."""
+    for rule in rules:
+        conditions = [*rule.contains, *([rule.pattern] if rule.pattern else []), *rule.kinds]
+        logger.warning('optimiser rule "%s" matches no parameter (%s)', rule.name, ", ".join(conditions))
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
 
-from ..checkpoint.loading import write_atomically
+from hdetr_d2.output import write_atomically
 
 Results = dict[str, Any]
 """An evaluator's results: {task: {metric: value}}."""

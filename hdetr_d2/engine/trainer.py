@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hdetr_d2.distributed import all_over_ranks, mean_over_ranks
+from hdetr_d2.output import write_atomically
 from hdetr_d2.supervision import set_progress
 
-from ..checkpoint.loading import write_atomically
 from .distributed import unwrap
 from .errors import DivergedError
 from .loss_log import LossLog

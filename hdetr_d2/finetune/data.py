@@ -19,7 +19,7 @@ def use_dataset(cfg: DictConfig, dataset: PreparedDataset) -> None:
     """Put a dataset into a config, in place, with the metrics of its format."""
     node = cfg.dataset
     for split in ("train", "val"):
-        part = dataset.splits[split]  # type: ignore[index]
+        part = dataset.splits[split]
         node[split] = {"json": str(part.json.absolute()), "images": str(part.images.absolute())}
     node.name, node.names, node.num_classes, node.generate = NAME, None, None, None
     if "image_counts" in node:

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 
 from hdetr_d2.annotations.layouts import CocoSplit
-from hdetr_d2.checkpoint import load_checkpoint, write_atomically
+from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.compat import load_config
 from hdetr_d2.data import resolve_path
 from hdetr_d2.description import DESCRIPTION_FILE, KEY, ModelDescription, write_description
@@ -21,6 +21,7 @@ from hdetr_d2.errors import UserError
 from hdetr_d2.evaluation import Detections, GroundTruth, evaluate_coco, evaluate_lvis, load_ground_truth, load_results
 from hdetr_d2.evaluation.metrics import Metrics
 from hdetr_d2.evaluation.operating import OperatingPoint, Style, best_thresholds
+from hdetr_d2.output import write_atomically
 from hdetr_d2.prediction.evaluation import detect_all
 
 from .report import REPORT_FILE, Report, write_report

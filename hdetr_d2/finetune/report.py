@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO
 
 from hdetr_d2.annotations.layouts import CocoSplit
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.description import ModelDescription
 from hdetr_d2.evaluation import Detections, GroundTruth
 from hdetr_d2.evaluation.error_kinds import ErrorKinds, error_kinds
@@ -20,6 +19,7 @@ from hdetr_d2.evaluation.longtail.charts import Frame, Series, grouped_bars, nic
 from hdetr_d2.evaluation.longtail.style import CSS
 from hdetr_d2.evaluation.metrics import Metrics, split_classes
 from hdetr_d2.evaluation.operating import OperatingPoint, Style
+from hdetr_d2.output import write_atomically
 from hdetr_d2.visualization import read_metrics
 
 from .pictures import Picture, choose_pictures

@@ -13,7 +13,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.checkpoint.class_heads import RECORD, Scoring
 from hdetr_d2.checkpoint.classes import ClassMatch, transfer_classes
 from hdetr_d2.detector import Source, open_source
@@ -21,6 +20,7 @@ from hdetr_d2.detector.safe_config import UnsafeConfigError, require_ours
 from hdetr_d2.engine.config import load
 from hdetr_d2.errors import UserError
 from hdetr_d2.model_zoo import entries
+from hdetr_d2.output import write_atomically
 
 WEIGHT_FILES = (".pth", ".safetensors")
 _ZOO = "zoo:"

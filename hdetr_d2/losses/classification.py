@@ -174,7 +174,8 @@ def background_loss(logits: Tensor, *, weight: float | Tensor, gamma: float | Te
     Returns:
         (L,).
     """
-    return _Background.apply(logits, weight, gamma, detach)
+    background: Any = _Background
+    return background.apply(logits, weight, gamma, detach)
 
 
 @LOSS_REGISTRY.register()

@@ -176,8 +176,8 @@ def config_of_json(content: Json, where: str) -> DictConfig:
     Raises:
         TransformersConfigError: it is another model, or has an option that our models do not have.
     """
-    kind = str(content.get("model_type"))
-    if kind not in FAMILIES:
+    kind = content.get("model_type")
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise TransformersConfigError(
             f"{where}: is a {kind}, which is not one of ours; there is {', '.join(sorted(FAMILIES))}"
         )

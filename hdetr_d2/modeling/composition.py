@@ -41,8 +41,8 @@ def check_levels(*, neck: nn.Module, transformer: nn.Module) -> None:
     """
     parts = [("neck", neck), ("transformer", transformer)]
     parts += [(f"transformer.{name}", part) for name, part in transformer.named_modules() if name]
-    said = [(name, getattr(part, "num_levels", None)) for name, part in parts]
-    counts = [(name, count) for name, count in said if count is not None]
+    declared = ((name, getattr(part, "num_levels", None)) for name, part in parts)
+    counts = [(name, count) for name, count in declared if count is not None]
     for name, count in counts[1:]:
         if count != counts[0][1]:
             raise ValueError(

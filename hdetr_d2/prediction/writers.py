@@ -12,8 +12,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from hdetr_d2.checkpoint import write_atomically
 from hdetr_d2.detector import DetectedInstances
+from hdetr_d2.output import write_atomically
 from hdetr_d2.visualization import DrawnBox, draw_boxes
 
 from .inputs import Frame

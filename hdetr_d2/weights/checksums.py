@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import IO
 
-from hdetr_d2.checkpoint import CheckpointError, write_atomically
+from hdetr_d2.checkpoint import CheckpointError
+from hdetr_d2.output import write_atomically
 
 
 class ChecksumError(CheckpointError):

@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from hdetr_d2.checkpoint import CheckpointError, SafeCheckpointer, load_checkpoint, write_atomically
+from hdetr_d2.checkpoint import CheckpointError, SafeCheckpointer, load_checkpoint
+from hdetr_d2.output import write_atomically
 
 
 class Hostile:

@@ -22,7 +22,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(trainer, batches)
 
-    Trainer._forward_backward = step_or_die  # type: ignore[method-assign]
+    Trainer._forward_backward = step_or_die
     run()
 
 

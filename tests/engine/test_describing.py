@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ CLASSES = json.loads((FIXTURES / "data" / "annotations.json").read_text())["cate
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a real model, trained on data that is deleted afterwards; its own folder is deleted by the test."""
     data = tmp_path_factory.mktemp("data")
     shutil.copytree(FIXTURES / "data", data, dirs_exist_ok=True)

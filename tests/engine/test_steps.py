@@ -91,7 +91,7 @@ def test_reduced_precision_is_used_and_learns_about_the_same(precision: str, mon
     dtypes = []
     features = ToyDetector.features
 
-    def spy(self, batch: Any) -> Any:
+    def spy(self: Any, batch: Any) -> Any:
         result = features(self, batch)
         dtypes.append(result.dtype)
         return result

@@ -128,7 +128,8 @@ class ToyEvaluator(DatasetEvaluator):
 def write_dataset(folder: Path, num_images: int, seed: int) -> None:
     """A COCO json with 0 to 3 coloured rectangles an image, every third image empty, ids not contiguous."""
     random = np.random.default_rng(seed)
-    images, annotations = [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
     (folder / "images").mkdir(parents=True)
     for index in range(num_images):
         width, height = int(random.integers(40, 60)), int(random.integers(30, 50))

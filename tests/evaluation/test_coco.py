@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def random_problem(seed: int) -> tuple[dict, list[dict]]:
     rng = np.random.default_rng(seed)
     images = [{"id": 3 + 7 * i, "width": 400, "height": 300} for i in range(15)]
     categories = [{"id": 2 + 3 * i, "name": f"class {i}"} for i in range(5)]
-    annotations, detections = [], []
+    annotations: list[Any] = []
+    detections: list[Any] = []
     for image in images[:-2]:
         for _ in range(rng.integers(0, 9)):
             box = np.concatenate([rng.uniform(0, 150, 2), rng.uniform(3, 200, 2)])

@@ -1,6 +1,7 @@
 """The figures of the long-tail report: against the metrics of LVIS, and on small scenes of which they are known."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ SQUARES = {"a": [10.0, 10.0, 20.0, 20.0], "b": [60.0, 10.0, 20.0, 20.0], "c": [1
 
 def scene(objects: list[tuple[int, int, str]], **lists: dict[int, list[int]]) -> dict:
     """Two images with objects (image, category, square); lists of categories by image id."""
-    images = [
+    images: list[Any] = [
         {"id": i, "neg_category_ids": [], "not_exhaustive_category_ids": []}
         | {f"{key}_category_ids": of_image[i] for key, of_image in lists.items() if i in of_image}
         for i in (1, 2)
@@ -42,7 +43,9 @@ def random_problem(seed: int) -> tuple[dict, list[dict]]:
     """Crowded objects, tied scores, both kinds of lists, ignored objects."""
     rng = np.random.default_rng(seed)
     categories = [{"id": i + 1, "name": f"class {i}", "frequency": "rcf"[i % 3]} for i in range(8)]
-    images, annotations, results = [], [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
+    results: list[Any] = []
     for number in range(20):
         kinds = rng.permutation(8) + 1
         lists = {"neg_category_ids": kinds[4:6].tolist(), "not_exhaustive_category_ids": kinds[:1].tolist()}

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def drawn(seed: int) -> dict:
     rng = np.random.default_rng(seed)
     categories = [{"id": 3 + 2 * i, "name": f"class {i}", "frequency": "rcf"[i % 3]} for i in range(9)]
     ids = [category["id"] for category in categories]
-    images, annotations = [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
     for number in range(25):
         here = rng.choice(ids, size=rng.integers(0, 5), replace=False)
         elsewhere = [identity for identity in ids if identity not in here]

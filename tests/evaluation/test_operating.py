@@ -19,7 +19,8 @@ from hdetr_d2.evaluation.operating import DEFAULT_THRESHOLD, Threshold, best_thr
 def draw(seed: int, *, crowds: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Objects of three of four classes in six images, and detections near them, beside them and of equal scores."""
     random = np.random.default_rng(seed)
-    annotations, results = [], []
+    annotations: list[Any] = []
+    results: list[Any] = []
     for image in range(1, 7):
         for _ in range(int(random.integers(0, 6))):
             x, y = random.integers(0, 60, 2).tolist()

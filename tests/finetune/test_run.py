@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,7 @@ FAST = ["train.device=cpu", "dataloader.num_workers=0", "dataset.short_side=48"]
 
 
 @pytest.fixture(scope="module")
-def run(photographs: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def run(photographs: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run from a trained model, and what it said."""
     folder = tmp_path_factory.mktemp("finetuned") / "run"
     said: list[str] = []

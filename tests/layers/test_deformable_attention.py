@@ -220,7 +220,7 @@ def test_locations_stay_in_single_precision_under_autocast() -> None:
         module.attention_weights.weight.zero_()
     query, memory = torch.randn(1, 50, 16), torch.randn(1, TOKENS, 16)
     reference = torch.rand(1, 50, 2, 2)
-    seen = {}
+    seen: dict[str, Any] = {}
     module.sampling_offsets.register_forward_hook(lambda m, i, output: seen.update(offsets=output))
     exact = module(query, reference, memory, SHAPES, None)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -87,7 +87,7 @@ def test_chosen_classes_have_their_own_counts() -> None:
 
 def test_objects_of_each_class_are_counted_once_a_step_and_saved() -> None:
     loss = SeesawLoss(num_classes=4)
-    labels = ([3, 3, 0], [], [3])
+    labels: tuple[list[int], ...] = ([3, 3, 0], [], [3])
     targets = BatchedTargets.of([Targets(torch.tensor(x, dtype=torch.int64), torch.rand(len(x), 4)) for x in labels])
     for _ in range(2):
         assert loss.begin_step(targets) is None

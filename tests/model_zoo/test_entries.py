@@ -177,7 +177,7 @@ def test_a_recipe_of_rtdetr_is_what_the_name_of_its_released_file_says(entry: En
     assert entry.weights
     assert entry.weights.origin == "rtdetr"
     file, config = entry.weights.file, get_config(entry.config)
-    depth, medium = re.search(r"_r(\d+)vd(_m)?_", file).groups()  # type: ignore[union-attr]
+    depth, medium = re.search(r"_r(\d+)vd(_m)?_", file).groups()
     decoder = config.model.transformer.decoder
     assert config.model.backbone.name == f"resnet{depth}d"
     assert (decoder.num_eval_layers == 3) is bool(medium)
@@ -186,5 +186,5 @@ def test_a_recipe_of_rtdetr_is_what_the_name_of_its_released_file_says(entry: En
     points = re.search(r"_sp(\d)_", file)
     assert decoder.layer.num_points == ([int(points[1])] * 3 if points else 4)
     epochs = re.search(r"_(\d+)(e|x)_coco", file)
-    assert config.schedule.epochs == int(epochs[1]) * (1 if epochs[2] == "e" else 12)  # type: ignore[index]
+    assert config.schedule.epochs == int(epochs[1]) * (1 if epochs[2] == "e" else 12)
     assert ("v2_" in file) is ("rt_detr_v2" in entry.config)

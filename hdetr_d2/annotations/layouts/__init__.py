@@ -1,7 +1,8 @@
 """Datasets in the layouts that people have: COCO or LVIS json, YOLO, Pascal VOC, and exports of labelling tools."""
 
 from .convert import CocoSplit, PreparedDataset, prepare_dataset
-from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit, recognise
+from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit
+from .recognition import recognise
 
 __all__ = [
     "LAYOUTS",

@@ -13,11 +13,12 @@ from typing import IO, Any
 
 from PIL import Image
 
-from hdetr_d2.checkpoint import write_atomically
+from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
 
 from . import voc, yolo
-from .layout import Layout, LayoutError, RawSplit, SplitName, recognise
+from .layout import Layout, LayoutError, RawSplit, SplitName
+from .recognition import recognise
 from .records import RawBox
 
 logger = logging.getLogger(__name__)

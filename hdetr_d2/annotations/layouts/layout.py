@@ -1,8 +1,7 @@
-"""Which layout a dataset has, seen from its files."""
+"""What the layouts of datasets have in common."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,38 +58,6 @@ class Layout:
     root: Path
     splits: Mapping[SplitName, RawSplit]
     class_names: tuple[str, ...] = field(default=())
-
-
-def recognise(path: str | os.PathLike[str]) -> Layout:
-    """See which layout a dataset has.
-
-    Args:
-        path: a folder; a json in COCO's or LVIS's format, whose images are found beside it; or a YOLO ``data.yaml``.
-
-    Raises:
-        LayoutError: there is no such path, or it has no known layout.
-    """
-    from . import coco, voc, yolo
-
-    root = Path(path).expanduser()
-    if not root.exists():
-        raise LayoutError(f"{root}: there is no such file or folder")
-    if root.is_file():
-        if root.suffix.lower() in (".yaml", ".yml"):
-            return yolo.read_layout(root)
-        if root.suffix.lower() == ".json":
-            return coco.read_file(root)
-        raise LayoutError(f"{root}: is neither a json of annotations nor a data.yaml")
-    if not root.is_dir():
-        raise LayoutError(f"{root}: is neither a file nor a folder")
-    for find in (yolo.find, coco.find, voc.find):
-        layout = find(root)
-        if layout is not None:
-            return layout
-    raise LayoutError(
-        f"{root}: no known layout of a dataset. Known are COCO (train.json, or train/_annotations.coco.json), YOLO "
-        "(data.yaml, images/ and labels/) and Pascal VOC (an .xml for each image)"
-    )
 
 
 def split_of(name: str) -> SplitName | None:

@@ -181,6 +181,10 @@ def ensure_generated(
         format=format,
     )
     cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
+    return _ensure(spec, cache, num_workers=num_workers, progress=progress)
+
+
+def _ensure(spec: GeneratedSpec, cache: Path, *, num_workers: int | None, progress: bool) -> GeneratedFiles:
     files = GeneratedFiles(cache / spec.key())
     if not files.root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,8 @@ class DetectionSwinBlock(SwinTransformerBlock):
     def _attn(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = F.pad(x, (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0]))
-        return super()._attn(x)[:, :height, :width].contiguous()
+        whole: Any = super()
+        return whole._attn(x)[:, :height, :width].contiguous()
 
 
 def _as_in_detectors(swin: Any) -> None:

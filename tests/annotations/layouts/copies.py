@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from PIL import Image
@@ -30,7 +31,8 @@ def write_images(folder: Path, split: str) -> None:
 
 
 def coco(split: str) -> dict[str, object]:
-    images, annotations = [], []
+    images: list[Any] = []
+    annotations: list[Any] = []
     for index, (name, ((width, height), objects)) in enumerate(SPLITS[split].items()):
         images.append({"id": 10 + index, "file_name": name, "width": width, "height": height})
         for label, x, y, w, h in objects:

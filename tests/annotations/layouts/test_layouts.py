@@ -39,7 +39,7 @@ def test_every_layout_gives_the_same_boxes(kind: str, tmp_path: Path) -> None:
     dataset = prepare_dataset(copies.WRITERS[kind](tmp_path / "data"), tmp_path / "out")
     assert not dataset.drawn
     for split in ("train", "val"):
-        part = dataset.splits[split]  # type: ignore[index]
+        part = dataset.splits[split]
         assert boxes_of(part.json, part.images) == expected(split)
 
 

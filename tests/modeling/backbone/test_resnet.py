@@ -1,5 +1,7 @@
 """The dilated ResNet against torchvision's, with the same weights."""
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -24,7 +26,7 @@ def test_the_last_stage_gives_torchvisions_features_at_half_the_stride() -> None
     state = backbone_from_torchvision(theirs.state_dict()).state
     ours = build(50)
     ours.load_state_dict({key.removeprefix("backbone."): value for key, value in state.items()})
-    taken = {}
+    taken: dict[str, Any] = {}
     theirs.layer4.register_forward_hook(lambda module, inputs, output: taken.update(res5=output))
     image = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
