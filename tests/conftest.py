@@ -1,7 +1,8 @@
 """What tests of several folders share: seeds, tiny models of every variant, drawn batches."""
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ VARIANTS = {
     "hybrid": ("h_deformable_detr", {"supervision.num_queries": 20, "supervision.k": 3}),
 }
 SHARED = Path(__file__).parents[1] / ".." / "shared"
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A run in the test process takes the package's loggers over; the next test's records must reach pytest again."""
+    former = [(logging.getLogger(name), logging.getLogger(name).level) for name in ("hdetr_d2", "detectron2", "fvcore")]
+    yield
+    for logger, level in former:
+        logger.propagate = True
+        logger.setLevel(level)
 
 
 class PatchBackbone(Backbone):

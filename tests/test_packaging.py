@@ -48,6 +48,13 @@ def test_the_wheel_has_nothing_outside_the_package(wheel: zipfile.ZipFile) -> No
     assert {name.split("/")[0].removesuffix(".dist-info").split("-")[0] for name in wheel.namelist()} == {"hdetr_d2"}
 
 
+def test_the_wheel_installs_the_program(wheel: zipfile.ZipFile) -> None:
+    (entries,) = [name for name in wheel.namelist() if name.endswith("/entry_points.txt")]
+    assert "hdetr-d2 = hdetr_d2.cli:run" in wheel.read(entries).decode().splitlines()
+    (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+    assert "Requires-Dist: typer" in wheel.read(metadata).decode()
+
+
 def test_the_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     (licence,) = [name for name in wheel.namelist() if name.endswith("/LICENSE")]
     assert b"Apache License" in wheel.read(licence)

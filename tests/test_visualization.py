@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,6 @@ from hdetr_d2.visualization import (
     predicted_boxes,
     read_metrics,
 )
-
-TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture
@@ -119,34 +115,3 @@ def test_curves_of_several_runs_become_one_picture(tmp_path: Path) -> None:
     image = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
     assert image.shape[1] > 1000
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 50
-
-
-def run_tool(monkeypatch: pytest.MonkeyPatch, tool: str, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", [tool, *arguments])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(TOOLS / tool), run_name="__main__")
-    return int(end.value.code or 0)
-
-
-def test_the_tools_write_pictures_and_report_errors(
-    tmp_path: Path,
-    records: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(len(records))]
-    annotations = [{"id": 1, "image_id": 0, "category_id": 5, "bbox": [1, 2, 30, 20]}]
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 5, "name": "ant"}]}
-    (tmp_path / "a.json").write_text(json.dumps(content))
-    write_metrics(tmp_path / "metrics.json")
-    source = ["--json", str(tmp_path / "a.json"), "--images", str(tmp_path)]
-    assert run_tool(monkeypatch, "visualize_results.py", *source, "--output", str(tmp_path / "sheet.png")) == 0
-    assert Image.open(tmp_path / "sheet.png").width > 480
-    assert run_tool(monkeypatch, "visualize_results.py", *source, "--image-ids", "77") == 2
-    assert "ids [77]" in capsys.readouterr().err
-    assert run_tool(monkeypatch, "plot_metrics.py", f"mine={tmp_path}", "--output", str(tmp_path / "curves.png")) == 0
-    assert (tmp_path / "curves.png").exists()
-    assert run_tool(monkeypatch, "plot_metrics.py", str(tmp_path / "nowhere")) == 2
-    small = ["--num-train", "2", "--num-val", "1", "--image-size", "48", "64", "--cache-folder", str(tmp_path / "c")]
-    assert run_tool(monkeypatch, "generate_dataset.py", *small) == 0
-    assert len(list((tmp_path / "c").rglob("*.jpg"))) == 3

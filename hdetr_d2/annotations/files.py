@@ -24,7 +24,10 @@ def resolve_path(path: str | os.PathLike[str]) -> str:
         DatasetError: it is in neither place; both are named.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise DatasetError(f"{shown(path)} is no path; give dataset.train.json=... and dataset.val.json=... as text")
+        raise DatasetError(
+            f"{shown(path)} is no path; give dataset.train.json=... and dataset.val.json=... as text (a training "
+            "without a validation set: give the training files for both, and train.eval_period_epochs=0)"
+        )
     try:
         given = Path(path).expanduser()
         root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()

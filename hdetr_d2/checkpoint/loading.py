@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import IO, Any
 
 import torch
@@ -16,6 +17,7 @@ from fvcore.common.checkpoint import _IncompatibleKeys
 from tabulate import tabulate
 from torch import Tensor, nn
 
+from hdetr_d2.errors import UserError
 from hdetr_d2.output import write_atomically
 
 from .class_heads import RECORD, Scoring, is_class_head
@@ -230,7 +232,15 @@ class SafeCheckpointer(DetectionCheckpointer):
                 raise CheckpointError(f"{path}: is a folder; name the checkpoint file in it{remedy_beside(path)}")
             raise MissingCheckpointError(f"checkpoint {path} does not exist{remedy_beside(path)}")
         self._path = path
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except (OSError, HTTPException, AssertionError) as error:  # the last is fvcore's for a file that is not there
+            if "://" not in path or isinstance(error, UserError):
+                raise
+            raise CheckpointError(
+                f"{path}: cannot be fetched ({error}); see its spelling and the network, or download it by hand and "
+                "give the file"
+            ) from error
 
     def get_checkpoint_file(self) -> str:
         """The checkpoint that ``--resume`` continues from: the one that is tagged, else the newest that is whole.

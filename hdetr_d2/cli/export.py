@@ -38,7 +38,7 @@ def export(
     keep_norms: Annotated[bool, typer.Option("--keep-norms", help="Do not fold BatchNorm into convolutions.")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Compare with onnxruntime, on IMAGES or on noise; exit code 1 if it differs."),
+        typer.Option("--check", help="Compare with onnxruntime, on IMAGES or noise; exit code 1 if it differs."),
     ] = False,
     download: Download = False,
 ) -> None:

@@ -59,9 +59,7 @@ class Conversion:
         if self.config is not None and not self.to_us and self.target != "transformers":
             raise ConversionError(f"--config is of a model of ours; it does not go with --to {self.target}")
         if self.source_names is not None and self.target_names is None:
-            raise ConversionError(
-                "--source-names is for taking rows along by name; name the classes with --annotations"
-            )
+            raise ConversionError("--source-names takes rows along by name; name the classes to be with --annotations")
 
     @property
     def to_us(self) -> bool:

@@ -111,8 +111,8 @@ def _write(request: Conversion, output: Path, converted: Converted) -> None:
         return
     if described is None:
         raise ConversionError(
-            "a folder of transformers holds a config.json, which this file lacks; name the config with --config, "
-            "or write the weights alone, to a file that ends in .safetensors"
+            "a folder of transformers holds a config.json, which this file does not say; name its config with "
+            "--config, or write the weights alone, to a file that ends in .safetensors"
         )
     content = config_json(described, state)
     write_folder(output, theirs, content, processor_json(described, content["model_type"]))

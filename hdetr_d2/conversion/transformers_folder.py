@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,9 @@ from torch import Tensor
 from hdetr_d2.checkpoint.class_heads import ClassHeads, Scoring
 from hdetr_d2.checkpoint.names import detr, dino, rtdetr
 from hdetr_d2.model_zoo.transformers_config import FAMILIES, TransformersConfigError, json_of_config
-from hdetr_d2.output import write_atomically
 
 from .source import Described
+from .writing import save, write_json
 
 
 def config_json(described: Described, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -71,14 +69,7 @@ def write_folder(
     folder: Path, weights: Mapping[str, Any], config: Mapping[str, Any], processor: Mapping[str, Any]
 ) -> None:
     """Write all three; the config last, so that a folder with one is whole."""
-    from .writing import save
-
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / "model.safetensors", weights)
-    for name, content in (("preprocessor_config.json", processor), ("config.json", config)):
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(str(folder / name), partial(_write, text=text))
-
-
-def _write(file: Any, text: str) -> None:
-    file.write(text.encode())
+    write_json(folder / "preprocessor_config.json", processor)
+    write_json(folder / "config.json", config)

@@ -61,8 +61,7 @@ def write_ours(path: Path, content: Mapping[str, Any], description: ModelDescrip
         save(path, {**content, **({KEY: description.to_dict()} if description is not None else {})})
         return
     if description is not None:
-        text = json.dumps(description.to_dict(), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(str(path.with_suffix(".json")), lambda file: _write(file, text.encode()))
+        write_json(path.with_suffix(".json"), description.to_dict())
     save(path, content)
 
 
@@ -78,6 +77,12 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
             torch.save(dict(content), file)
 
     write_atomically(str(path), write)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A json for people to read, too."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(str(path), lambda file: _write(file, text.encode()))
 
 
 def _write(file: IO[bytes], content: bytes) -> None:

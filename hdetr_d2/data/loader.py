@@ -296,7 +296,7 @@ def build_test_loader(
     Raises:
         DatasetError: the dataset is empty, or ``batch_size`` or ``num_workers`` is no count.
     """
-    for key, value, least in (("test.batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+    for key, value, least in (("test.batch_size", batch_size, 1), ("test.num_workers", num_workers, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise DatasetError(f"dataloader.{key}={value!r} must be an integer, at least {least}")
     if not dataset:

@@ -100,9 +100,11 @@ def measure(
     """
     cfg = load_any_config(name, overrides)
     try:
-        model: nn.Module = instantiate(cfg.model)
+        model: Any = instantiate(cfg.model)
     except Exception as error:  # a config calls anything
         raise ConfigError(f"{name}: the model cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"{name}: model is {type(model).__name__}, not a module")
     model = model.to(device).eval()
     height, width = size
     images = [

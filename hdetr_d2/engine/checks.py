@@ -27,6 +27,7 @@ def check_before_training(
     Raises:
         UserError: it cannot succeed; the message names the key, file or item, and what to do.
     """
+    check_classes(model, cfg.dataset.get("num_classes"), source=str(cfg.dataset.train.json))
     check_objects(loader, model, source=str(cfg.dataset.train.json))
     if evaluation is not None:
         check_best_metric(settings.best_metric, evaluation.rehearse())
@@ -36,6 +37,25 @@ def check_before_training(
             "train.ema.restart goes back to the best evaluation, but dataset.val.json is null; set either"
         )
     logger.warning("dataset.val.json is null: nothing is evaluated, and there will be no model_best.pth")
+
+
+def check_classes(model: nn.Module, num_classes: int | None, *, source: str) -> None:
+    """Refuse a model of fewer classes than the data set has.
+
+    Args:
+        model: one that does not say ``num_classes`` is taken as it is.
+        num_classes: of the data set; None where it is not known.
+        source: the annotation file, for messages.
+
+    Raises:
+        ConfigError: there are objects that the model has no class for.
+    """
+    of_model = getattr(model, "num_classes", None)
+    if isinstance(of_model, int) and num_classes is not None and of_model < num_classes:
+        raise ConfigError(
+            f"model.num_classes is {of_model} and {source} has {num_classes} classes; leave model.num_classes out, it "
+            "follows from the data set"
+        )
 
 
 def check_objects(loader: Any, model: nn.Module, *, source: str) -> None:

@@ -81,7 +81,7 @@ class Evaluation:
         self.model.eval()
         try:
             with self.precision.autocast():
-                self.model(batch)
+                _Watched(self.model)(batch)
         except (RuntimeError, ValueError, IndexError) as error:
             if isinstance(error, UserError) or shortage_of(error) is not None:
                 raise

@@ -276,7 +276,8 @@ def _register_outputs(trainer: Trainer, cfg: DictConfig, length: RunLength, star
     """The log's line, ``metrics.json``, TensorBoard's events and ``train.writers``; on the main process."""
     settings = train_settings(cfg)
 
-    further = build_all(cfg, "train.writers", EventWriter) if comm.is_main_process() else []
+    further: list[EventWriter] = []
+    from_main_process(lambda: further.extend(build_all(cfg, "train.writers", EventWriter)))  # its error is all's
 
     def make(first: int) -> Sequence[EventWriter]:
         _mend_metrics(settings.output_dir, start)

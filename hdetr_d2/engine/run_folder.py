@@ -25,7 +25,7 @@ _TRACES = re.compile(r"^(model_\d{7}\.pth|last_checkpoint|metrics\.json|evaluati
 
 _OWN = re.compile(
     r"^(model_(\d{7}|best|final|restart)\.pth|last_checkpoint|metrics\.json|evaluations\.json|positives\.json"
-    r"|nonfinite_\d{7}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
+    r"|nonfinite_\d{7}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|(wandb|mlflow)_run\.txt|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
 )
 """All that a training writes into its folder, but the folder of detections."""
 

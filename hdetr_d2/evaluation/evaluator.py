@@ -121,7 +121,14 @@ class BoxEvaluator(DatasetEvaluator):
             EvaluationError: the dataset's metadata lacks something.
         """
         self._look_up()
-        return self.metric_names(self.ground_truth())
+        truth = self.ground_truth()
+        if not (~truth.annotations.crowd & ~truth.annotations.ignored).any():
+            logger.warning(
+                "%s: no object to find in any of its %d images, so that every metric will be nan",
+                truth.source,
+                len(truth.image_ids),
+            )
+        return self.metric_names(truth)
 
     def ground_truth(self) -> GroundTruth:
         """The annotations, under the names that the dataset's classes have, without what its loader drops.

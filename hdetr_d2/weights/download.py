@@ -263,9 +263,7 @@ def _told(wanted: Wanted) -> Iterator[None]:
             f"it at {wanted.path}"
         ) from error
     except urllib.error.URLError as error:
-        if isinstance(error.reason, OSError) or "://" in wanted.url:
-            raise DownloadError(f"{wanted.url}: no connection ({_reason(error)}); {wanted.by_hand}") from error
-        raise
+        raise DownloadError(f"{wanted.url}: no connection ({_reason(error)}); {wanted.by_hand}") from error
     except Timeout as error:
         raise DownloadError(
             f"{wanted.path}: another process has been downloading it for {LOCK_TIMEOUT / 3600:.0f} hours; end it, or "

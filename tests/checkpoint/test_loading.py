@@ -171,3 +171,17 @@ def test_an_error_while_writing_leaves_the_former_file_and_nothing_else(tmp_path
         write_atomically(str(path), fail)
     assert path.read_text() == "former"
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("address", ["https://no.host.invalid/a.pth", "detectron2://no/such", "nosuch://a/b.pth"])
+def test_an_address_that_cannot_be_fetched_is_told_in_one_line(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.getaddrinfo", _no_network)
+    with pytest.raises(CheckpointError, match=f"{address}: cannot be fetched"):
+        SafeCheckpointer(nn.Linear(1, 1)).load(address)
+
+
+def _no_network(*_: object, **__: object) -> None:
+    raise OSError("no network")

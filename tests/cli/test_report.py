@@ -182,3 +182,28 @@ def test_curves_of_odd_runs_are_drawn_or_refused_in_one_line(
         (["nowhere"], "there is no nowhere"),
     ):
         require_one_line("report curves", program("report curves", *arguments), message)
+
+
+def test_errors_are_sorted_by_kind(program: Program, tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    status, out, _ = program("report errors", folder, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["counts"]["duplicate"] == 2 and found["counts"]["missed"] == 0
+    results = [{"image_id": 1, "category_id": 3, "bbox": [50, 40, 10, 10], "score": 0.9}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    files = ["--annotations", tmp_path / "val.json", "--results", tmp_path / "results.json"]
+    status, out, _ = program("report errors", *files)
+    rows = {line[:28].strip(): line.split()[-2] for line in out.splitlines()[2:]}
+    assert status == 0 and (rows["missed"], rows["background"], rows["duplicate"]) == ("2", "1", "0")
+    assert program("report errors", *files, "--score-threshold", "0.95")[1].startswith("0 of 1 detections")
+
+
+def test_two_files_of_detections_are_compared_on_one_page(program: Program, tmp_path: Path) -> None:
+    run_folder = make_run(tmp_path, style="lvis")
+    results = run_folder / "inference" / "lvis_instances_results.json"
+    page = tmp_path / "page.html"
+    files = ["--annotations", tmp_path / "val.json", "--results", results, "--results", results]
+    status, out, _ = program("report longtail", *files, "--names", "theirs,ours", "--output", page)
+    assert status == 0 and out.startswith("theirs: AP 100.00") and "ours" in page.read_text()
+    for wrong in (["--names", "one"], ["--results", results]):
+        assert program("report longtail", *files, *wrong, "--output", page)[0] == 2

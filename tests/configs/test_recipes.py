@@ -31,7 +31,7 @@ SMALL = [
     "model.transformer.encoder.layer.hidden_dim=32",
     "model.transformer.decoder.num_layers=2",
     "model.transformer.decoder.layer.hidden_dim=32",
-    "model.transformer.query_source.num_queries=9",
+    "model.transformer.query_source.num_queries=12",
 ]
 WITHOUT_ENCODER = [text for text in SMALL if ".encoder." not in text]
 
@@ -219,7 +219,7 @@ def exercise(config: DictConfig, draw_batch: Any) -> None:
         (alone,) = model(batch)
     detections = expected["instances"]
     patterns = config.model.transformer.query_source.get("num_patterns") or 1
-    most = 9 * patterns * (1 if config.model.get("score") == "softmax" else 7)
+    most = 12 * patterns * (1 if config.model.get("score") == "softmax" else 7)
     assert len(detections) == min(most, config.model.num_detections)
     assert detections.pred_classes.max() < 7
     for again in (result["instances"], alone["instances"]):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hdetr_d2 import Detector
 from hdetr_d2.conversion import Conversion, ConversionError, convert
@@ -140,7 +141,7 @@ def test_a_file_of_weights_alone_loads_strictly(tmp_path: Path) -> None:
     again = type(theirs).from_pretrained(
         None,
         config=theirs.config,
-        state_dict=__import__("safetensors.torch").torch.load_file(tmp_path / "w.safetensors"),
+        state_dict=load_file(tmp_path / "w.safetensors"),
     )
     assert [k for k, v in again.state_dict().items() if not torch.equal(v, theirs.state_dict()[k])] == []
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import nn
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.checkpoint.loading import CheckpointError
 from hdetr_d2.data import TrainLoader
-from hdetr_d2.engine.checks import check_objects
-from hdetr_d2.engine.errors import DivergedError
+from hdetr_d2.engine.checks import check_classes, check_objects
+from hdetr_d2.engine.errors import ConfigError, DivergedError
+from hdetr_d2.engine.failures import MachineError, failures_explained
 from hdetr_d2.errors import UserError
 from tests.engine.own_parts import Listing, Remembering
 from tests.engine.toy import ToyDetector, ToyEvaluator, run_in_process
@@ -56,7 +58,7 @@ def refused_before_training(tmp_path: Path, *options: str) -> str:
         (["train.best_metric=bbox/APP"], "did you mean bbox/AP"),
         (["train.best_metric=ema/bbox/APP", "train.ema={}"], "did you mean bbox/AP"),
         (["+dataloader.test.batch_size=0"], "batch_size=0"),
-        (["dataloader.test.num_workers=-1"], "dataloader.test"),
+        (["dataloader.test.num_workers=-1"], "num_workers=-1"),
         (["dataset.val.images=/nonexistent"], "/nonexistent"),
         (["dataset.val.json=/nonexistent.json"], "/nonexistent.json"),
         ([COCO, "+dataloader.evaluator.backnd=auto"], "dataloader.evaluator"),
@@ -93,6 +95,15 @@ def make_crowds(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize("change", [remove_all, make_crowds])
 def test_a_training_set_without_an_object_is_refused(data: list[str], tmp_path: Path, change: Any) -> None:
     assert "no object" in refused_before_training(tmp_path, *edited(data, "train", tmp_path, change))
+
+
+@pytest.mark.parametrize(("of_model", "refused"), [(2, True), (3, False), (None, False)])
+def test_a_model_of_fewer_classes_than_the_data_set_is_refused(of_model: int | None, refused: bool) -> None:
+    model = ToyDetector(num_classes=3)
+    if of_model is not None:
+        model.__dict__["num_classes"] = of_model
+    with pytest.raises(ConfigError, match="model.num_classes is 2 and a.json has 3") if refused else nullcontext():
+        check_classes(model, 3, source="a.json")
 
 
 @pytest.mark.parametrize(("queries", "warned"), [(3, False), (2, True)])
@@ -222,3 +233,36 @@ def test_a_training_without_a_validation_set_is_possible(data: list[str], tmp_pa
     restart = "train.ema={restart: {epoch: 1}}"
     with pytest.raises(UserError, match=r"train.ema.restart"):
         run_in_process(*options[:-1], f"train.output_dir={tmp_path / 'other'}", restart)
+
+
+def test_a_model_whose_parts_do_not_fit_is_refused_before_the_first_step(data: list[str], tmp_path: Path) -> None:
+    message = refused_before_training(tmp_path, *data, "model._target_=tests.engine.test_checks.MisfitDetector")
+    assert "cannot detect in" in message and "000.png" in message and "shapes cannot be multiplied" in message
+
+
+class MisfitDetector(ToyDetector):
+    """Its class layer takes more numbers than the one before it gives."""
+
+    def __init__(self, *, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes)
+        self.classes = nn.Linear(33, num_classes)
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (MemoryError(), "train.batch_size"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "dataset.short_side"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "train.accumulate"),
+        (ValueError("Expected more than 1 value per channel when training, got [1, 32, 1, 1]"), "train.freeze_bn"),
+    ],
+)
+def test_what_there_is_too_little_of_is_one_line(error: Exception, remedy: str) -> None:
+    with pytest.raises(MachineError, match=remedy), failures_explained():
+        raise error
+
+
+def test_an_error_of_another_kind_keeps_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="^a fault$") as raised, failures_explained():
+        raise RuntimeError("a fault")
+    assert not isinstance(raised.value, UserError)

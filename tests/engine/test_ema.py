@@ -181,7 +181,7 @@ def test_fp16_and_accumulation_average_once_a_step(data: list[str], tmp_path: Pa
 
 def settings(**changes: Any) -> Any:
     node = {
-        "output_dir": "", "init_checkpoint": "", "device": "cpu", "precision": "fp32", "seed": 0, "batch_size": 2,
+        "output_dir": "output", "init_checkpoint": "", "device": "cpu", "precision": "fp32", "seed": 0, "batch_size": 2,
         "accumulate": 1, "clip_grad": None, "checkpoint": {"period_epochs": 1, "max_to_keep": 1},
         "eval_period_epochs": 1, "eval_untrained": False, "best_metric": "bbox/AP", "log_period": 1, "ddp": {},
     }  # fmt: skip

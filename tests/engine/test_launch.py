@@ -104,7 +104,7 @@ def test_two_processes_stop_in_the_same_step_and_end_with_their_parent(data: lis
         assert program.poll() is None, log.read_text()
         holder = json.loads((run / "run.lock").read_text())["pid"]
         program.kill()
-        wait_until(lambda: not is_running(holder), seconds=10)
+        wait_until(lambda: not is_running(holder), seconds=60)
         before = steps()
         time.sleep(0.5)
         assert steps() == before

@@ -328,3 +328,18 @@ def test_annotations_that_cannot_be_evaluated_are_refused_before_there_is_anythi
     path.write_text(json.dumps({**CONTENT, "annotations": [{**CONTENT["annotations"][0], "iscrowd": "0"}]}))
     with pytest.raises(GroundTruthError, match="neither 0 nor 1"):
         COCOEvaluator(dataset).prepare()
+
+
+@pytest.mark.parametrize(("crowd", "warned"), [(0, False), (1, True)])
+def test_annotations_without_an_object_to_find_are_warned_of_before_the_evaluation(
+    dataset: str, caplog: pytest.LogCaptureFixture, crowd: int, warned: bool
+) -> None:
+    content = json.loads(json.dumps(CONTENT))
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = crowd
+    Path(MetadataCatalog.get(dataset).json_file).write_text(json.dumps(content))
+    logger = logging.getLogger("hdetr_d2")
+    logger.propagate = True
+    with caplog.at_level(logging.WARNING, logger="hdetr_d2.evaluation.evaluator"):
+        COCOEvaluator(dataset).prepare()
+    assert ("no object to find" in caplog.text) == warned

@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import runpy
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hdetr_d2.cli import run
 from hdetr_d2.evaluation import evaluate_lvis
 from hdetr_d2.evaluation.longtail import DatasetFiles, ReportError, RunFiles, files_of_run, write_report
 
 from .browser import Browser
 
-PROGRAM = Path(__file__).parents[2] / "tools" / "longtail_report.py"
+PROGRAM = [sys.executable, "-m", "hdetr_d2.cli", "report", "longtail"]
 SIZE = 96
 NAMES = ["red <gear>", 'blue "star"', "leaf & twig", "moth", "plain ring", "never seen"]
 GROUPS = ["f", "f", "c", "c", "r", "r"]
@@ -80,7 +80,7 @@ def detections(content: dict, rng: np.random.Generator, skill: float) -> list[di
 def page(folder: Path) -> Path:
     """Two runs in comparison, written by the program."""
     output = folder / "pages" / "report.html"
-    command = [sys.executable, PROGRAM, folder / "one_to_one", folder / "branch", "--names", "<plain>", "branch"]
+    command = [*PROGRAM, str(folder / "one_to_one"), str(folder / "branch"), "--names", "<plain>,branch"]
     done = subprocess.run([*command, "--output", str(output)], text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "wrote" in done.stdout
@@ -193,18 +193,17 @@ def test_one_run_is_shown_alone(folder: Path) -> None:
     assert "Classes that changed most" not in text
 
 
-def call_program(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """Its main function, in this process."""
-    monkeypatch.setattr("sys.argv", ["longtail_report.py", *map(str, arguments)])
-    return runpy.run_path(str(PROGRAM))["main"]()
+def call_program(*arguments: object) -> int:
+    """The program in this process: its exit code."""
+    with pytest.raises(SystemExit) as end:
+        run(["report", "longtail", *map(str, arguments)])
+    return int(end.value.code or 0)
 
 
-def test_results_of_other_models_need_no_images_and_no_run(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_of_other_models_need_no_images_and_no_run(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "report.html"
     results = folder / "branch" / "inference" / "lvis_instances_results.json"
-    assert call_program(monkeypatch, "--gt", folder / "val.json", "--results", results, "--output", output) == 0
+    assert call_program("--annotations", folder / "val.json", "--results", results, "--output", output) == 0
     text = output.read_text()
     assert "data:image/jpeg" not in text
     assert "Not counted" in text
@@ -215,22 +214,21 @@ def test_results_of_other_models_need_no_images_and_no_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give output folders, or --gt and --results"),
+        ([], "give output folders, or --annotations and --results"),
         (["nowhere"], "nowhere is no output folder of a run: it has no config.yaml"),
         (["one_to_one", "branch", "branch"], "a report compares two runs, not 3"),
-        (["branch", "--names", "a", "b"], "2 names are given for 1 runs"),
-        (["--gt", "val.json", "--results", "val.json"], "is not a JSON list of detections"),
+        (["branch", "--names", "a,b"], "2 names are given for 1 runs"),
+        (["--annotations", "val.json", "--results", "val.json"], "is not a JSON list of detections"),
     ],
 )
 def test_what_cannot_be_reported_is_said(
     folder: Path,
     arguments: list[str],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     paths = [folder / each if each.endswith("json") or each in ("one_to_one", "branch") else each for each in arguments]
-    assert call_program(monkeypatch, *paths, "--output", folder / "never.html") == 2
+    assert call_program(*paths, "--output", folder / "never.html") == 2
     assert message in capsys.readouterr().err
     assert not (folder / "never.html").exists()
 

@@ -2,8 +2,8 @@
 
 Source: open-mmlab/mmdetection. What its state dicts do not say by their names:
 
-- Class heads have a row for each class of the dataset, 80 of COCO, in DETR one more for "no object"; label tables
-  have no row for an unknown class.
+- Class heads have a row for each class of the dataset, COCO's 80 in order, DETR's one more for "no object"; label
+  tables have no row for an unknown class.
 - Necks normalise after convolutions without bias; ours have a bias, which is then zero.
 - DINO has heads of its own in each decoder layer (``heads.shared=False``); in mmdetection its references are bounded at
   1e-3 and its boxes at 1e-5, in DAB-DETR the other way round. Ours bound both alike (``decoder.eps``).

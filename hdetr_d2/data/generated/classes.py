@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DatasetError
 from .shapes import PATTERNS, SHAPES
 
 # RGB of the main colour. The second colour of a pattern is derived from it (see shapes.pattern_colours).
@@ -48,10 +49,10 @@ def object_classes(num_classes: int, *, first: int = 0) -> list[ObjectClass]:
     small table already holds classes which differ in one attribute only as well as classes which differ in all.
 
     Raises:
-        ValueError: fewer than 1 class asked for, or more than there are combinations (``MAX_CLASSES``).
+        DatasetError: fewer than 1 class asked for, or more than there are combinations (``MAX_CLASSES``).
     """
     if num_classes < 1 or first < 0 or first + num_classes > MAX_CLASSES:
-        raise ValueError(
+        raise DatasetError(
             f"num_classes must be at least 1, and with first_class at most {MAX_CLASSES}, got {num_classes} from class "
             f"{first} on"
         )

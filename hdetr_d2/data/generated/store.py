@@ -211,7 +211,7 @@ def _check(spec: GeneratedSpec) -> None:
     }
     found = [text for text, is_wrong in problems.items() if is_wrong]
     if found:
-        raise ValueError(f"generated dataset: {'; '.join(found)} (got {spec})")
+        raise DatasetError(f"generated dataset: {'; '.join(found)} (got {spec})")
     object_classes(spec.num_classes, first=spec.first_class)
 
 

@@ -94,7 +94,7 @@ class ConditionalAttention(nn.Module):
     ) -> Tensor:
         q, k, v = self.project("qcontent", query), self.project("kcontent", key), self.project("v", key)
         place = self.project("kpos", key_pos)
-        if not self.cross or first:
+        if first or not self.cross:
             q, k = q + self.project("qpos", query_pos), k + place
         heads = [x.unflatten(-1, (HEADS, -1)) for x in (q, k, v)]
         if self.cross:

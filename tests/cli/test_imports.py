@@ -1,0 +1,23 @@
+"""What a start of the program costs: counted in modules, since time is another machine's."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "torchvision", "detectron2", "numpy", "PIL", "matplotlib", "cv2", "scipy", "supervision"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import hdetr_d2",
+        "import hdetr_d2.cli",
+        "from hdetr_d2.cli import run\ntry:\n run(['--help'])\nexcept SystemExit:\n pass",
+        "from hdetr_d2.cli import run\ntry:\n run(['data', 'check', '--help'])\nexcept SystemExit:\n pass",
+    ],
+)
+def test_starting_the_program_imports_nothing_heavy(code: str) -> None:
+    script = f"{code}\nimport sys\nprint('\\n', *sorted(set(sys.modules) & {HEAVY!r}))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1].split() == []

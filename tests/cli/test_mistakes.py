@@ -1,0 +1,206 @@
+"""Every command of the program tells every mistake in one line and ends with exit code 2.
+
+The tree of commands is walked, so that a command without a list of mistakes here fails.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer
+from PIL import Image
+
+from hdetr_d2.cli.app import app
+from tests.cli.conftest import Program
+
+RECIPE = "h_deformable_detr_r50_12ep"
+MODEL = ("--model", "foreign.pth", "--output", "out")
+# Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/,
+# photo.png, note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing) and
+# foreign.pth.
+MISTAKES: dict[str, list[tuple[list[str], str]]] = {
+    "train": [
+        ([], "CONFIG"),
+        (["nowhere"], "nowhere"),
+        (["mine.py"], "does not define"),
+        ([RECIPE, "train.btch_size=2"], "did you mean batch_size"),
+        ([RECIPE, "train.batch_size=two"], "train.batch_size"),
+        ([RECIPE, "--num-gpus", "none"], "--num-gpus"),
+        ([RECIPE, "--num-gpus", "0"], "--num-gpus"),
+    ],
+    "eval": [
+        ([], "--model and --data"),
+        (["--model", "nowhere", "--data", "empty"], "nowhere"),
+        (["--model", "foreign.pth", "--data", "empty"], "foreign.pth"),
+        (["--model", "empty", "--data", "empty"], "empty"),
+        (["--model", "zoo:nothing", "--data", "empty"], "nothing"),
+        (["--annotations", "broken.json", "--results", "results.json"], "broken.json"),
+        (["--annotations", "val.json", "--results", "nowhere.json"], "nowhere.json"),
+        (["--annotations", "val.json"], "--results"),
+        (["--annotations", "val.json", "--results", "results.json", "--style", "voc"], "--style"),
+    ],
+    "predict": [
+        ([], "INPUT"),
+        (["photo.png"], "--model"),
+        (["photo.png", *MODEL], "foreign.pth"),
+        (["nowhere.png", *MODEL], "nowhere.png"),
+        (["empty", *MODEL], "empty"),
+        (["photo.png", *MODEL, "--save", "paintings"], "paintings"),
+        (["photo.png", *MODEL, "--annotations", "broken.json"], "broken.json"),
+        (["photo.png", "--model", "nowhere", "--output", "out"], "nowhere"),
+        (["photo.png", "--model", "foreign.pth", "--output", "note.txt"], "note.txt"),
+        (["photo.png", *MODEL, "--tile", "3"], "--tile"),
+        (["photo.png", *MODEL, "--batch-size", "many"], "--batch-size"),
+    ],
+    "bench": [
+        ([], "CONFIG"),
+        (["nowhere"], "nowhere"),
+        (["mine.py"], "defines no model"),
+        ([RECIPE, "--size", "huge"], "--size"),
+        ([RECIPE, "model.nothing=3"], "model.nothing"),
+        ([RECIPE, "--device", "abacus"], "abacus"),
+    ],
+    "configs list": [(["nothing like it"], "nothing like it")],
+    "configs show": [([], "CONFIG"), (["nowhere"], "nowhere"), ([RECIPE, "--against", "nowhere"], "nowhere")],
+    "configs copy": [
+        ([RECIPE], "FILE"),
+        (["nowhere", "a.yaml"], "nowhere"),
+        ([RECIPE, "note.txt"], "note.txt"),
+        ([RECIPE, "a.json"], "a.json"),
+    ],
+    "data check": [([], "PATH"), (["nowhere"], "nowhere"), (["empty"], "empty"), (["broken.json"], "broken.json")],
+    "data show": [
+        ([], "PATH"),
+        (["nowhere"], "nowhere"),
+        (["empty"], "empty"),
+        (["--annotations", "val.json"], "--images"),
+        (["--annotations", "val.json", "--images", "empty"], "image"),
+        (["--annotations", "broken.json", "--images", "empty"], "broken.json"),
+        (["empty", "--split", "half"], "--split"),
+        (["empty", "--image-ids", "a"], "--image-ids"),
+    ],
+    "data convert": [
+        (["empty"], "--output"),
+        (["nowhere", "--output", "out"], "nowhere"),
+        (["empty", "--output", "out"], "empty"),
+        (["empty", "--output", "note.txt"], "note.txt"),
+    ],
+    "data generate": [
+        (["--num-train", "no"], "--num-train"),
+        (["--format", "voc"], "--format"),
+        (["--output", "note.txt", "--num-train", "1", "--num-val", "1"], "note.txt"),
+        (["--num-classes", "100000", "--output", "out"], "num_classes"),
+        (["--image-size", "96", "--largest-size", "64", "--output", "out"], "image_size"),
+    ],
+    "report curves": [([], "RUN"), (["nowhere"], "nowhere"), (["empty"], "empty")],
+    "report longtail": [
+        ([], "--results"),
+        (["empty"], "empty"),
+        (["--annotations", "broken.json", "--results", "results.json"], "broken.json"),
+        (["--annotations", "val.json"], "--results"),
+    ],
+    "report compare": [
+        ([], "FILE"),
+        (["nowhere.yaml"], "nowhere.yaml"),
+        (["note.txt"], "note.txt"),
+        (["note.txt", "--seeds", "one"], "--seeds"),
+    ],
+    "report duplicates": [([], "RUN"), (["empty"], "empty"), (["nowhere"], "nowhere")],
+    "report errors": [
+        ([], "RUN"),
+        (["empty"], "empty"),
+        (["--annotations", "val.json"], "--results"),
+        (["--annotations", "broken.json", "--results", "results.json"], "broken.json"),
+        (["--annotations", "val.json", "--results", "broken.json"], "broken.json"),
+        (["empty", "--score-threshold", "2"], "--score-threshold"),
+    ],
+    "finetune": [
+        ([], "PATH"),
+        (["nowhere", "--model", RECIPE, "--output", "out"], "nowhere"),
+        (["empty", "--model", RECIPE, "--output", "out"], "empty"),
+    ],
+    "convert": [([], ""), (["nowhere.pth", "--output", "out.pth"], "nowhere.pth")],
+}
+
+
+def leaves(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its name below the program."""
+    inner = getattr(command, "commands", None)
+    if not inner:
+        yield name, command
+    for word in sorted(inner or ()):
+        yield from leaves(inner[word], f"{name} {word}".strip())
+
+
+def groups(command: Any, name: str = "") -> Iterator[str]:
+    """The program and its groups of commands."""
+    inner = getattr(command, "commands", None)
+    if inner:
+        yield name
+        for word in sorted(inner):
+            yield from groups(inner[word], f"{name} {word}".strip())
+
+
+ROOT = typer.main.get_command(app)
+COMMANDS = dict(leaves(ROOT))
+CASES = [(name, *case) for name in COMMANDS for case in MISTAKES.get(name, [])]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    Image.new("RGB", (40, 30)).save("photo.png")
+    Path("note.txt").write_text("a note")
+    Path("broken.json").write_text('{"images": [')
+    Path("mine.py").write_text("number = 3\n")
+    content = {
+        "images": [{"id": 1, "file_name": "gone.png", "width": 40, "height": 30}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    Path("val.json").write_text(json.dumps(content))
+    Path("results.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 1.0}]))
+    torch.save({"layer.weight": torch.zeros(2, 2)}, "foreign.pth")
+    return tmp_path
+
+
+def require_one_line(program: Program, arguments: list[str], word: str) -> None:
+    ended = program(*arguments)
+    lines = [line for line in ended.err.splitlines() if not line.startswith("note: ")]
+    assert ended.code == 2, ended
+    assert len(lines) == 1 and lines[0].startswith("hdetr-d2: error: ") and word in lines[0], ended
+    assert "Traceback" not in ended.out + ended.err
+
+
+def test_no_command_is_without_its_mistakes() -> None:
+    assert set(COMMANDS) <= set(MISTAKES)
+
+
+@pytest.mark.parametrize(("command", "arguments", "word"), CASES)
+def test_a_mistake_is_one_line_and_exit_code_two(
+    program: Program, folder: Path, command: str, arguments: list[str], word: str
+) -> None:
+    require_one_line(program, [*command.split(), *arguments], word)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_option_that_does_not_exist_is_told(program: Program, folder: Path, command: str) -> None:
+    require_one_line(program, [*command.split(), "--nonsense"], "--nonsense")
+
+
+@pytest.mark.parametrize("group", list(groups(ROOT)))
+def test_a_command_that_does_not_exist_is_told(program: Program, group: str) -> None:
+    require_one_line(program, [*group.split(), "nonsense"], "nonsense")
+
+
+@pytest.mark.parametrize("command", [*groups(ROOT), *COMMANDS])
+def test_help_is_there_with_an_example(program: Program, command: str) -> None:
+    ended = program(*command.split(), "--help")
+    assert ended.code == 0 and "Usage:" in ended.out and not ended.err
+    assert command not in COMMANDS or f"hdetr-d2 {command}" in ended.out.replace("\n", " ").partition("Usage:")[2][20:]
