@@ -42,7 +42,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeWandbRun]:
         return runs[-1]
 
     module = ModuleType("wandb")
-    module.init = init  # type: ignore[attr-defined]
+    module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     return runs
 
@@ -82,8 +82,8 @@ class FakeMLflowClient:
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     module, entities = ModuleType("mlflow"), ModuleType("mlflow.entities")
-    module.MlflowClient = FakeMLflowClient  # type: ignore[attr-defined]
-    entities.Metric = lambda key, value, timestamp, step: SimpleNamespace(  # type: ignore[attr-defined]
+    module.MlflowClient = FakeMLflowClient
+    entities.Metric = lambda key, value, timestamp, step: SimpleNamespace(
         key=key, value=value, timestamp=timestamp, step=step
     )
     monkeypatch.setitem(sys.modules, "mlflow", module)
