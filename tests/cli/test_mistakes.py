@@ -202,5 +202,7 @@ def test_a_command_that_does_not_exist_is_told(program: Program, group: str) -> 
 @pytest.mark.parametrize("command", [*groups(ROOT), *COMMANDS])
 def test_help_is_there_with_an_example(program: Program, command: str) -> None:
     ended = program(*command.split(), "--help")
-    assert ended.code == 0 and "Usage:" in ended.out and not ended.err
+    assert ended.code == 0
+    assert "Usage:" in ended.out
+    assert not ended.err
     assert command not in COMMANDS or f"hdetr-d2 {command}" in ended.out.replace("\n", " ").partition("Usage:")[2][20:]
