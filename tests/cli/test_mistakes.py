@@ -124,7 +124,17 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["nowhere", "--model", RECIPE, "--output", "out"], "nowhere"),
         (["empty", "--model", RECIPE, "--output", "out"], "empty"),
     ],
-    "convert": [([], ""), (["nowhere.pth", "--output", "out.pth"], "nowhere.pth")],
+    "convert": [
+        ([], "SOURCE"),
+        (["nowhere.pth", "out.pth", "--from", "hdetr"], "nowhere.pth"),
+        (["note.txt", "out.pth", "--from", "nobody"], "nobody"),
+    ],
+    "export": [
+        ([], "--model"),
+        (["--model", "nowhere", "--output", "out.onnx"], "nowhere"),
+        (["--model", "empty", "--output", "out.onnx"], "empty"),
+    ],
+    "parity": [([], "FILE"), (["nowhere.npz"], "nowhere.npz"), (["note.txt"], "note.txt")],
 }
 
 
