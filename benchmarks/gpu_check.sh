@@ -57,10 +57,10 @@ fi
 
 say "tests"
 if "$python" -c "import pytest" 2>/dev/null; then
-  timeout 240 "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_registration.py ||
+  timeout 240 "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_extension.py ||
     fail "the tests failed"
 else
-  timeout 240 "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_registration || fail "the tests failed"
+  timeout 240 "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_extension || fail "the tests failed"
 fi
 
 say "benchmark"

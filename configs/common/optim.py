@@ -3,13 +3,15 @@
 from ..common.optim import deim_optimizer as optimizer
 """
 
+from typing import Any
+
 from detectron2.config import LazyCall as L
 from torch.optim import AdamW
 
 from hdetr_d2.engine.optim import get_param_groups
 
 
-def _adamw(*, lr, rules):
+def _adamw(*, lr: float, rules: list[dict[str, Any]]) -> Any:
     return L(AdamW)(
         params=L(get_param_groups)(
             # ``model`` is set when the optimiser is built

@@ -1,6 +1,8 @@
 """How a run is carried out. The settings' meanings: ``hdetr_d2.engine.settings.TrainSettings``."""
 
-train = dict(
+from typing import Any
+
+train: dict[str, Any] = dict(
     output_dir=None,  # None = output/<name of the recipe's file>
     init_checkpoint="",  # weights to start from; optimiser and iteration are not taken from it
     device="auto",  # "auto" | "cpu" | "cuda"

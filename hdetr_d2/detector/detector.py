@@ -275,4 +275,4 @@ def _class_indices(names: Sequence[str], asked: Sequence[str | int] | None) -> T
 def _augmentations(cfg: DictConfig) -> list[T.Augmentation]:
     node = cfg.dataloader.test.mapper.augmentations
     made: list[T.Augmentation] | Callable[..., Any] = instantiate(node)
-    return list(made)  # type: ignore[arg-type]
+    return list(made)  # type: ignore[arg-type]  # none is left out

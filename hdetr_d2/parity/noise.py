@@ -25,7 +25,7 @@ def feed_noise(denoising: DenoisingQueries, draws: NoiseDraws) -> None:
             )
         return draws
 
-    denoising.draw = draw  # type: ignore[method-assign]
+    denoising.draw = draw  # type: ignore[method-assign]  # of one object
 
 
 def slot_draws(data: Archive, targets: Sequence[Targets]) -> NoiseDraws:

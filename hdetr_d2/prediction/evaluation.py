@@ -51,7 +51,7 @@ def evaluate_model(
 def _split(path: str, split: str, folder: str) -> CocoSplit:
     dataset = prepare_dataset(path, folder, need_validation=False)
     if split in dataset.splits:
-        return dataset.splits[split]  # type: ignore[index]
+        return dataset.splits[split]  # type: ignore[index]  # names of splits
     if len(dataset.splits) == 1:
         return next(iter(dataset.splits.values()))
     raise ModelAndDataError(f"{path}: there is no {split} split; there is {', '.join(dataset.splits)}")

@@ -19,7 +19,7 @@ from hdetr_d2.checkpoint.convert import BACKBONES, MODELS, OURS, from_ours, read
 from hdetr_d2.modeling import DETR
 from tests.modeling.tiny_rtdetr import build as build_rtdetr
 
-from .test_authors import assert_equal, our_state
+from .names.test_deformable_detr import assert_equal, our_state
 
 RESNET18 = L(ResNet)(
     stem=L(BasicStem)(in_channels=3, out_channels=64, norm="FrozenBN"),

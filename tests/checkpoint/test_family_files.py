@@ -17,7 +17,7 @@ from hdetr_d2.model_zoo import get_config
 from tests.conftest import NUM_CLASSES, SHARED
 from tests.modeling.family import config_of
 
-from .test_authors import assert_equal
+from .names.test_deformable_detr import assert_equal
 
 FILES = SHARED / "parity" / "family"
 MODELS = {name: name for name in FAMILY}

@@ -28,9 +28,12 @@ model = L(Mean)(channels=5)
 def test_a_model_is_counted_and_timed(program: Program) -> None:
     ended = program("bench", CONFIG, "--size", "64x96", "--repeats", 2, "--device", "cpu", "--json")
     cost = json.loads(ended.out)
-    assert ended.code == 0 and cost["parameters"] >= cost["trainable_parameters"] > 0
-    assert cost["flops"] > 0 and cost["fastest"] <= cost["milliseconds"] <= cost["slowest"]
-    assert cost["memory_mebibytes"] > 0 and not {"hdetr_d2::ms_deform_attn"} & set(cost["uncounted"])
+    assert ended.code == 0
+    assert cost["parameters"] >= cost["trainable_parameters"] > 0
+    assert cost["flops"] > 0
+    assert cost["fastest"] <= cost["milliseconds"] <= cost["slowest"]
+    assert cost["memory_mebibytes"] > 0
+    assert not {"hdetr_d2::ms_deform_attn"} & set(cost["uncounted"])
 
 
 def test_any_lazyconfig_is_counted_exactly(program: Program, tmp_path: Path) -> None:
@@ -40,11 +43,13 @@ def test_any_lazyconfig_is_counted_exactly(program: Program, tmp_path: Path) -> 
     assert (cost["parameters"], cost["batch_size"]) == (15, 3)
     assert cost["flops"] == 15 * 10 * 20  # of one image, a multiply-add is one
     text = program(*arguments, "--device", "cpu", "model.channels=7").out
-    assert "parameters    0.00 M" in text and "on cpu, 3 x 10 x 20" in text
+    assert "parameters    0.00 M" in text
+    assert "on cpu, 3 x 10 x 20" in text
 
 
 @pytest.mark.parametrize("override", ["model.chanels=3", "model=3"])
 def test_an_override_of_a_lazyconfig_that_cannot_be_is_told(program: Program, tmp_path: Path, override: str) -> None:
     (tmp_path / "lazy.py").write_text(LAZY)
     ended = program("bench", tmp_path / "lazy.py", override)
-    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1

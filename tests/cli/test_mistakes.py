@@ -196,7 +196,9 @@ def require_one_line(program: Program, arguments: list[str], word: str) -> None:
     ended = program(*arguments)
     lines = [line for line in ended.err.splitlines() if not line.startswith("note: ")]
     assert ended.code == 2, ended
-    assert len(lines) == 1 and lines[0].startswith("hdetr-d2: error: ") and word in lines[0], ended
+    assert len(lines) == 1, ended
+    assert lines[0].startswith("hdetr-d2: error: "), ended
+    assert word in lines[0], ended
     assert "Traceback" not in ended.out + ended.err
 
 
@@ -224,5 +226,7 @@ def test_a_command_that_does_not_exist_is_told(program: Program, group: str) -> 
 @pytest.mark.parametrize("command", [*groups(ROOT), *COMMANDS])
 def test_help_is_there_with_an_example(program: Program, command: str) -> None:
     ended = program(*command.split(), "--help")
-    assert ended.code == 0 and "Usage:" in ended.out and not ended.err
+    assert ended.code == 0
+    assert "Usage:" in ended.out
+    assert not ended.err
     assert command not in COMMANDS or f"hdetr-d2 {command}" in ended.out.replace("\n", " ").partition("Usage:")[2][20:]

@@ -188,13 +188,16 @@ def test_errors_are_sorted_by_kind(program: Program, tmp_path: Path) -> None:
     folder = make_run(tmp_path)
     status, out, _ = program("report errors", folder, "--json")
     found = json.loads(out)
-    assert status == 0 and found["counts"]["duplicate"] == 2 and found["counts"]["missed"] == 0
+    assert status == 0
+    assert found["counts"]["duplicate"] == 2
+    assert found["counts"]["missed"] == 0
     results = [{"image_id": 1, "category_id": 3, "bbox": [50, 40, 10, 10], "score": 0.9}]
     (tmp_path / "results.json").write_text(json.dumps(results))
     files = ["--annotations", tmp_path / "val.json", "--results", tmp_path / "results.json"]
     status, out, _ = program("report errors", *files)
     rows = {line[:28].strip(): line.split()[-2] for line in out.splitlines()[2:]}
-    assert status == 0 and (rows["missed"], rows["background"], rows["duplicate"]) == ("2", "1", "0")
+    assert status == 0
+    assert (rows["missed"], rows["background"], rows["duplicate"]) == ("2", "1", "0")
     assert program("report errors", *files, "--score-threshold", "0.95")[1].startswith("0 of 1 detections")
 
 
@@ -204,6 +207,8 @@ def test_two_files_of_detections_are_compared_on_one_page(program: Program, tmp_
     page = tmp_path / "page.html"
     files = ["--annotations", tmp_path / "val.json", "--results", results, "--results", results]
     status, out, _ = program("report longtail", *files, "--names", "theirs,ours", "--output", page)
-    assert status == 0 and out.startswith("theirs: AP 100.00") and "ours" in page.read_text()
+    assert status == 0
+    assert out.startswith("theirs: AP 100.00")
+    assert "ours" in page.read_text()
     for wrong in (["--names", "one"], ["--results", results]):
         assert program("report longtail", *files, *wrong, "--output", page)[0] == 2

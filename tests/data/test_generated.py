@@ -133,7 +133,7 @@ def _draw_slowly(cache: str, answers: Any, number: int) -> None:
             os.kill(os.getpid(), number)
         return paint(self, job)
 
-    store._Painter.__call__ = paint_or_not  # type: ignore[method-assign]
+    store._Painter.__call__ = paint_or_not
     store.WAIT_SECONDS = 3.0
     try:
         ensure_generated(num_train=40, num_val=5, num_workers=2, cache_folder=cache, progress=False)

@@ -102,7 +102,7 @@ def test_a_model_of_fewer_classes_than_the_data_set_is_refused(of_model: int | N
     model = ToyDetector(num_classes=3)
     if of_model is not None:
         model.__dict__["num_classes"] = of_model
-    with pytest.raises(ConfigError, match="model.num_classes is 2 and a.json has 3") if refused else nullcontext():
+    with pytest.raises(ConfigError, match=r"model\.num_classes is 2 and a\.json has 3") if refused else nullcontext():
         check_classes(model, 3, source="a.json")
 
 
@@ -237,7 +237,9 @@ def test_a_training_without_a_validation_set_is_possible(data: list[str], tmp_pa
 
 def test_a_model_whose_parts_do_not_fit_is_refused_before_the_first_step(data: list[str], tmp_path: Path) -> None:
     message = refused_before_training(tmp_path, *data, "model._target_=tests.engine.test_checks.MisfitDetector")
-    assert "cannot detect in" in message and "000.png" in message and "shapes cannot be multiplied" in message
+    assert "cannot detect in" in message
+    assert "000.png" in message
+    assert "shapes cannot be multiplied" in message
 
 
 class MisfitDetector(ToyDetector):
@@ -263,6 +265,6 @@ def test_what_there_is_too_little_of_is_one_line(error: Exception, remedy: str) 
 
 
 def test_an_error_of_another_kind_keeps_its_traceback() -> None:
-    with pytest.raises(RuntimeError, match="^a fault$") as raised, failures_explained():
+    with pytest.raises(RuntimeError, match=r"^a fault$") as raised, failures_explained():
         raise RuntimeError("a fault")
     assert not isinstance(raised.value, UserError)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from detectron2.utils.events import EventStorage
@@ -42,7 +42,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeWandbRun]:
         return runs[-1]
 
     module = ModuleType("wandb")
-    module.init = init  # type: ignore[attr-defined]
+    module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     return runs
 
@@ -50,7 +50,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> list[FakeWandbRun]:
 class FakeMLflowClient:
     """A file store of MLflow's, in memory."""
 
-    stores: dict[str, dict[str, Any]] = {}
+    stores: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, *, tracking_uri: str) -> None:
         if tracking_uri.startswith("http"):
@@ -82,8 +82,8 @@ class FakeMLflowClient:
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     module, entities = ModuleType("mlflow"), ModuleType("mlflow.entities")
-    module.MlflowClient = FakeMLflowClient  # type: ignore[attr-defined]
-    entities.Metric = lambda key, value, timestamp, step: SimpleNamespace(  # type: ignore[attr-defined]
+    module.MlflowClient = FakeMLflowClient
+    entities.Metric = lambda key, value, timestamp, step: SimpleNamespace(
         key=key, value=value, timestamp=timestamp, step=step
     )
     monkeypatch.setitem(sys.modules, "mlflow", module)
@@ -105,7 +105,8 @@ def test_wandb_gets_losses_and_metrics_and_a_resumed_run_goes_on_in_its_run(
     (first,) = wandb
     assert {"mode": "offline", "project": "cells", "name": tmp_path.name}.items() <= first.options.items()
     assert [step for step, values in first.lines if "total_loss" in values] == [0, 1, 2]
-    assert "bbox/AP" in first.lines[-1][1] and first.ended
+    assert "bbox/AP" in first.lines[-1][1]
+    assert first.ended
     run_in_process("--resume", *options, "schedule.epochs=2", "schedule.drop_epochs=[]")
     assert wandb[1].options["id"] == first.id
     assert [step for step, values in wandb[1].lines if "total_loss" in values] == [3, 4, 5]
@@ -118,9 +119,11 @@ def test_mlflow_gets_losses_and_metrics_and_a_resumed_run_goes_on_in_its_run(
     run_in_process(*options, "schedule.epochs=1", "schedule.drop_epochs=[]")
     run_in_process("--resume", *options, "schedule.epochs=2", "schedule.drop_epochs=[]")
     ((uri, store),) = mlflow.items()
-    assert uri == (tmp_path / "mlruns").as_uri() and list(store["experiments"]) == ["cells"]
+    assert uri == (tmp_path / "mlruns").as_uri()
+    assert list(store["experiments"]) == ["cells"]
     (run,) = store["runs"].values()
-    assert run["ended"] and run["name"] == tmp_path.name
+    assert run["ended"]
+    assert run["name"] == tmp_path.name
     assert [step for name, _, step in run["metrics"] if name == "total_loss"] == [0, 1, 2, 3, 4, 5]
     assert [step for name, _, step in run["metrics"] if name == "bbox/AP"] == [2, 5]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdetr_d2.cli import run
+from hdetr_d2.cli import run as run_program
 from hdetr_d2.evaluation import evaluate_lvis
 from hdetr_d2.evaluation.longtail import DatasetFiles, ReportError, RunFiles, files_of_run, write_report
 
@@ -122,8 +122,8 @@ def figures_of(folder: Path, run: str) -> dict[str, float]:
 
 def test_the_figures_for_programs_are_those_of_the_evaluator(folder: Path, page: Path) -> None:
     text = re.search(r'id="figures">(.*?)</script>', page.read_text()).group(1)
-    for written, run in zip(json.loads(text)["runs"], ("one_to_one", "branch")):
-        expected = figures_of(folder, run)
+    for written, name_of_run in zip(json.loads(text)["runs"], ("one_to_one", "branch")):
+        expected = figures_of(folder, name_of_run)
         values = written["metrics"] | {f"AP-{NAMES[int(id_)]}": ap for id_, ap in written["class_ap"].items()}
         assert {name: math.nan if v is None else v for name, v in values.items()} == pytest.approx(
             expected, nan_ok=True
@@ -196,7 +196,7 @@ def test_one_run_is_shown_alone(folder: Path) -> None:
 def call_program(*arguments: object) -> int:
     """The program in this process: its exit code."""
     with pytest.raises(SystemExit) as end:
-        run(["report", "longtail", *map(str, arguments)])
+        run_program(["report", "longtail", *map(str, arguments)])
     return int(end.value.code or 0)
 
 

@@ -45,9 +45,11 @@ def test_classes_go_along_by_name_and_new_ones_start_anew(trained: Path, tmp_pat
     before, after = start.source.state, load_checkpoint(tmp_path / "weights.pth")["model"]
     head = "transformer.heads.class_embed.0.weight"
     assert after[head].shape[0] == 4
-    assert torch.equal(after[head][0], before[head][1]) and torch.equal(after[head][2], before[head][0])
+    assert torch.equal(after[head][0], before[head][1])
+    assert torch.equal(after[head][2], before[head][0])
     others = [key for key in before if "class_embed" not in key and "label_embed" not in key]
-    assert len(others) > 50 and all(torch.equal(after[key], before[key]) for key in others if key in after)
+    assert len(others) > 50
+    assert all(torch.equal(after[key], before[key]) for key in others if key in after)
 
 
 def test_names_that_differ_in_case_only_are_matched_as_they_are_written(trained: Path) -> None:

@@ -2,7 +2,7 @@
 
 Stands in for the little of pytest that they use: parametrize, skipif, raises, approx, importorskip, tmp_path.
 
-    python tests/ops/run_without_pytest.py test_ms_deform_attn test_registration
+    python tests/ops/run_without_pytest.py test_ms_deform_attn test_extension
 """
 
 import importlib

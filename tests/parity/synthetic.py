@@ -339,7 +339,7 @@ def _noise(denoising: DenoisingQueries, inputs: Inputs, *, of_slots: bool) -> Ar
         arrays["dn/draw/new_label"] = label[image, slot][chosen]
         arrays.update({"dn/draw/part": part[image, slot], "dn/draw/sign01": sign[image, slot]})
     draws = type(denoising.draw(1, 1))(flip, label, part * (2 * sign - 1))
-    denoising.draw = lambda num_images, num_slots: draws  # type: ignore[method-assign]
+    denoising.draw = lambda num_images, num_slots: draws
     noised = denoising.noise(inputs.targets)
     arrays.update({"dn/labels": noised.labels, "dn/boxes_cxcywh": noised.boxes})
     return arrays

@@ -110,7 +110,7 @@ class MrDinoOptions(MrOptions, kw_only=True):
 
     parts: ClassVar[Mapping[str, type[Options]]] = {"levels": Levels, "denoised": MrDenoised}
 
-    base: Literal["dino"]  # type: ignore[assignment]
+    base: Literal["dino"]  # type: ignore[assignment]  # narrower than the base class has it
     denoised: MrDenoised
 
 

@@ -307,7 +307,7 @@ class RtdetrFile(ModelFile[RtdetrOptionsT]):
                 noised = noise(targets)
                 return replace(noised, boxes=noised.boxes.sigmoid())
 
-            denoising.noise = as_logits  # type: ignore[method-assign, assignment]
+            denoising.noise = as_logits  # type: ignore[method-assign, assignment]  # of one object
 
     def _set_mode(self, model: DETR) -> None:
         """That of the training block."""

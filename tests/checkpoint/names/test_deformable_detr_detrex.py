@@ -8,7 +8,7 @@ import torch
 from hdetr_d2.checkpoint.names.deformable_detr import CODES, AuthorsLayout, from_authors
 from hdetr_d2.modeling import DETR
 
-from .test_authors import LAYOUTS, assert_equal, our_state, published_state
+from .test_deformable_detr import LAYOUTS, assert_equal, our_state, published_state
 
 DETREX = CODES["detrex"]
 

@@ -11,8 +11,8 @@ from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.checkpoint.convert import from_ours, to_ours
 from hdetr_d2.model_zoo import get_config
 
-from .test_authors import assert_equal
-from .test_transformers import NUM_LABELS, NUM_QUERIES, assert_the_same_outputs, perturb
+from .test_deformable_detr import assert_equal
+from .test_deformable_detr_transformers import NUM_LABELS, NUM_QUERIES, assert_the_same_outputs, perturb
 
 transformers = pytest.importorskip("transformers")
 MODELS = {

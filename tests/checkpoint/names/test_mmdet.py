@@ -20,7 +20,7 @@ from tests.modeling.family import build as build_family
 
 from . import mmdet_models
 from .mmdet_models import CLASSES, DECODER_LAYERS, DIM, ENCODER_LAYERS, HEADS, HIDDEN, QUERIES
-from .test_authors import assert_equal
+from .test_deformable_detr import assert_equal
 
 KINDS = {
     "detr": "detr",
