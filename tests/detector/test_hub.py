@@ -11,7 +11,7 @@ import pytest
 from hdetr_d2 import Detector
 from hdetr_d2.errors import UserError
 from hdetr_d2.weights import DownloadError
-from tests.conversion.test_transformers_models import NAMES, build_theirs
+from tests.conversion.test_transformers_folder import NAMES, build_theirs
 from tests.weights.server import Server, serving
 
 hub = pytest.importorskip("huggingface_hub")
