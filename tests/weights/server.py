@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ class Server:
         tag: the ETag of all files; "" for none.
         length: whether the length is told.
         content_type: of all files.
+        error_code: why a HEAD finds nothing, as Hugging Face's hub says it.
         requests: (path, the Range header or "") of all requests.
     """
 
@@ -33,6 +35,7 @@ class Server:
     content_type: str = "application/octet-stream"
     requests: list[tuple[str, str]] = field(default_factory=list)
     url: str = ""
+    error_code: str = "EntryNotFound"
 
 
 @contextmanager
@@ -73,6 +76,19 @@ def serving() -> Iterator[Server]:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: state.cut.pop(0)] if state.cut else body)
+
+        def do_HEAD(self) -> None:
+            """As Hugging Face's hub answers."""
+            state.requests.append((self.path, "HEAD"))
+            content = state.files.get(self.path)
+            self.send_response(404 if content is None else 200)
+            if content is None:
+                self.send_header("X-Error-Code", state.error_code)
+            else:
+                self.send_header("X-Repo-Commit", "0" * 40)
+                self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -248,7 +248,8 @@ class Dense(Detector):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         (features,) = self.features(pixels)
         temperature = 20 if self.kind == "dab_detr" else 10000
-        place = sine(*features.shape[-2:], temperature, 0.0).expand(len(pixels), -1, -1)
+        height, width = features.shape[-2:]
+        place = sine(height, width, temperature, 0.0).expand(len(pixels), -1, -1)
         memory = features.flatten(2).transpose(1, 2)
         for layer in self.encoder.layers:
             scaled = place * self.encoder.query_scale(memory) if self.kind == "dab_detr" else place
