@@ -174,7 +174,9 @@ def require_one_line(program: Program, arguments: list[str], word: str) -> None:
     ended = program(*arguments)
     lines = [line for line in ended.err.splitlines() if not line.startswith("note: ")]
     assert ended.code == 2, ended
-    assert len(lines) == 1 and lines[0].startswith("hdetr-d2: error: ") and word in lines[0], ended
+    assert len(lines) == 1, ended
+    assert lines[0].startswith("hdetr-d2: error: "), ended
+    assert word in lines[0], ended
     assert "Traceback" not in ended.out + ended.err
 
 
