@@ -82,13 +82,13 @@ class Evaluation:
         try:
             with self.precision.autocast():
                 _Watched(self.model)(batch)
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (RuntimeError, ValueError, LookupError) as error:
             if isinstance(error, UserError) or shortage_of(error) is not None:
                 raise
             raise ConfigError(
                 f"the model cannot detect in {batch[0].get('file_name', 'the first image')}, of size "
-                f"{tuple(batch[0]['image'].shape)}: {error}; see that the parts of model fit together "
-                "(channels, levels, widths), and dataset.short_side"
+                f"{tuple(batch[0]['image'].shape)}: {type(error).__name__}: {error}; see that the parts of model "
+                "fit together (channels, levels, widths), and dataset.short_side"
             ) from error
         finally:
             self.model.train(training)

@@ -33,6 +33,17 @@ def check_channels(owner: object, **numbers: Sequence[float]) -> None:
             )
 
 
+def check_heads(heads: nn.Module, num_classes: int) -> None:
+    """Refuse heads of another number of classes than the model's; those that do not say it are taken as they are.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    of_heads = getattr(heads, "num_classes", num_classes)
+    if of_heads != num_classes:
+        raise ValueError(f"transformer.heads has num_classes={of_heads} and the model num_classes={num_classes}")
+
+
 def check_levels(*, neck: nn.Module, transformer: nn.Module) -> None:
     """Refuse parts that count feature levels differently; those that do not say ``num_levels`` are taken as they are.
 

@@ -91,6 +91,7 @@ class PredictionHeads(nn.Module):
             raise ValueError(f'PredictionHeads: encoder="{encoder}" needs shared=True; there is no one pair to share')
         if score not in ("sigmoid", "softmax"):
             raise ValueError(f'PredictionHeads: score must be "sigmoid" or "softmax", got {score!r}')
+        self.num_classes = num_classes
         outputs = num_classes if score == "sigmoid" else num_classes + 1
         class_head = ClassHead(embed_dim, outputs)
         if score == "sigmoid":

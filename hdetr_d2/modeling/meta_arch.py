@@ -16,7 +16,7 @@ from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision, warn_of_no_progress
 
 from .building import FromLazyConfig
-from .composition import check_channels, check_composition, check_levels
+from .composition import check_channels, check_composition, check_heads, check_levels
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
@@ -87,6 +87,7 @@ class DETR(FromLazyConfig, nn.Module):
         num_layers = len(transformer.decoder.layers)
         supervision.check(num_layers=num_layers)
         check_channels(self, pixel_mean=pixel_mean, pixel_std=pixel_std)
+        check_heads(transformer.heads, num_classes)
         check_levels(neck=neck, transformer=transformer)
         check_composition(transformer=transformer, supervision=supervision, criterion=criterion, score=score)
         supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)

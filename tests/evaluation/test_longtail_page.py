@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hdetr_d2.cli import run
+from hdetr_d2.cli import run as run_program
 from hdetr_d2.evaluation import evaluate_lvis
 from hdetr_d2.evaluation.longtail import DatasetFiles, ReportError, RunFiles, files_of_run, write_report
 
@@ -196,7 +196,7 @@ def test_one_run_is_shown_alone(folder: Path) -> None:
 def call_program(*arguments: object) -> int:
     """The program in this process: its exit code."""
     with pytest.raises(SystemExit) as end:
-        run(["report", "longtail", *map(str, arguments)])
+        run_program(["report", "longtail", *map(str, arguments)])
     return int(end.value.code or 0)
 
 
