@@ -166,7 +166,8 @@ def test_a_command_of_the_program_has_the_commands_and_options_that_are_named(so
     known |= {"--help", "-h"}
     options = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
     assert set(options) <= known, f"{source}: {line}"
-    if command.name in ("train", "show") and words and not words[0].isupper() and "output/" not in words[0]:
+    takes_config = command.name == "train" or " configs show " in line
+    if takes_config and words and not words[0].isupper() and "output/" not in words[0]:
         overrides = [word for word in words[1:] if re.match(r"[a-z_0-9.]+=", word)]
         load(words[0], overrides)
 

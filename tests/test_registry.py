@@ -39,7 +39,9 @@ def test_every_exported_class_that_can_be_built_is_found_by_its_name(kind: Kind)
         if registry.kind_of(cls := getattr(package, name)) == kind and not getattr(cls, "__abstractmethods__", ())
     }
     assert exported
-    assert registry.names(kind) == sorted(exported)
+    # a sample of the docs that ran in this process may have registered a scheme of its own
+    ours = [name for name in registry.names(kind) if registry.find(kind, name).__module__.startswith("hdetr_d2.")]
+    assert ours == sorted(exported)
     for name, cls in exported.items():
         assert registry.find(kind, name) is cls
 

@@ -108,7 +108,7 @@ class LoadReport:
         if origin is not None:
             raise CheckpointError(
                 f"{path}: the names of its tensors are not those of hdetr_d2 but of {origin} ({_some(self.unused)}); "
-                f"convert it: python tools/convert_checkpoint.py {path} converted.pth --from {origin}"
+                f"convert it: hdetr-d2 convert {path} converted.pth --from {origin}"
             )
         if self.kept:
             return
@@ -121,7 +121,7 @@ class LoadReport:
         raise CheckpointError(
             f"{path}: none of its {len(state)} tensors is of this model: it has {_some(self.unused)}, the model "
             f"{_some(self.new)}; use weights of this model, or convert those of another project with "
-            "tools/convert_checkpoint.py"
+            "hdetr-d2 convert"
         )
 
     def check_whole(self, path: str, model: nn.Module) -> None:
@@ -146,8 +146,7 @@ class LoadReport:
             raise CheckpointError(
                 f"{path}: {key} has {old[0] if old else 0} rows in the file and {new[0]} in the model, which is "
                 "evaluated on other classes than the weights were trained for; set dataset.num_classes or use the data "
-                "set that they were trained on. tools/convert_checkpoint.py --source-names --target-json takes class "
-                "rows along by name"
+                "set that they were trained on. hdetr-d2 convert --annotations takes class rows along by name"
             )
         if needed:
             key, old, new = needed[0]

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from hdetr_d2.errors import UserError
+
 from .options import Download
+
+
+class ConvertUsageError(UserError, ValueError):
+    """Arguments of convert that do not go together."""
 
 
 def convert(
@@ -43,6 +49,9 @@ def convert(
         str | None,
         typer.Option("--config", metavar="CONFIG", help="Of the model: the result is compared and describes itself."),
     ] = None,
+    named_output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The same as OUTPUT, by its name.")
+    ] = None,
     download: Download = False,
 ) -> None:
     """Convert weights from and to other projects, or download and convert a published model.
@@ -65,6 +74,8 @@ def convert(
 
     hdetr-d2 convert zoo:h_deformable_detr_r50_12ep start.pth --annotations train.json
     """
+    if output is not None and named_output is not None:
+        raise ConvertUsageError(f"name one output, {output} or --output {named_output}")
     from hdetr_d2.conversion import Conversion
     from hdetr_d2.conversion import convert as convert_weights
 
@@ -74,7 +85,7 @@ def convert(
     outcome = convert_weights(
         Conversion(
             source=source,
-            output=output,
+            output=output or named_output,
             origin=origin,
             target=target,
             num_queries=num_queries,

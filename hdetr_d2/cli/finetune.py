@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Overrides
+from .options import Download, Overrides
 
 
 def finetune(
@@ -30,6 +30,7 @@ def finetune(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
     num_gpus: Annotated[int, typer.Option("--num-gpus", min=1, help="Processes on this machine.")] = 1,
+    download: Download = False,
 ) -> None:
     """Train a model on data of one's own, and write a report.
 

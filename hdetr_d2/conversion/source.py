@@ -12,8 +12,8 @@ from torch import Tensor
 
 from hdetr_d2.checkpoint.class_heads import FIRST_HEAD
 from hdetr_d2.checkpoint.convert import OURS, read_state, recognised
+from hdetr_d2.description import KEY
 from hdetr_d2.detector import ModelDescription, Source, SourceError, open_source
-from hdetr_d2.detector.description import KEY
 from hdetr_d2.detector.hub import is_folder_of_transformers
 from hdetr_d2.detector.sources import ZOO, checkpoint_file, weights_of_run
 from hdetr_d2.weights.hub import HUB

@@ -11,8 +11,7 @@ from typing import IO, Any
 import torch
 
 from hdetr_d2.checkpoint.reading import refuse_unwritable
-from hdetr_d2.detector import ModelDescription
-from hdetr_d2.detector.description import KEY
+from hdetr_d2.description import KEY, ModelDescription, write_description
 from hdetr_d2.detector.sources import ZOO
 from hdetr_d2.output import write_atomically
 from hdetr_d2.weights import is_address
@@ -61,7 +60,7 @@ def write_ours(path: Path, content: Mapping[str, Any], description: ModelDescrip
         save(path, {**content, **({KEY: description.to_dict()} if description is not None else {})})
         return
     if description is not None:
-        write_json(path.with_suffix(".json"), description.to_dict())
+        write_description(path.with_suffix(".json"), description)
     save(path, content)
 
 

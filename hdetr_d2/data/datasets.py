@@ -334,7 +334,8 @@ def resolve_dataset(dataset: MutableMapping[str, Any], *, folder: str | os.PathL
         try:
             if json_file is None:
                 raise DatasetError(
-                    f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json and .images"
+                    f"dataset.{split}.json is not set; give dataset.{split}=PATH, or dataset.{split}.json=... and "
+                    ".images=..."
                 )
             resolve_path(json_file)
         except DatasetError as error:

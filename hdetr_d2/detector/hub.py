@@ -13,10 +13,10 @@ from hdetr_d2.checkpoint import CheckpointError, LoadReport
 from hdetr_d2.checkpoint.class_heads import RECORD, ClassHeads, Scoring
 from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, COCO_ROWS, coco_class_names
 from hdetr_d2.checkpoint.convert import read_state, to_ours
+from hdetr_d2.description import KEY, ModelDescription
 from hdetr_d2.model_zoo.transformers_config import config_of_json, read_json
 from hdetr_d2.weights.hub import CONFIG, HubAddress, config_of_hub, file_of_hub
 
-from .description import KEY, ModelDescription
 from .published import kept_conversion
 
 

@@ -14,14 +14,13 @@ from filelock import FileLock
 from hdetr_d2 import __version__
 from hdetr_d2.checkpoint.class_heads import RECORD, Scoring
 from hdetr_d2.checkpoint.classes import known_classes
+from hdetr_d2.description import KEY, ModelDescription
 from hdetr_d2.errors import UserError
 from hdetr_d2.model_zoo.entry import Entry
 from hdetr_d2.model_zoo.trained import config_of, converted, find_entry, original, original_path, weights_folder
 from hdetr_d2.output import write_atomically
 from hdetr_d2.weights import sha256_of
 from hdetr_d2.weights.checksums import kept_sha256
-
-from .description import KEY, ModelDescription
 
 logger = logging.getLogger(__name__)
 

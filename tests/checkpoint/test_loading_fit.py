@@ -110,11 +110,13 @@ def test_a_backbone_starts_a_training_and_is_not_evaluated(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize("project", [*FAMILY, "hdetr", "detrex", "transformers", "rtdetr"])
+@pytest.mark.parametrize("project", [*FAMILY, "hdetr", "mmdet", "detrex", "transformers", "rtdetr"])
 def test_names_of_another_project_are_refused_with_the_command_that_converts_them(
     project: str, whole: bool, tmp_path: Path
 ) -> None:
-    name = {"hdetr": "h_deformable_detr", "detrex": "dino", "transformers": "detr"}.get(project, project)
+    name = {"hdetr": "h_deformable_detr", "mmdet": "detr", "detrex": "dino", "transformers": "detr"}.get(
+        project, project
+    )
     config = config_of(name)
     if project == "detrex":
         config.transformer.heads.shared = False
@@ -122,7 +124,7 @@ def test_names_of_another_project_are_refused_with_the_command_that_converts_the
     state = {key: value for key, value in model.state_dict().items() if not key.startswith("backbone.")}
     written = from_ours(project, state)
     theirs = written.get("model", written)
-    with pytest.raises(CheckpointError, match=r"weights\.pth: .*tools/convert_checkpoint\.py .* --from ") as caught:
+    with pytest.raises(CheckpointError, match=r"weights\.pth: .*hdetr-d2 convert .* --from ") as caught:
         load(model, theirs, tmp_path, whole=whole)
     found = str(caught.value).rsplit(" ", 1)[1]
     same_names = {"dn_detr": "dab_detr", "dn_deformable_detr": "dab_deformable_detr"}

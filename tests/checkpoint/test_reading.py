@@ -114,7 +114,7 @@ def test_without_another_numbered_checkpoint_the_best_weights_or_nothing_are_nam
         checkpointer.load(checkpointer.get_checkpoint_file())
 
 
-@pytest.mark.parametrize("named", ["model_0000009.pth", "", "."])
+@pytest.mark.parametrize("named", ["model_0000009.pth", "."])
 def test_a_last_checkpoint_that_names_no_file_gets_the_same_remedy(tmp_path: Path, named: str) -> None:
     checkpointer = saved_run(tmp_path)
     (tmp_path / "last_checkpoint").write_text(named)

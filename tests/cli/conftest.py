@@ -34,3 +34,12 @@ def program(capsys: pytest.CaptureFixture[str]) -> Program:
         return Ended(int(end.value.code or 0), written.out, written.err)
 
     return call
+
+
+def told_in_one_line(ended: Ended) -> str:
+    """The message of a command that was refused: one line, exit code 2."""
+    assert ended.code == 2, ended
+    lines = ended.err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("hdetr-d2: error: "), lines
+    return lines[0]

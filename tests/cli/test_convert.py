@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from hdetr_d2 import Detector, model_zoo
 from hdetr_d2.checkpoint.convert import from_ours
-from tests.cli.program import hdetr_d2, told_in_one_line
+from tests.cli.conftest import Program, told_in_one_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "f091f20"
 HEAD = "transformer.heads.class_embed.0.weight"
@@ -47,15 +47,15 @@ def scores(path: Path) -> torch.Tensor:
 
 @pytest.mark.parametrize("form", ["by its ending", "by --to"])
 def test_a_run_becomes_a_twin_that_detects_elsewhere_and_goes_back(
-    form: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    form: str, run: Path, tmp_path: Path, program: Program
 ) -> None:
     expected = scores(run)
     if form == "by --to":
-        done = hdetr_d2(capsys, "convert", run / "model_final.pth", "--to", "safetensors")
+        done = program("convert", run / "model_final.pth", "--to", "safetensors")
         twin = run / "model_final.safetensors"
     else:
         twin = tmp_path / "twin.safetensors"
-        done = hdetr_d2(capsys, "convert", run, twin)
+        done = program("convert", run, twin)
     assert done.code == 0, done.err
     assert str(twin) in done.out
     elsewhere = tmp_path / "elsewhere"
@@ -64,22 +64,20 @@ def test_a_run_becomes_a_twin_that_detects_elsewhere_and_goes_back(
         shutil.copy(path, elsewhere)
     shutil.rmtree(run)
     assert torch.equal(scores(elsewhere / twin.name), expected)
-    assert hdetr_d2(capsys, "convert", elsewhere / twin.name, elsewhere / "alone.pth").code == 0
+    assert program("convert", elsewhere / twin.name, elsewhere / "alone.pth").code == 0
     twin_there = elsewhere / twin.name
     twin_there.unlink()
     twin_there.with_suffix(".json").unlink()
     assert torch.equal(scores(elsewhere / "alone.pth"), expected)
 
 
-def test_rows_go_along_by_the_names_that_a_described_file_says(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hdetr_d2(capsys, "convert", run, tmp_path / "described.pth").code == 0
+def test_rows_go_along_by_the_names_that_a_described_file_says(run: Path, tmp_path: Path, program: Program) -> None:
+    assert program("convert", run, tmp_path / "described.pth").code == 0
     described = Detector.load(tmp_path / "described.pth", device="cpu")
     former = list(described.class_names)
     (tmp_path / "names.json").write_text(json.dumps(["new", former[1]]))
-    done = hdetr_d2(
-        capsys, "convert", tmp_path / "described.pth", tmp_path / "two.pth", "--annotations", tmp_path / "names.json"
+    done = program(
+        "convert", tmp_path / "described.pth", tmp_path / "two.pth", "--annotations", tmp_path / "names.json"
     )
     assert done.code == 0, done.err
     assert "kept" in done.out
@@ -90,13 +88,13 @@ def test_rows_go_along_by_the_names_that_a_described_file_says(
 
 
 def test_another_projects_names_are_recognised_and_a_config_makes_it_describe_itself(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, program: Program
 ) -> None:
     state = torch.load(run / "model_final.pth", weights_only=True)["model"]
     without = {key: value for key, value in state.items() if not key.startswith("backbone.")}
     torch.save(from_ours("dino", without), tmp_path / "theirs.pth")
     arguments = ("convert", tmp_path / "theirs.pth", tmp_path / "ours.pth", "--config", run / "config.yaml")
-    done = hdetr_d2(capsys, *arguments)
+    done = program(*arguments)
     assert done.code == 1, done.err
     assert {line.partition("backbone.")[0] for line in done.err.splitlines()} == {"not in the checkpoint: "}
     written = torch.load(tmp_path / "ours.pth", weights_only=True)
@@ -105,31 +103,29 @@ def test_another_projects_names_are_recognised_and_a_config_makes_it_describe_it
 
 
 def test_what_does_not_fit_the_config_is_listed_and_gives_exit_code_one(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, program: Program
 ) -> None:
     other = FIXTURES / "branch" / "config.yaml"
-    done = hdetr_d2(capsys, "convert", run, tmp_path / "ours.pth", "--config", other)
+    done = program("convert", run, tmp_path / "ours.pth", "--config", other)
     assert done.code == 1
     assert "not in the model: transformer." in done.err
 
 
-def test_a_published_model_that_is_not_here_is_told_with_where_to_put_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_published_model_that_is_not_here_is_told_with_where_to_put_it(tmp_path: Path, program: Program) -> None:
     weights = model_zoo.entries()["h_deformable_detr_r50_12ep"].weights
     assert weights is not None
-    message = told_in_one_line(hdetr_d2(capsys, "convert", "zoo:h_deformable_detr_r50_12ep"))
+    message = told_in_one_line(program("convert", "zoo:h_deformable_detr_r50_12ep"))
     assert weights.url in message
     assert str(tmp_path / "cache" / "weights" / weights.file) in message
 
 
 def test_downloading_is_allowed_for_one_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import os
 
     monkeypatch.setenv("HDETR_D2_MIRROR", "http://127.0.0.1:9")
-    message = told_in_one_line(hdetr_d2(capsys, "convert", "zoo:h_deformable_detr_r50_12ep", "--download"))
+    message = told_in_one_line(program("convert", "zoo:h_deformable_detr_r50_12ep", "--download"))
     assert "no connection" in message
     assert "http://127.0.0.1:9/" in message
     assert "HDETR_D2_DOWNLOAD" not in os.environ
@@ -161,7 +157,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_told_in_one_line(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     state = torch.load(FIXTURES / "detr" / "model_0000080.pth", weights_only=True)["model"]
@@ -170,12 +166,12 @@ def test_wrong_input_is_told_in_one_line(
     Path("names.json").write_text('["a", "b"]')
     Path("empty").mkdir()
     arguments, expected = WRONG[case]
-    assert expected in told_in_one_line(hdetr_d2(capsys, *arguments))
+    assert expected in told_in_one_line(program(*arguments))
     assert not Path("out.pth").exists()
 
 
-def test_the_twins_weights_are_those_of_the_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hdetr_d2(capsys, "convert", run, tmp_path / "twin.safetensors")
+def test_the_twins_weights_are_those_of_the_file(run: Path, tmp_path: Path, program: Program) -> None:
+    program("convert", run, tmp_path / "twin.safetensors")
     state = torch.load(run / "model_final.pth", weights_only=True)["model"]
     twin = load_file(tmp_path / "twin.safetensors")
     assert twin.keys() == state.keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.program import hdetr_d2, told_in_one_line
+from tests.cli.conftest import Program, told_in_one_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "f091f20"
 CHECKPOINT = FIXTURES / "dino" / "model_0000080.pth"
@@ -26,24 +26,24 @@ def data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(FIXTURES))
 
 
-def test_a_run_is_exported_and_compared_on_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_is_exported_and_compared_on_images(tmp_path: Path, program: Program) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     images = sorted((FIXTURES / "data" / "images").iterdir())[:2]
     output = tmp_path / "new" / "m.onnx"
-    done = hdetr_d2(capsys, "export", "--model", CHECKPOINT, "--output", output, "--size", 64, 64, "--check", *images)
+    done = program("export", "--model", CHECKPOINT, "--output", output, "--size", 64, 64, "--check", *images)
     assert done.code == 0, done.err
     assert "images of 64 x 64" in done.out
     assert "onnxruntime differs by" in done.out
     assert output.is_file()
 
 
-def test_random_weights_need_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_weights_need_no_file(tmp_path: Path, program: Program) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     output = tmp_path / "m.onnx"
     arguments = ["--model", "rtdetr_r18_72ep", "--random-weights", "--output", output, "--size", 64, 96]
-    done = hdetr_d2(capsys, "export", *arguments, *TINY)
+    done = program("export", *arguments, *TINY)
     assert done.code == 0, done.err
     session = onnxruntime.InferenceSession(str(output), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1:] == [3, 64, 96]
@@ -70,9 +70,9 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_input_is_told_in_one_line(
-    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    case: str, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments, expected = WRONG[case]
-    assert expected in told_in_one_line(hdetr_d2(capsys, *arguments))
+    assert expected in told_in_one_line(program(*arguments))
     assert not Path("m.onnx").exists()

@@ -124,7 +124,29 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["nowhere", "--model", RECIPE, "--output", "out"], "nowhere"),
         (["empty", "--model", RECIPE, "--output", "out"], "empty"),
     ],
-    "convert": [([], ""), (["nowhere.pth", "--output", "out.pth"], "nowhere.pth")],
+    "convert": [
+        ([], "SOURCE"),
+        (["nowhere.pth", "--output", "out.pth"], "nowhere.pth"),
+        (["foreign.pth", "out.pth"], "--from"),
+        (["foreign.pth", "out.pth", "--from", "nobody"], "nobody"),
+        (["empty", "out.pth"], "empty"),
+        (["note.txt", "out.pth"], "note.txt"),
+        (["zoo:nothing", "out.pth"], "nothing"),
+        (["hf://nothing", "out.pth"], "hf://nothing"),
+        (["file://there/w.pth", "out.pth"], "file://there/w.pth"),
+        (["foreign.pth", "out.pth", "--output", "other.pth"], "--output"),
+        (["foreign.pth", "out.pth", "--classes", "some"], "--classes"),
+    ],
+    "export": [
+        ([], "--model"),
+        (["--model", "nowhere", "--output", "m.onnx"], "nowhere"),
+        (["--model", "foreign.pth", "--output", "m.onnx"], "foreign.pth"),
+        (["--model", "empty", "--output", "m.onnx"], "empty"),
+        (["--model", "foreign.pth", "--output", "note.txt/m.onnx"], "note.txt"),
+        (["--model", "nowhere", "--random-weights", "--output", "m.onnx"], "nowhere"),
+        (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check", "empty"], "empty"),
+    ],
+    "parity": [([], "FILE.npz"), (["nowhere.npz"], "nowhere.npz"), (["note.txt"], "note.txt"), (["empty"], "empty")],
 }
 
 

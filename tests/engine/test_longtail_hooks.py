@@ -84,7 +84,7 @@ def test_two_processes_train_on_a_long_tail_and_count_the_objects_of_one(one_pro
 
 def test_a_killed_and_resumed_run_draws_the_classes_that_it_would_have_drawn(one_process: Path, tmp_path: Path) -> None:
     options = [f"train.output_dir={tmp_path}", "train.checkpoint.period_epochs=0.5"]
-    run_until_killed(*options, at=5, config=CONFIG, start="spawn")
+    run_until_killed(*options, at=5, config=CONFIG)
     run_in_process("--resume", *options, config=CONFIG)
     assert steps(tmp_path) == steps(one_process)
     assert torch.equal(object_counts(tmp_path), object_counts(one_process))

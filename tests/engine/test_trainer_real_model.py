@@ -28,7 +28,7 @@ def test_a_killed_and_resumed_run_has_the_losses_of_one_not_killed(data: list[st
     dropout = [*data, "model.transformer.encoder.layer.dropout=0.1", "dataloader.train.num_workers=1"]
     run_in_process(*dropout, f"train.output_dir={tmp_path / 'whole'}", config=CONFIG)
     killed = [*dropout, f"train.output_dir={tmp_path / 'killed'}"]
-    run_until_killed(*killed, at=4, config=CONFIG, start="spawn")
+    run_until_killed(*killed, at=4, config=CONFIG)
     run_in_process("--resume", *killed, config=CONFIG)
     assert len(steps(tmp_path / "whole")) == 6
     assert steps(tmp_path / "killed") == steps(tmp_path / "whole")

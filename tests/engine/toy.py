@@ -158,27 +158,23 @@ def run_in_process(*options: str, config: str = CONFIG) -> Any:
     return main(parse_arguments(["--config-file", config, *options]))
 
 
-def run_until_killed(*options: str, at: int, config: str = CONFIG, start: str = "fork") -> None:
-    """Run in another process, which dies of SIGKILL in the middle of step ``at``.
-
-    Args:
-        start: "spawn" where this process may have started threads (a fork has none of them), which takes seconds.
-    """
-    assert run_signalled(*options, at=at, config=config, start=start, number=signal.SIGKILL) == -signal.SIGKILL
+def run_until_killed(*options: str, at: int, config: str = CONFIG) -> None:
+    """Run in another process, which dies of SIGKILL in the middle of step ``at``."""
+    assert run_signalled(*options, at=at, config=config, number=signal.SIGKILL) == -signal.SIGKILL
 
 
-def run_signalled(
-    *options: str, at: int, number: int, config: str = CONFIG, start: str = "fork", method: str = "step"
-) -> int | None:
+def run_signalled(*options: str, at: int, number: int, config: str = CONFIG, method: str = "step") -> int | None:
     """Run in another process, which sends itself a signal in the middle of step ``at``; its exit code.
 
     Args:
         method: "step"; or "evaluation", the one after ``at`` steps; or a function of this package, "module:name", in
             whose ``at``-th call (from 0) the signal comes.
     """
-    child = multiprocessing.get_context(start).Process(
-        target=_run_signalled, args=(options, at, number, config, method)
-    )
+    # A fork of this process would have none of the threads that an earlier test's backward pass has started here, and a
+    # new process imports for seconds: the server, which has imported all and run nothing, is forked instead.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.engine.toy"])
+    child = context.Process(target=_run_signalled, args=(options, at, number, config, method))
     child.start()
     child.join(300)
     return child.exitcode
