@@ -7,7 +7,7 @@ import torch
 
 from hdetr_d2.engine.hints import argument_hints, fits
 from hdetr_d2.modeling.cells import cell_centres
-from hdetr_d2.modeling.queries.two_stage import proposal_boxes
+from hdetr_d2.modeling.queries.two_stage import TwoStageQueries, proposal_boxes
 from hdetr_d2.structures import Memory
 
 
