@@ -21,7 +21,7 @@ CROSS_CUTTING = {
     "test_saved_names.py": "names in configs and checkpoints of before",
     "annotations/test_mutations.py": "training's reader and evaluation's",
     "checkpoint/test_family_files.py": "every model's names, with every project's",
-    "cli/test_imports.py": "what importing the program imports",
+    "cli/test_imports.py": "what all commands import",
     "cli/test_mistakes.py": "all commands",
     "configs/test_recipes.py": "all recipes",
     "engine/test_former_runs.py": "runs made by an earlier version",

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from hdetr_d2.engine.hints import argument_hints, fits
 from hdetr_d2.modeling.cells import cell_centres
-from hdetr_d2.modeling.queries.two_stage import proposal_boxes
+from hdetr_d2.modeling.queries.two_stage import TwoStageQueries, proposal_boxes
 from hdetr_d2.structures import Memory
 
 
@@ -55,3 +56,8 @@ def test_proposals_at_the_margin_are_invalid() -> None:
     _, valid = proposal_boxes(memory_of([(1, 100)]))
     # centres at 0.005, 0.015, ..., 0.985, 0.995
     assert valid[0].tolist() == [False] + [True] * 98 + [False]
+
+
+@pytest.mark.parametrize("rank_by", ["first", "best", "pairs"])
+def test_every_ranking_may_be_named_in_a_config(rank_by: str) -> None:
+    assert fits(argument_hints(TwoStageQueries)["rank_by"], rank_by)
