@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hdetr_d2.errors import UserError
 
-__all__ = ["OutputError", "write_atomically", "writing"]
+__all__ = ["SAFETENSORS_SUFFIX", "OutputError", "save_weights", "write_atomically", "writing"]
+
+SAFETENSORS_SUFFIX = ".safetensors"
 
 
 class OutputError(UserError, OSError):
@@ -51,3 +53,25 @@ def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:
         with suppress(FileNotFoundError):
             os.remove(temporary)
         raise
+
+
+def save_weights(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Save as a file of PyTorch, or of safetensors by the name's ending; whole at every moment.
+
+    Args:
+        path: of the file.
+        content: a checkpoint. A .safetensors holds the tensors of its "model" alone, or of the whole where it has none.
+    """
+    import torch
+
+    def write(file: IO[bytes]) -> None:
+        if Path(path).suffix != SAFETENSORS_SUFFIX:
+            torch.save(dict(content), file)
+            return
+        from safetensors.torch import save
+
+        # the format knows no two names of one tensor
+        weights = {name: value.clone().contiguous() for name, value in content.get("model", content).items()}
+        file.write(save(weights, {"format": "pt"}))
+
+    write_atomically(os.fspath(path), write)

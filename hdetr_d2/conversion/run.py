@@ -18,12 +18,13 @@ from hdetr_d2.checkpoint.classes import COCO_CATEGORY_IDS, COCO_ROWS, ClassMatch
 from hdetr_d2.checkpoint.convert import OURS, from_ours, scoring_of, to_ours
 from hdetr_d2.detector import ModelDescription
 from hdetr_d2.errors import UserError
+from hdetr_d2.output import save_weights
 
 from .names import guessed_names, read_names
 from .request import Conversion, ConversionError
 from .source import Described, Opened, open_for
 from .transformers_folder import config_json, processor_json, write_folder
-from .writing import is_folder_of_transformers, output_of, save, write_ours
+from .writing import is_folder_of_transformers, output_of, write_ours
 
 Say = Callable[[str], None]
 
@@ -107,7 +108,7 @@ def _write(request: Conversion, output: Path, converted: Converted) -> None:
         return
     theirs = from_ours(request.target, state, scoring=converted.scoring)
     if not is_folder_of_transformers(request.target, output):
-        save(output, theirs)
+        save_weights(output, theirs)
         return
     if described is None:
         raise ConversionError(

@@ -11,9 +11,10 @@ from torch import Tensor
 from hdetr_d2.checkpoint.class_heads import ClassHeads, Scoring
 from hdetr_d2.checkpoint.names import detr, dino, rtdetr
 from hdetr_d2.model_zoo.transformers_config import FAMILIES, TransformersConfigError, json_of_config
+from hdetr_d2.output import save_weights
 
 from .source import Described
-from .writing import save, write_json
+from .writing import write_json
 
 
 def config_json(described: Described, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -70,6 +71,6 @@ def write_folder(
 ) -> None:
     """Write all three; the config last, so that a folder with one is whole."""
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder / "model.safetensors", weights)
+    save_weights(folder / "model.safetensors", weights)
     write_json(folder / "preprocessor_config.json", processor)
     write_json(folder / "config.json", config)

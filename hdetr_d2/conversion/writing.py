@@ -8,17 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
 from hdetr_d2.checkpoint.reading import refuse_unwritable
 from hdetr_d2.description import KEY, ModelDescription, write_description
 from hdetr_d2.detector.sources import ZOO
-from hdetr_d2.output import write_atomically
+from hdetr_d2.output import SAFETENSORS_SUFFIX, save_weights, write_atomically
 from hdetr_d2.weights import is_address
 
 from .request import SAFETENSORS, Conversion, ConversionError
 
-_ENDING = ".safetensors"
 _PICKLED = (".pth", ".pt", ".bin", ".pkl")
 
 
@@ -32,13 +29,13 @@ def output_of(request: Conversion) -> Path | None:
     output = request.output
     if output is None and request.target == SAFETENSORS:
         if request.source.startswith(ZOO):
-            output = Path(f"{request.source.removeprefix(ZOO)}{_ENDING}")
+            output = Path(f"{request.source.removeprefix(ZOO)}{SAFETENSORS_SUFFIX}")
         elif not is_address(request.source):
-            output = Path(request.source).expanduser().with_suffix(_ENDING)
+            output = Path(request.source).expanduser().with_suffix(SAFETENSORS_SUFFIX)
     if output is None:
         return None
-    if request.target == SAFETENSORS and output.suffix != _ENDING:
-        raise ConversionError(f"{output}: --to {SAFETENSORS} writes files that end in {_ENDING}")
+    if request.target == SAFETENSORS and output.suffix != SAFETENSORS_SUFFIX:
+        raise ConversionError(f"{output}: --to {SAFETENSORS} writes files that end in {SAFETENSORS_SUFFIX}")
     if is_folder_of_transformers(request.target, output):
         refuse_unwritable(output / "config.json", make_folder=True)
         return output
@@ -51,38 +48,24 @@ def output_of(request: Conversion) -> Path | None:
 
 def is_folder_of_transformers(target: str, output: Path) -> bool:
     """Whether a folder that ``from_pretrained`` reads is written, and not a file of weights."""
-    return target == "transformers" and output.suffix not in (_ENDING, *_PICKLED)
+    return target == "transformers" and output.suffix not in (SAFETENSORS_SUFFIX, *_PICKLED)
 
 
 def write_ours(path: Path, content: Mapping[str, Any], description: ModelDescription | None) -> None:
     """A checkpoint of ours, which describes itself where that is known: in the file, or beside a .safetensors."""
-    if path.suffix != _ENDING:
-        save(path, {**content, **({KEY: description.to_dict()} if description is not None else {})})
+    if path.suffix != SAFETENSORS_SUFFIX:
+        save_weights(path, {**content, **({KEY: description.to_dict()} if description is not None else {})})
         return
     if description is not None:
         write_description(path.with_suffix(".json"), description)
-    save(path, content)
-
-
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Save as a file of PyTorch, or of safetensors by the name's ending."""
-
-    def write(file: IO[bytes]) -> None:
-        if path.suffix == _ENDING:
-            from safetensors.torch import save as to_bytes
-
-            _write(file, to_bytes(dict(content.get("model", content)), {"format": "pt"}))
-        else:
-            torch.save(dict(content), file)
-
-    write_atomically(str(path), write)
+    save_weights(path, content)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """A json for people to read, too."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(str(path), lambda file: _write(file, text.encode()))
 
+    def write(file: IO[bytes]) -> None:
+        file.write(text.encode())
 
-def _write(file: IO[bytes], content: bytes) -> None:
-    file.write(content)
+    write_atomically(str(path), write)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from hdetr_d2.checkpoint.class_heads import RECORD, Scoring
 from hdetr_d2.description import KEY, write_description
 from hdetr_d2.errors import UserError
-from hdetr_d2.output import write_atomically
+from hdetr_d2.output import SAFETENSORS_SUFFIX, save_weights
 
 from .sources import Source, open_source
-
-SAFETENSORS = ".safetensors"
 
 
 class TwinError(UserError, ValueError):
@@ -40,17 +37,16 @@ def write_twin(path: str | os.PathLike[str], target: str | os.PathLike[str] | No
         UserError: the file cannot be read or lacks what a detector needs.
     """
     source = Path(path)
-    ending = ".pth" if source.suffix == SAFETENSORS else SAFETENSORS
+    ending = ".pth" if source.suffix == SAFETENSORS_SUFFIX else SAFETENSORS_SUFFIX
     written = source.with_suffix(ending) if target is None else Path(target)
-    if written.suffix not in (".pth", SAFETENSORS):
+    if written.suffix not in (".pth", SAFETENSORS_SUFFIX):
         raise TwinError(f"{written}: weights are written as .pth or .safetensors")
     if source.is_dir() or written == source:
         raise TwinError(f"{source}: name a file of weights, and another one to write")
     opened = open_source(source)
-    if written.suffix == SAFETENSORS:
-        _write_safetensors(opened, written)
-    else:
-        _write_pth(opened, written)
+    if written.suffix == SAFETENSORS_SUFFIX:
+        write_description(written.with_suffix(".json"), opened.description)
+    save_weights(written, described(opened))
     return written
 
 
@@ -62,25 +58,3 @@ def described(opened: Source) -> dict[str, Any]:
 
 def _weights(opened: Source) -> dict[str, Tensor]:
     return {**opened.state, **opened.average}
-
-
-def _write_pth(opened: Source, path: Path) -> None:
-    content = described(opened)
-
-    def write(file: IO[bytes]) -> None:
-        torch.save(content, file)
-
-    write_atomically(os.fspath(path), write)
-
-
-def _write_safetensors(opened: Source, path: Path) -> None:
-    from safetensors.torch import save
-
-    # the format knows no two names of one tensor
-    encoded = save({name: value.clone().contiguous() for name, value in _weights(opened).items()}, {"format": "pt"})
-
-    def write(file: IO[bytes]) -> None:
-        file.write(encoded)
-
-    write_description(path.with_suffix(".json"), opened.description)
-    write_atomically(os.fspath(path), write)
