@@ -17,11 +17,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from detectron2.utils import comm
+from torch._C._distributed_c10d import Store  # torch.distributed's, where its type is declared
+from torch.distributed.rendezvous import rendezvous
 
 from hdetr_d2.errors import UserError
 from hdetr_d2.processes import die_with_parent
 
 from ..compat import create_local_process_group, destroy_process_group
+from .attempts import store_of_this_attempt
 from .errors import ConfigError
 from .network import INTERFACE_VARIABLE, choose_interface, master_host
 from .spawning import run_processes
@@ -166,13 +169,22 @@ def _join(*, rank: int, local_rank: int, world_size: int, local_size: int, dist_
     num_machines = max(1, world_size // local_size)
     interface = choose_interface(dist_url, num_machines=num_machines)
     try:
-        dist.init_process_group(
-            "nccl" if on_gpu else "gloo", init_method=dist_url, world_size=world_size, rank=rank, timeout=TIMEOUT
-        )
+        backend = "nccl" if on_gpu else "gloo"
+        store = _store(dist_url, rank, world_size)
+        dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=TIMEOUT)
         create_local_process_group(local_size)
         comm.synchronize()
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
         raise _no_connection(error, dist_url, num_machines, interface) from error
+
+
+def _store(dist_url: str, rank: int, world_size: int) -> Store:
+    """Where the processes find one another's addresses."""
+    store, _, _ = next(rendezvous(dist_url, rank, world_size, timeout=TIMEOUT))
+    store.set_timeout(TIMEOUT)
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's, which outlives the processes
+        return store_of_this_attempt(store, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    return store
 
 
 def _no_connection(error: Exception, dist_url: str, num_machines: int, interface: str) -> ConfigError:
