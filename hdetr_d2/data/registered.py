@@ -12,9 +12,9 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from PIL import Image
 
 from hdetr_d2.annotations import DatasetError
+from hdetr_d2.annotations.opening import opened_image
 
 from .generated.store import default_cache_folder
 
@@ -61,7 +61,7 @@ def _as_coco(name: str, records: Sequence[dict[str, Any]], classes: Sequence[str
             path = Path(record["file_name"]).absolute()
             height, width = record.get("height"), record.get("width")
             if height is None or width is None:
-                with Image.open(path) as picture:
+                with opened_image(path) as picture:
                     width, height = picture.size
             images.append({"id": row, "file_name": str(path), "height": int(height), "width": int(width)})
             for annotation in record.get("annotations", ()):
