@@ -32,6 +32,11 @@ from .spawning import run_processes
 TIMEOUT = timedelta(minutes=30)
 
 
+def uses_cuda(device: str) -> bool:
+    """Whether ``train.device`` means GPUs on this machine."""
+    return device != "cpu" and torch.cuda.is_available()
+
+
 def started_by_torchrun() -> bool:
     """Whether torchrun, or a program that sets the same variables, has started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ or {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} <= set(os.environ)
@@ -42,7 +47,8 @@ class Job:
     """The processes of a job, as the command line describes them.
 
     Args:
-        num_processes: on each machine; GPUs, if there are any and ``device`` does not say "cpu". 0 counts as 1.
+        num_processes: on each machine; GPUs, if there are any and ``device`` does not say "cpu". 0 is one process on
+            the CPU.
         num_machines: in all.
         machine_rank: of this machine among them.
         dist_url: where rank 0 listens; "auto" picks a free port, on one machine.
@@ -61,6 +67,11 @@ class Job:
     def __post_init__(self) -> None:
         if self.num_processes < 0:
             raise ConfigError(f"--num-gpus {self.num_processes}: there is no such number of processes; give 1 or more")
+        if self.num_processes == 0 and uses_cuda(self.device):
+            raise ConfigError(
+                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; set "
+                "train.device=cpu, or --num-gpus 1"
+            )
         if self.num_machines < 1:
             raise ConfigError(f"--num-machines {self.num_machines}: give 1 or more")
         if not 0 <= self.machine_rank < self.num_machines:
@@ -155,7 +166,7 @@ def _spawned(local_rank: int, main: Callable[..., Any], job: Job, dist_url: str,
 
 def _join(*, rank: int, local_rank: int, world_size: int, local_size: int, dist_url: str, device: str) -> None:
     """Make this process member ``rank`` of the job and choose its GPU."""
-    on_gpu = device != "cpu" and torch.cuda.is_available()
+    on_gpu = uses_cuda(device)
     if on_gpu:
         if local_size > torch.cuda.device_count():
             raise ConfigError(

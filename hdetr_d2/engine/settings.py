@@ -135,7 +135,7 @@ class TrainSettings:
     device: Device
     precision: Precision
     seed: Seed
-    batch_size: AtLeastOne
+    batch_size: Annotated[int, Bounds(1, 2**20)]
     accumulate: AtLeastOne
     clip_grad: ClipGradSettings | None
     checkpoint: CheckpointSettings
