@@ -51,7 +51,8 @@ def locate_images(table: AnnotationFile, image_root: str) -> tuple[list[str], ND
 
     paths, found = [], np.zeros(len(table.image_names), dtype=bool)
     for row, names in enumerate(table.image_names):
-        candidates = [os.path.join(image_root, name) for name in names]
+        written = [*names, *(name.replace("\\", "/") for name in names if "\\" in name)]  # on Windows
+        candidates = [os.path.join(image_root, name) for name in written]
         path = next((candidate for candidate in candidates if exists(candidate)), None)
         found[row] = path is not None
         paths.append(path or candidates[0])

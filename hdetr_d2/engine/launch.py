@@ -26,7 +26,7 @@ from hdetr_d2.processes import die_with_parent
 from ..compat import create_local_process_group, destroy_process_group
 from .attempts import store_of_this_attempt
 from .errors import ConfigError
-from .network import INTERFACE_VARIABLE, choose_interface, master_host
+from .network import INTERFACE_VARIABLE, choose_interface, master_host, require_address, whole_number
 from .spawning import run_processes
 
 TIMEOUT = timedelta(minutes=30)
@@ -84,6 +84,7 @@ class Job:
             raise ConfigError("--dist-url must be given with --num-machines: tcp://<address of machine 0>:<free port>")
         if self.dist_url != "auto" and not self.dist_url.startswith(("tcp://", "env://", "file://")):
             raise ConfigError(f"--dist-url {self.dist_url}: give tcp://<address of machine 0>:<free port>")
+        require_address(self.dist_url)
 
     @property
     def processes_here(self) -> int:
@@ -118,12 +119,14 @@ def launch(main: Callable[..., Any], job: Job, *, args: tuple[Any, ...] = ()) ->
 
 def _run_under_torchrun(main: Callable[..., Any], job: Job, args: tuple[Any, ...]) -> Any:
     die_with_parent(os.getppid())
-    world_size = int(os.environ["WORLD_SIZE"])
+    world_size, rank = whole_number("WORLD_SIZE", None), whole_number("RANK", None)
+    if not rank < world_size:
+        raise ConfigError(f"the environment says RANK={rank} of WORLD_SIZE={world_size}; ranks count from 0")
     _join(
-        rank=int(os.environ["RANK"]),
-        local_rank=int(os.environ["LOCAL_RANK"]),
+        rank=rank,
+        local_rank=whole_number("LOCAL_RANK", None),
         world_size=world_size,
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
+        local_size=whole_number("LOCAL_WORLD_SIZE", world_size),
         dist_url="env://",
         device=job.device,
     )

@@ -14,6 +14,8 @@ from typing import Any
 
 from hdetr_d2.processes import is_running, start_of
 
+from .network import whole_number
+
 LOCK_FILE = "run.lock"
 
 
@@ -82,15 +84,19 @@ class Writer:
 
 
 def job_and_attempt() -> tuple[str, int]:
-    """The job of Slurm or torchrun that this process belongs to, "" where there is none; how often it began again."""
+    """The job of Slurm or torchrun that this process belongs to, "" where there is none; how often it began again.
+
+    Raises:
+        ConfigError: the environment says no number.
+    """
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" in environment:
         name = environment["TORCHELASTIC_RUN_ID"]
         if name == "none":  # what torchrun says where it was given no name
             name = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
-        return f"torchrun {name}", int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        return f"torchrun {name}", whole_number("TORCHELASTIC_RESTART_COUNT")
     if "SLURM_JOB_ID" in environment:
-        return f"Slurm {environment['SLURM_JOB_ID']}", int(environment.get("SLURM_RESTART_COUNT", "0"))
+        return f"Slurm {environment['SLURM_JOB_ID']}", whole_number("SLURM_RESTART_COUNT")
     return "", 0
 
 

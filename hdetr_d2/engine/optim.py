@@ -210,8 +210,9 @@ def _require_kept(
     """
     one = nn.Parameter(torch.zeros(1))
     one.grad = torch.zeros(1)
+    kind: Any = type(optimizer)
     try:
-        probe = type(optimizer)([{**options, "params": [one]}])
+        probe = kind([{**options, "params": [one]}])
         probe.step()
     except (TypeError, RuntimeError, AssertionError):  # one of a user's own, or for GPUs only: its own step will tell
         return
@@ -220,7 +221,7 @@ def _require_kept(
         had = {name for name, value in before.items() if value is not None}
         if not kept <= had or (had and not kept):
             raise ValueError(
-                f"its optimiser is no {type(optimizer).__name__} with these options, which keeps "
+                f"its optimiser is no {kind.__name__} with these options, which keeps "
                 f"{', '.join(sorted(kept)) or 'nothing'} of every parameter, but kept {', '.join(sorted(had))}; set "
                 "optimizer back"
             )

@@ -89,3 +89,14 @@ def test_all_files_are_looked_into_where_faulty_ones_are_left_out_or_of_many_non
     assert len(load(coco_folder, invalid="drop")) == 5
     monkeypatch.setattr("hdetr_d2.data.datasets.HEADER_LIMIT_OF_DROP", 5)
     assert len(load(coco_folder, invalid="drop")) == 6
+
+
+def test_a_path_that_was_written_on_windows_is_found(coco_folder: Any) -> None:
+    (coco_folder.images / "sub").mkdir()
+    (coco_folder.images / "001.png").rename(coco_folder.images / "sub" / "001.png")
+    coco_folder.content["images"][1]["file_name"] = "sub\\001.png"
+    assert load(coco_folder)[1]["file_name"] == str(coco_folder.images / "sub" / "001.png")
+    (coco_folder.images / "sub\\001.png").symlink_to(
+        coco_folder.images / "sub" / "001.png"
+    )  # a name that is a name here
+    assert load(coco_folder)[1]["file_name"] == str(coco_folder.images / "sub\\001.png")
