@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hdetr_d2.annotations import irregular
 from hdetr_d2.processes import is_running, start_of
 
 from .network import whole_number
@@ -169,6 +171,9 @@ def _opened_alone(path: str) -> Iterator[int]:
 
 def _open_and_lock(path: str) -> int:
     while True:
+        kind = irregular(path) if os.path.exists(path) else None
+        if kind is not None:  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, f"is {kind}, where a file is expected; remove it", path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             _lock(descriptor)

@@ -140,3 +140,12 @@ def test_what_comes_after_the_end_of_any_run_never_comes(key: str) -> None:
     rates = build_schedule(schedule_settings(cfg), length.iterations_per_epoch)
     assert rates(length.max_iter - 1) == 1
     assert length.eval_period > length.max_iter or key != "train.eval_period_epochs"
+
+
+def test_a_path_object_in_a_config_is_its_text_and_a_nul_is_told() -> None:
+    cfg = load(CONFIG)
+    cfg.train.output_dir = Path("some/where")
+    assert train_settings(cfg).output_dir == "some/where"
+    cfg.train.output_dir = "a\0b"
+    with pytest.raises(ConfigError, match=r"train\.output_dir=.* has a NUL"):
+        train_settings(cfg)
