@@ -22,6 +22,10 @@ Annotations = Annotated[
     Path | None, typer.Option("--annotations", metavar="FILE", help="A json in COCO's or LVIS's format.")
 ]
 Images = Annotated[Path | None, typer.Option("--images", metavar="FOLDER", help="The folder of its images.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="Of weights that do not describe themselves, or to compare with."),
+]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; without it CUDA where there is any.")
 ]

@@ -135,7 +135,7 @@ class TrainSettings:
     device: Device
     precision: Precision
     seed: Seed
-    batch_size: AtLeastOne
+    batch_size: Annotated[int, Bounds(1, 2**20)]
     accumulate: AtLeastOne
     clip_grad: ClipGradSettings | None
     checkpoint: CheckpointSettings
@@ -157,6 +157,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
             raise ConfigError("train.output_dir is empty; name a folder")
+        if "\0" in self.output_dir:
+            raise ConfigError(f"train.output_dir={self.output_dir!r} has a NUL in it; name a folder")
         for name in ("freeze", "freeze_bn"):
             if "" in getattr(self, name):
                 raise ConfigError(f"train.{name} has an empty expression, which matches every name; leave it out")

@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hdetr_d2.detector import Detector
-from hdetr_d2.errors import UserError
+from hdetr_d2.output import OutputError
 
 from .run import Detect
-
-
-class OutputError(UserError, OSError):
-    """A folder that cannot be written to; the message says why."""
 
 
 def prepare_folder(folder: Path) -> Path:

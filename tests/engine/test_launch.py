@@ -41,6 +41,18 @@ def test_a_job_that_cannot_be_is_refused_with_the_option(options: dict[str, Any]
         Job(**options)
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "refused"),
+    [("auto", True, True), ("cuda", True, True), ("cpu", True, False), ("auto", False, False)],
+)
+def test_no_gpu_is_one_process_on_the_cpu_and_refused_where_gpus_would_be_used(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: bool, refused: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus)
+    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=cpu") if refused else contextlib.nullcontext():
+        assert Job(num_processes=0, device=device).world_size == 1
+
+
 @pytest.mark.parametrize("launcher", [[*PYTHON], TORCHRUN], ids=["num-gpus", "torchrun"])
 def test_a_mistake_that_only_one_of_two_processes_meets_is_told_once(
     data: list[str], tmp_path: Path, launcher: list[str]

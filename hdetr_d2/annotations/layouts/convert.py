@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
-
 from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
 
+from ..errors import UnusableImageError
+from ..opening import opened_image
 from . import voc, yolo
 from .layout import Layout, LayoutError, RawSplit, SplitName
 from .recognition import recognise
@@ -124,10 +124,10 @@ def _read(layout: Layout, raw: RawSplit, split: SplitName) -> list[Record]:
 def _size(image: Path) -> tuple[int, int]:
     """Width and height as the pixels are stored, from the header alone."""
     try:
-        with Image.open(image) as opened:
+        with opened_image(image) as opened:
             return opened.size
-    except Exception as error:  # Pillow raises many kinds
-        raise LayoutError(f"{image}: cannot be read as an image ({type(error).__name__}: {error})") from error
+    except UnusableImageError as error:
+        raise LayoutError(str(error)) from error
 
 
 def _from_zero(record: Record) -> Record:

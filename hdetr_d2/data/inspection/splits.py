@@ -8,12 +8,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from hdetr_d2.annotations import DatasetError, annotation_faults, check_annotations, read_annotation_file
+from hdetr_d2.annotations import (
+    DatasetError,
+    UnusableImageError,
+    annotation_faults,
+    check_annotations,
+    read_annotation_file,
+)
 from hdetr_d2.annotations.layouts import Layout, LayoutError, RawSplit, voc, yolo
 from hdetr_d2.annotations.layouts.layout import images_below
 from hdetr_d2.annotations.layouts.records import RawBox
+from hdetr_d2.annotations.opening import opened_image
 from hdetr_d2.data.image_files import locate_images
 from hdetr_d2.progress import progress
 
@@ -131,9 +137,9 @@ def _loose(layout: Layout, name: str, raw: RawSplit) -> _Loose:
 
 def _size(image: Path) -> tuple[int, int]:
     try:
-        with Image.open(image) as opened:
+        with opened_image(image) as opened:
             return opened.size
-    except Exception:  # Pillow raises many kinds; the look at the pixels says which
+    except UnusableImageError:  # the look at the pixels says why
         return 0, 0
 
 
