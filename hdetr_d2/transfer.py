@@ -1,0 +1,60 @@
+"""Between the host and a device: whatever goes at one time goes in one copy."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["pack", "to_device", "to_host", "unpack"]
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of different type as one array of bytes; larger elements must come first, to stay aligned."""
+    return torch.cat([x.contiguous().flatten().view(torch.uint8) for x in tensors])
+
+
+def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors again, with the shapes and types of ``like``."""
+    parts = packed.split([x.numel() * x.element_size() for x in like])
+    return [part.view(x.dtype).view(x.shape) for part, x in zip(parts, like)]
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors to the CPU in one transfer, which waits until the device has computed them.
+
+    Tensors on the CPU are given as they are.
+    """
+    return _moved(tensors, lambda x: x.device.type == "cpu", lambda packed: packed.cpu())
+
+
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copy tensors of the host to a device in one transfer, which nothing waits for.
+
+    The host's side of it is pinned memory, without which a copy waits for all that the device was given before.
+
+    Args:
+        tensors: any; those on ``device`` are given as they are.
+        device: where they are wanted.
+
+    Returns:
+        The same, some of them parts of one array.
+    """
+
+    def copied(packed: Tensor) -> Tensor:
+        pinned = packed.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else packed
+        return pinned.to(device, non_blocking=True)
+
+    return _moved(tensors, lambda x: x.device.type == device.type, copied)
+
+
+def _moved(
+    tensors: Sequence[Tensor], is_there: Callable[[Tensor], bool], copy: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """All tensors, those that are not there copied together."""
+    moved = list(tensors)
+    away = sorted((i for i, x in enumerate(tensors) if not is_there(x)), key=lambda i: -tensors[i].element_size())
+    if away:
+        like = [tensors[i] for i in away]
+        for i, x in zip(away, unpack(copy(pack(like)), like)):
+            moved[i] = x
+    return moved
