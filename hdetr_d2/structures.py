@@ -133,7 +133,7 @@ class KnownMatches:
         row: (P,) int64, image * n + query.
         target: (P,) int64, index into the targets of the batch, image after image.
         divisor: what all its losses are divided by, a number or a scalar tensor; at least 1 is its maker's business.
-        trained: (B, n) bool, the queries that take part in the class loss; None for all.
+        trained: (T,) int64 as ``row``, ascending, the queries that take part in the class loss; None for all.
     """
 
     row: Tensor
