@@ -111,6 +111,7 @@ class Memory:
         padding: (B, S) bool, True on padding; None where no image of the batch is padded.
         level_sizes: (H_l, W_l) of each level. Numbers, which an exported graph has as constants.
         valid_ratios: (B, L, 2) as (x, y): the part of each level that is image and not padding.
+        centres: (B, S, 2) of the cells, as ``modeling.cells.cell_centres`` gives them; None until they are computed.
     """
 
     tokens: Tensor
@@ -118,6 +119,7 @@ class Memory:
     padding: Tensor | None
     level_sizes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
+    centres: Tensor | None = None
 
     @property
     def spatial_shapes(self) -> Tensor:

@@ -8,9 +8,17 @@ from torch import Tensor
 __all__ = ["pack", "to_device", "to_host", "unpack"]
 
 
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of different type as one array of bytes; larger elements must come first, to stay aligned."""
-    return torch.cat([x.contiguous().flatten().view(torch.uint8) for x in tensors])
+def pack(tensors: Sequence[Tensor], *, pinned: bool = False) -> Tensor:
+    """Tensors of different type as one array of bytes; larger elements must come first, to stay aligned.
+
+    Args:
+        tensors: of one device.
+        pinned: whether the array is to be in memory that a device can read while the host goes on.
+    """
+    parts = [x.contiguous().flatten().view(torch.uint8) for x in tensors]
+    if not pinned:
+        return torch.cat(parts)
+    return torch.cat(parts, out=torch.empty(sum(map(len, parts)), dtype=torch.uint8, pin_memory=True))
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -24,7 +32,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
     Tensors on the CPU are given as they are.
     """
-    return _moved(tensors, lambda x: x.device.type == "cpu", lambda packed: packed.cpu())
+    return _moved(tensors, lambda x: x.device.type == "cpu", lambda away: pack(away).cpu())
 
 
 def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
@@ -40,21 +48,22 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
         The same, some of them parts of one array.
     """
 
-    def copied(packed: Tensor) -> Tensor:
-        pinned = packed.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else packed
-        return pinned.to(device, non_blocking=True)
-
-    return _moved(tensors, lambda x: x.device.type == device.type, copied)
+    pinned = device.type == "cuda" and torch.cuda.is_available() and not torch.compiler.is_compiling()
+    return _moved(
+        tensors,
+        lambda x: x.device.type == device.type,
+        lambda away: pack(away, pinned=pinned).to(device, non_blocking=True),
+    )
 
 
 def _moved(
-    tensors: Sequence[Tensor], is_there: Callable[[Tensor], bool], copy: Callable[[Tensor], Tensor]
+    tensors: Sequence[Tensor], is_there: Callable[[Tensor], bool], copy: Callable[[Sequence[Tensor]], Tensor]
 ) -> list[Tensor]:
-    """All tensors, those that are not there copied together."""
+    """All tensors, those that are not there copied together as an array of bytes."""
     moved = list(tensors)
     away = sorted((i for i, x in enumerate(tensors) if not is_there(x)), key=lambda i: -tensors[i].element_size())
     if away:
         like = [tensors[i] for i in away]
-        for i, x in zip(away, unpack(copy(pack(like)), like)):
+        for i, x in zip(away, unpack(copy(like), like)):
             moved[i] = x
     return moved

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdetr_d2.structures import Memory
+from hdetr_d2.transfer import to_device
 
 
 def valid_pixels(
@@ -22,7 +23,7 @@ def valid_pixels(
     Returns:
         (B, H) and (B, W) float32, 0 or 1.
     """
-    sizes = torch.tensor([tuple(size) for size in image_sizes], device=device)
+    (sizes,) = to_device([torch.tensor([tuple(size) for size in image_sizes])], device)
     rows, columns = (torch.arange(length, device=device) for length in padded_size)
     return (rows < sizes[:, :1]).float(), (columns < sizes[:, 1:]).float()
 
@@ -61,18 +62,21 @@ def padded_cells(
 
 
 def cell_centres(memory: Memory) -> Tensor:
-    """Centres of all cells, in [0, 1] of the un-padded image.
+    """Centres of all cells, in [0, 1] of the un-padded image; those of the memory, where it has them.
 
     Returns:
         (B, S, 2) as (x, y), float32; above 1 on padding.
     """
+    if memory.centres is not None:
+        return memory.centres
+    (sizes,) = to_device([memory.spatial_shapes.flip(1)], memory.valid_ratios.device)
+    # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
+    valid_cells = (memory.valid_ratios * sizes).round()
     device = memory.valid_ratios.device
     centres = []
     for level, (height, width) in enumerate(memory.level_sizes):
         x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
         y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
         grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
-        # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
-        valid_cells = (memory.valid_ratios[:, level] * torch.tensor([width, height], device=device)).round()
-        centres.append(grid[None] / valid_cells[:, None])
+        centres.append(grid[None] / valid_cells[:, level, None])
     return torch.cat(centres, dim=1)
