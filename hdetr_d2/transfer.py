@@ -47,7 +47,6 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     Returns:
         The same, some of them parts of one array.
     """
-
     pinned = device.type == "cuda" and torch.cuda.is_available() and not torch.compiler.is_compiling()
     return _moved(
         tensors,

@@ -28,4 +28,5 @@ def test_the_way_to_another_device_and_back_keeps_order_shape_and_type() -> None
     assert there[2] is mixed[2]
     assert all(x.device.type == "cuda" for x in there)
     assert all(x.device.type == "cpu" for x in back)
-    assert [(x.shape, x.dtype) for x in back] == [(x.shape, x.dtype) for x in there] == [(x.shape, x.dtype) for x in mixed]
+    kinds = [[(x.shape, x.dtype) for x in tensors] for tensors in (mixed, there, back)]
+    assert kinds[0] == kinds[1] == kinds[2]

@@ -77,8 +77,8 @@ class SinePositionEmbedding(nn.Module):
         """Embed one level.
 
         Args:
-            valid_rows: (B, H) bool, False on padding; padding is below and to the right, so rows and columns say all.
-            valid_columns: (B, W) bool.
+            valid_rows: (B, H), False or 0 on padding; padding is below and to the right, so rows and columns say all.
+            valid_columns: (B, W).
 
         Returns:
             (B, H * W, 2 * num_features), float32, row-major. The axes are embedded apart, which costs H + W sines

@@ -132,7 +132,8 @@ class SetCriterion(nn.Module):
             {f"matching/positives{job.suffixes[-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
             | {"matching/unmatchable": sum(matches.unmatchable for matches in all_matches)}
         )
-        return {name + suffix: losses[name + suffix] for job in jobs for name in self.weights for suffix in job.suffixes}
+        keys = [name + suffix for job in jobs for name in self.weights for suffix in job.suffixes]
+        return {key: losses[key] for key in keys}
 
     def _count(self, jobs: Sequence[Job], matches: Sequence[Matches], classes: Tensor) -> None:
         """Tell the counter which classes the matched queries of the decoder learn."""
@@ -169,8 +170,7 @@ class SetCriterion(nn.Module):
         """
         rows = []
         for name, weight in self.weights.items():
-            divided = [name == "loss_ce" and job.loss.normalised for job in jobs]
-            rows.append([row for job, once in zip(jobs, divided) for row in job.factors(name, divided=once, weight=weight)])
+            rows.append([(*of_layer, weight) for job in jobs for of_layer in job.factors(name)])
         host = torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1)
         factors, normalisers, own = to_device([*host[:2].float(), host[2].to(sums.dtype)], sums.device)
         divisors = (normalisers * num_targets).clamp(min=1.0)

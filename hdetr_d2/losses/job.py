@@ -1,6 +1,5 @@
 """What the criterion does for one group of queries."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -69,16 +68,15 @@ class Job:
         layer = torch.arange(depth, device=known.row.device).repeat_interleave(count)
         return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
 
-    def factors(self, name: str, *, divided: bool, weight: float) -> Iterator[tuple[float, float, float]]:
-        """Of each layer, what a loss is multiplied by, what the number of targets is, and the weight of the loss.
+    def factors(self, name: str) -> list[tuple[float, float]]:
+        """What a loss of each layer is multiplied by; and by how many times the number of targets it is divided.
 
-        Args:
-            name: of the loss.
-            divided: whether it is divided already.
-            weight: of the loss.
+        The second is 0 where it is not divided by that.
         """
-        for _ in self.suffixes if not self.rules else ():
-            yield 1.0, 0.0, weight
-        for rule in self.rules:
-            factor = rule.weight * (rule.class_factor if name == "loss_ce" else 1.0)
-            yield factor, 0.0 if divided else rule.normaliser, weight
+        if not self.rules:
+            return [(1.0, 0.0)] * len(self.suffixes)
+        divided, of_classes = name == "loss_ce" and self.loss.normalised, name == "loss_ce"
+        return [
+            (rule.weight * (rule.class_factor if of_classes else 1.0), 0.0 if divided else rule.normaliser)
+            for rule in self.rules
+        ]

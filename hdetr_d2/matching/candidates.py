@@ -167,9 +167,7 @@ def _by_source(costs: Tensor, by_target: bool) -> Tensor:
     return lists.mT if by_target else lists
 
 
-def solve_stacks(
-    stacks: Sequence[Costs], others: Sequence[Tensor] = ()
-) -> tuple[list[list[Assignment]], list[Tensor]]:
+def solve_stacks(stacks: Sequence[Costs], others: Sequence[Tensor] = ()) -> tuple[list[list[Assignment]], list[Tensor]]:
     """Solve stacks of problems, wherever their costs are.
 
     On the CPU the solver selects candidates itself, as it needs them, which is faster than selecting before. From
@@ -278,7 +276,9 @@ def solve_by_candidates(
     solved = solve_many(whole, [problem.asking.k for problem in unproven]) if unproven else []
     solutions = {place: problem.solution for place, problem in problems.items() if problem.state == _PROVEN}
     solutions.update({problem.place: solution for problem, solution in zip(unproven, solved)})
-    return [[solutions[i, *one] for one in _problems_of(costs)] for i, costs in enumerate(stacks)], on_host
+    return [
+        [solutions[i, image, layer] for image, layer in _problems_of(costs)] for i, costs in enumerate(stacks)
+    ], on_host
 
 
 def _first_candidates(

@@ -14,7 +14,6 @@ from hdetr_d2.layers import cxcywh_to_xyxy, generalized_box_iou
 from .compiled import is_compiled
 from .scored import Scored
 
-
 _MOST_PAIRS = 2**25
 """Pairs that are costed at once, of which each costs a few floats besides; more in crowds are, image after image."""
 
@@ -84,9 +83,9 @@ class MatchingCost:
             target are side by side in memory, as the solver reads them.
         """
         leading, layers = logits.shape[:-2], math.prod(logits.shape[:-2])
-        of_layers = (x.reshape(layers, 1, *x.shape[-2:]) for x in (logits, boxes))
-        image = torch.zeros_like(labels)
-        (costs,) = self.of_batch([Scored(*of_layers, labels, target_boxes, image, (len(labels),))])
+        logits, boxes = (x.reshape(layers, 1, *x.shape[-2:]) for x in (logits, boxes))
+        scored = Scored(logits, boxes, labels, target_boxes, torch.zeros_like(labels), (len(labels),))
+        (costs,) = self.of_batch([scored])
         return costs.view(len(labels), *leading, -1 if costs.numel() else logits.shape[-2]).movedim(0, -1)
 
     @torch.no_grad()
@@ -146,8 +145,13 @@ class MatchingCost:
 
 
 class _Classes(NamedTuple):
-    """The U classes that occur in each image: image and label (U,), how many an image with targets has, and the column
-    among those of its image of each target (M,)."""
+    """The classes that occur in each image.
+
+    Args:
+        image, label: (U,) int64 of each.
+        counts: how many an image with targets has.
+        column: (M,) int64, that of each target among those of its image.
+    """
 
     image: Tensor
     label: Tensor

@@ -201,7 +201,7 @@ def _solved_by(matcher: CostMatcher, cost: Tensor) -> Assignment:
 
 
 def _collect(index: int, request: MatchRequest, solved: _Solved) -> Matches:
-    """The matches of one group on the host: those that are solved, and those of matchers that match one image a time."""
+    """The matches of one group on the host: those that are solved, and those of matchers that see one image a time."""
     batch, num_queries = request.batch, request.predictions.logits.shape[2]
     found: list[tuple[Tensor, Tensor]] = []
     places: list[tuple[int, int, int]] = []
@@ -244,7 +244,13 @@ def _on_device(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> li
         return []
     copied = dict(zip(tensors, to_device(list(tensors.values()), requests[0].predictions.logits.device)))
     return [
-        replace(matches, **{name: copied[i, name] for name in fields if (i, name) in copied})
+        replace(
+            matches,
+            layer=copied[i, "layer"],
+            row=copied[i, "row"],
+            target=copied[i, "target"],
+            last=copied.get((i, "last")),
+        )
         for i, matches in enumerate(found)
     ]
 

@@ -86,7 +86,8 @@ class TopKMatcher(StagedMatcher):
         # What is not possible is worse than anything, and what is not there worse than that.
         scores = scores.masked_fill(~possible, -1.0).masked_fill(~given[..., None, None], -2.0)
         best, target = scores.max(dim=1)
-        found_best = torch.zeros_like(target).scatter_add(2, scores.argmax(3).mT, given.long()[:, None].expand(-1, target.shape[1], -1))
+        of_layers = given.long()[:, None].expand(-1, target.shape[1], -1)
+        found_best = torch.zeros_like(target).scatter_add(2, scores.argmax(3).mT, of_layers)
         votes = ((best >= self.threshold) | (found_best > 0)) & (best >= 0)
         if self.max_positives is not None:
             votes = votes & (votes.cumsum(2) <= self.max_positives)

@@ -29,8 +29,13 @@ def valid_pixels(
 
 
 def nearest(axis: Tensor, size: int) -> Tensor:
-    """A (B, length) mask at another resolution, (B, size) bool, by the rule of the authors' mask interpolation."""
-    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0] > 0
+    """A (B, length) mask of 0 and 1 at another resolution, (B, size), by the rule of the authors' interpolation."""
+    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0]
+
+
+def outside(rows: Tensor, columns: Tensor) -> Tensor:
+    """Which cells are padding, (B, H * W) bool, row-major, by which rows (B, H) and columns (B, W) are not: 0 or 1."""
+    return (rows[:, :, None] * columns[:, None]).flatten(1) == 0
 
 
 def is_padded(padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> bool:
@@ -58,7 +63,7 @@ def padded_cells(
     rows, columns = (
         nearest(axis, size) for axis, size in zip(valid_pixels(padded_size, image_sizes, device), map_size)
     )
-    return ~(rows[:, :, None] & columns[:, None]).flatten(1)
+    return outside(rows, columns)
 
 
 def cell_centres(memory: Memory) -> Tensor:
@@ -72,11 +77,9 @@ def cell_centres(memory: Memory) -> Tensor:
     (sizes,) = to_device([memory.spatial_shapes.flip(1)], memory.valid_ratios.device)
     # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
     valid_cells = (memory.valid_ratios * sizes).round()
-    device = memory.valid_ratios.device
-    centres = []
+    grids, counts = [], []
     for level, (height, width) in enumerate(memory.level_sizes):
-        x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-        y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-        grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
-        centres.append(grid[None] / valid_cells[:, level, None])
-    return torch.cat(centres, dim=1)
+        x, y = (torch.arange(n, device=valid_cells.device, dtype=torch.float32) for n in (width, height))
+        grids.append(torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1))
+        counts.append(valid_cells[:, level, None].expand(-1, height * width, -1))
+    return (torch.cat(grids) + 0.5) / torch.cat(counts, dim=1)

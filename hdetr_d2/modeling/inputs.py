@@ -13,7 +13,7 @@ from hdetr_d2.arguments import ArgumentError
 from hdetr_d2.layers import xyxy_to_cxcywh
 from hdetr_d2.structures import BatchedTargets, Targets, image_of_each, offsets_of
 
-from .cells import is_padded, valid_pixels
+from .cells import is_padded, outside, valid_pixels
 
 _LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
@@ -42,8 +42,8 @@ def normalized(pixels: Tensor, sizes: Sequence[tuple[int, int]], mean: Tensor, s
     result = (pixels.float() - mean) / std
     padded_size = (pixels.shape[-2], pixels.shape[-1])
     if is_padded(padded_size, sizes):
-        rows, columns = (valid > 0 for valid in valid_pixels(padded_size, sizes, pixels.device))
-        result = result.masked_fill(~(rows[:, None, :, None] & columns[:, None, None]), 0.0)
+        padding = outside(*valid_pixels(padded_size, sizes, pixels.device)).unflatten(1, padded_size)
+        result = result.masked_fill(padding[:, None], 0.0)
     return result.to(mean.dtype)
 
 

@@ -10,7 +10,7 @@ from hdetr_d2.layers import SinePositionEmbedding
 from hdetr_d2.structures import Memory, Predictions, Targets
 from hdetr_d2.supervision import GroupSpec
 
-from ..cells import cell_centres, is_padded, nearest, valid_pixels
+from ..cells import cell_centres, is_padded, nearest, outside, valid_pixels
 from ..denoising import DenoisingQueries
 from ..heads import PredictionHeads
 from ..queries import QuerySource
@@ -114,12 +114,11 @@ class Transformer(nn.Module):
             positions = [position.to(dtype) for position in self.position_embedding.of_levels(rows, columns)]
         if self.level_embed is not None:
             positions = [position + embedded for position, embedded in zip(positions, self.level_embed.unbind(0))]
-        paddings = [~(row[:, :, None] & column[:, None]).flatten(1) for row, column in zip(rows, columns)]
-        ratios = [x.float().mean(1) for row, column in zip(rows, columns) for x in (column, row)]
+        ratios = [x.mean(1) for row, column in zip(rows, columns) for x in (column, row)]
         memory = Memory(
             tokens=torch.cat([feature.flatten(2).transpose(1, 2) for feature in maps], dim=1),
             positions=torch.cat(positions, dim=1).expand(batch, -1, -1) if positions else None,
-            padding=torch.cat(paddings, dim=1) if padded else None,
+            padding=torch.cat([outside(*level) for level in zip(rows, columns)], dim=1) if padded else None,
             level_sizes=tuple((height, width) for height, width in sizes),
             valid_ratios=torch.stack(ratios, dim=1).unflatten(1, (-1, 2)).expand(batch, -1, -1),
         )
