@@ -66,10 +66,10 @@ class Counts(FakeTensorMode):
         kwargs = dict(kwargs or {})
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         on_device = "cuda" in {x.device.type for x in tensors} | {torch.device(kwargs.get("device") or "cpu").type}
-        if not on_device and not any(isinstance(x, FakeTensor) for x in tensors):
-            return func(*args, **kwargs)
         if self.is_inside:  # what fake tensors need to know of an operator, by means of others
             return super().__torch_dispatch__(func, types, args, kwargs)
+        if not on_device and not any(isinstance(x, FakeTensor) for x in tensors):
+            return func(*args, **kwargs)
         self.is_inside = True
         try:
             result = super().__torch_dispatch__(func, types, args, kwargs)
@@ -77,7 +77,7 @@ class Counts(FakeTensorMode):
             self.is_inside = False
         devices = {x.device.type for x in (*tensors, *tree_leaves(result)) if isinstance(x, Tensor)}
         self._note(func._schema.name.partition("::")[2], devices, bool(kwargs.get("non_blocking")))
-        return tree_map_only(FakeTensor, _real_on_the_host, result)
+        return tree_map_only(Tensor, _real_on_the_host, result)
 
     def _note(self, name: str, devices: set[str], non_blocking: bool) -> None:
         if name in READS or (name == "_to_copy" and len(devices) > 1 and not non_blocking):
