@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 KERNELS = Path(__file__).parents[1] / "csrc" / "ms_deform_attn" / "cuda"
@@ -62,7 +63,7 @@ class Block:
 
 
 def blocks_of(lines: Iterable[str]) -> list[Block]:
-    """The control flow of a kernel, in the order of its addresses, less the ways that go round an atomic addition."""
+    """The control flow of a kernel, in the order of its addresses."""
     blocks, starts, jumps = [Block()], {}, {}
     for line in lines:
         label, instruction = LABEL.match(line), INSTRUCTION.match(line)
@@ -80,57 +81,49 @@ def blocks_of(lines: Iterable[str]) -> list[Block]:
         target = re.search(r"\((\.L_\w+)\)", jump)
         always = bool(jump) and not re.search(r"^@|\bBRA\S* !?U?P\d", jump)
         if target:
-            passed = blocks[index + 1 : starts[target[1]]]
-            if always or not any(other.count(ATOMIC) for other in passed):
-                block.follow.append(starts[target[1]])
+            block.follow.append(starts[target[1]])
         if index + 1 < len(blocks) and not always:
             block.follow.append(index + 1)
     return blocks
 
 
-def shortest_way(blocks: list[Block], start: int, end: int, within: range) -> list[int]:
-    """The blocks from one to another with the fewest instructions, both ends included; never leaves ``within``."""
-    queue: list[tuple[int, int, list[int]]] = [(0, start, [start])]
-    seen = set()
-    while queue:
-        cost, at, way = heapq.heappop(queue)
-        if at == end:
-            return way
-        if at not in seen:
-            seen.add(at)
-            for after in blocks[at].follow:
-                if after in within:
-                    heapq.heappush(queue, (cost + len(blocks[after].instructions), after, [*way, after]))
-    raise ValueError("a loop of the machine code does not close")
+def shortest_way(blocks: list[Block], stops: list[int], first: int) -> list[int] | None:
+    """The blocks with the fewest instructions that lead from stop to stop, none before ``first``; None if none do."""
+    way = stops[:1]
+    for start, end in pairwise(stops):
+        queue: list[tuple[int, int, list[int]]] = [(0, start, [])]
+        seen = set()
+        while queue:
+            cost, at, passed = heapq.heappop(queue)
+            if at == end:
+                way += passed
+                break
+            if at not in seen:
+                seen.add(at)
+                for after in blocks[at].follow:
+                    if after >= first:
+                        heapq.heappush(queue, (cost + len(blocks[after].instructions), after, [*passed, after]))
+        else:
+            return None
+    return way
 
 
 def instructions_of_sample(lines: Iterable[str], loads_of_sample: int, loads: re.Pattern[str]) -> tuple[float, int]:
     """Instructions that a warp executes for one sample of each of its queries, and spills on the way."""
     blocks = blocks_of(lines)
     hot = max(range(len(blocks)), key=lambda index: blocks[index].count(loads))
-    loops = [(head, last) for last, block in enumerate(blocks) for head in block.follow if head <= hot <= last]
-
-    def turn(head: int, last: int) -> tuple[int, int, int]:
-        within = range(head, last + 1)
-        way = shortest_way(blocks, head, hot, within) + shortest_way(blocks, hot, last, within)[1:]
-        samples = sum(blocks[index].count(loads) for index in way) // loads_of_sample
-        spills = sum(blocks[index].count(SPILL) for index in way)
-        return sum(len(blocks[index].instructions) for index in way), samples, spills
-
-    turns = sorted(turn(*loop) for loop in loops if closes(blocks, hot, *loop))
-    inner, more, _ = turns[0]
-    whole, samples, spills = turns[-1]
+    stops = [hot, *(index for index, block in enumerate(blocks) if block.count(ATOMIC) and index != hot)]
+    turns = []
+    for last, block in enumerate(blocks):
+        for head in block.follow:
+            way = shortest_way(blocks, [head, *stops, last], head) if head <= hot <= last else None
+            if way:
+                samples = sum(blocks[index].count(loads) for index in way) // loads_of_sample
+                spills = sum(blocks[index].count(SPILL) for index in way)
+                turns.append((sum(len(blocks[index].instructions) for index in way), samples, spills))
+    inner, more, _ = min(turns)
+    whole, samples, spills = max(turns)
     return (whole + max(POINTS - samples, 0) / more * inner) / max(POINTS, samples), spills
-
-
-def closes(blocks: list[Block], hot: int, head: int, last: int) -> bool:
-    """Whether a jump backward ends a loop about a block: compilers also put rare code behind everything else."""
-    try:
-        return bool(shortest_way(blocks, head, hot, range(head, last + 1))) and bool(
-            shortest_way(blocks, hot, last, range(head, last + 1))
-        )
-    except ValueError:
-        return False
 
 
 def demangle(text: str) -> str:
