@@ -30,6 +30,8 @@ from .network import INTERFACE_VARIABLE, choose_interface, master_host, require_
 from .spawning import run_processes
 
 TIMEOUT = timedelta(minutes=30)
+SHARE_VARIABLE = "HDETR_D2_SHARE_GPUS"
+"""Set to 1, it lets a job have more processes than GPUs; they exchange gradients by gloo, for NCCL refuses."""
 
 
 def uses_cuda(device: str) -> bool:
@@ -170,26 +172,31 @@ def _spawned(local_rank: int, main: Callable[..., Any], job: Job, dist_url: str,
 def _join(*, rank: int, local_rank: int, world_size: int, local_size: int, dist_url: str, device: str) -> None:
     """Make this process member ``rank`` of the job and choose its GPU."""
     on_gpu = uses_cuda(device)
-    if on_gpu:
-        if local_size > torch.cuda.device_count():
-            raise ConfigError(
-                f"{local_size} processes on a machine with {torch.cuda.device_count()} GPU(s); "
-                "start fewer, or use train.device=cpu"
-            )
-        torch.cuda.set_device(local_rank)
-    elif "OMP_NUM_THREADS" not in os.environ:
+    backend = _choose_gpu(local_rank, local_size) if on_gpu else "gloo"
+    if not on_gpu and "OMP_NUM_THREADS" not in os.environ:
         # Each process would otherwise start a thread for every core and they would wait for one another.
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     num_machines = max(1, world_size // local_size)
     interface = choose_interface(dist_url, num_machines=num_machines)
     try:
-        backend = "nccl" if on_gpu else "gloo"
         store = _store(dist_url, rank, world_size)
         dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=TIMEOUT)
         create_local_process_group(local_size)
         comm.synchronize()
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
         raise _no_connection(error, dist_url, num_machines, interface) from error
+
+
+def _choose_gpu(local_rank: int, local_size: int) -> str:
+    """Make a GPU this process's, and return the backend that its job can have."""
+    count = torch.cuda.device_count()
+    if local_size > count and os.environ.get(SHARE_VARIABLE) != "1":
+        raise ConfigError(
+            f"{local_size} processes on a machine with {count} GPU(s); start fewer, use train.device=cpu, or set "
+            f"{SHARE_VARIABLE}=1 to let them share"
+        )
+    torch.cuda.set_device(local_rank % count)
+    return "nccl" if local_size <= count else "gloo"
 
 
 def _store(dist_url: str, rank: int, world_size: int) -> Store:

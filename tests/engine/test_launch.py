@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ConfigError
-from hdetr_d2.engine.launch import Job
+from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu
 from hdetr_d2.engine.stopping import STOPPED_EXIT_CODE
 from hdetr_d2.processes import is_running
 from tests.engine.test_distributed import PYTHON, TORCHRUN, run_program
@@ -151,3 +152,16 @@ def test_torchrun_restarts_go_on_by_themselves(data: list[str], tmp_path: Path) 
     run_in_process(*options[:-1], f"train.output_dir={tmp_path / 'one'}", "train.accumulate=2")
     for iteration, expected in losses(tmp_path / "one").items():
         assert losses(run)[iteration] == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_share_gpus_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert _choose_gpu(1, 2) == "nccl"
+    with pytest.raises(ConfigError, match=f"4 processes on a machine with 2 GPU.*{SHARE_VARIABLE}=1"):
+        _choose_gpu(3, 4)
+    monkeypatch.setenv(SHARE_VARIABLE, "1")
+    assert _choose_gpu(1, 2) == "nccl"
+    assert _choose_gpu(3, 4) == "gloo"
+    assert chosen == [1, 1, 1]
