@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .mlp import make_activation
-from .precision import full_precision
+from .precision import autocast_dtype, full_precision
 
 PIECE_BYTES = 8 * 2**20
 """What hidden activations may take at once on a CPU, where more would not stay in its cache."""
@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
         dropout = self.dropout.p if self.training else 0.0
         if not self._is_large(x) or not (_is_plain(self.linear1) and _is_plain(self.linear2)):
             return self.linear2(self.dropout(self.activation(self.linear1(x))))
-        x = _autocast(x)
+        x = x.to(autocast_dtype(x, x))
         kept = None
         if dropout:
             kept = torch.empty(*x.shape[:-1], self.linear1.out_features, dtype=torch.bool, device=x.device)
@@ -196,11 +196,3 @@ def _sum(total: Tensor | None, left: Tensor, right: Tensor | None) -> Tensor:
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer is a linear one with bias whose call does nothing but multiply and add."""
     return type(layer) is nn.Linear and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-
-
-def _autocast(x: Tensor) -> Tensor:
-    """The input in the type that autocast would give its product with a weight."""
-    kind = x.device.type
-    if x.dtype == torch.float64 or kind == "meta" or not torch.is_autocast_enabled(kind):
-        return x
-    return x.to(torch.get_autocast_dtype(kind))
