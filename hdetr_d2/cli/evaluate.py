@@ -35,6 +35,7 @@ def evaluate(
         Path | None, typer.Option("--output", metavar="FILE.json", help="Also write the metrics there.")
     ] = None,
     device: Device = None,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option("--precision", help="Of the model.")] = "fp32",
     batch_size: BatchSize = 1,
     download: Download = False,
 ) -> None:
@@ -59,7 +60,7 @@ def evaluate(
     if model is not None and data is not None:
         from hdetr_d2.detector import Detector
 
-        detector = Detector.load(model, score_threshold=0.0, device=device)
+        detector = Detector.load(model, score_threshold=0.0, precision=precision, device=device)
         metrics = evaluate_model(detector, data, split=split, style=style, batch_size=batch_size)
     else:
         assert annotations is not None

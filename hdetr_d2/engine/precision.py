@@ -7,9 +7,17 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from .errors import ConfigError
-from .settings import PRECISIONS
+from .settings import PRECISIONS, MatmulPrecision
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def set_matmul_precision(precision: MatmulPrecision) -> None:
+    """How float32 products of matrices are computed from now on in this process.
+
+    Convolutions are not products here: cuDNN rounds their inputs to TF32 by PyTorch's default, whatever this says.
+    """
+    torch.set_float32_matmul_precision(precision)
 
 
 class Precision:

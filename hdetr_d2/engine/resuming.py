@@ -57,6 +57,8 @@ def identity_of(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
         "world_size": comm.get_world_size(),
         "max_iter": length.max_iter,
         "precision": settings.precision,
+        # of runs that began before there was the setting, too
+        "matmul_precision": None if settings.matmul_precision == "highest" else settings.matmul_precision,
         "ema": None if settings.ema is None else f"decay {settings.ema.decay}, tau {settings.ema.tau}",
     }
 

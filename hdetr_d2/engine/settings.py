@@ -12,6 +12,8 @@ from .typed import AtLeastOne, Bounds, Count, Note, NotNegative, Positive, from_
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+MatmulPrecision = Literal["highest", "high"]
+
 Device = Annotated[Literal["auto", "cpu", "cuda"], Note("CUDA_VISIBLE_DEVICES chooses among GPUs")]
 
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
@@ -107,6 +109,8 @@ class TrainSettings:
         init_checkpoint: weights to start from, or "": a file, ``zoo:NAME``, ``hf://owner/repository`` or an address.
         device: "auto" is CUDA where there is any, else the CPU.
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
+        matmul_precision: of float32 products of matrices: "highest" is IEEE float32, "high" lets a GPU of Ampere or
+            later round their inputs to TF32 (10 bits of mantissa). Under bf16 and fp16 it is for what stays float32.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
         batch_size: images per optimiser step, over all processes and accumulation steps.
         accumulate: micro-batches per optimiser step.
@@ -150,6 +154,7 @@ class TrainSettings:
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
     longtail_report: bool = False
+    matmul_precision: MatmulPrecision = "highest"
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()
     if_exists: IfExists = "refuse"

@@ -15,6 +15,7 @@ from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision, warn_of_no_progress
 from hdetr_d2.transfer import to_device
 
+from .backbone.folding import fold_frozen_norms
 from .building import FromLazyConfig
 from .composition import check_channels, check_composition, check_heads, check_levels
 from .inputs import HostTargets, normalized, padded_pixels
@@ -76,6 +77,7 @@ class DETR(FromLazyConfig, nn.Module):
         check_choice(self, Score, score=score)
         check_whole(self, 1, num_classes=num_classes, num_detections=num_detections)
         self.backbone = backbone
+        fold_frozen_norms(backbone)
         self.neck = neck
         self.transformer = transformer
         self.supervision = supervision

@@ -66,6 +66,7 @@ def test_settings_that_a_config_file_misspells_are_refused_too() -> None:
         ("train.batch_size=0", "at least 1"),
         ("train.batch_size=four", "type int"),
         ("train.precision=fp8", "bf16"),
+        ("train.matmul_precision=medium", "highest"),
         ("train.clip_grad.max_norm=0", "clip_grad=null"),
         ("train.checkpoint.max_to_keep=0", "max_to_keep"),
     ],
