@@ -40,8 +40,9 @@ class _StaticSizes:
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The operators in standard ones, for ``custom_translation_table`` of ``torch.onnx.export``. Needs onnxscript.
+    """The operators, and stable sorting, in standard ones: ``custom_translation_table`` of ``torch.onnx.export``.
 
+    Needs onnxscript.
     The GridSample of opset 16 to 19 is used, so exporting with ``opset_version`` 18 needs no conversion.
     """
     operators = torch.ops.hdetr_d2
@@ -49,6 +50,7 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         operators.ms_deform_attn.default: _translate,
         operators.ms_deform_attn_fused.default: _translate_fused,
         operators.nms_mask.default: _translate_nms,
+        torch.ops.aten.sort.stable: _translate_stable_sort,
     }
 
 
@@ -116,6 +118,14 @@ def _translate_nms(boxes: Any, threshold: Any) -> Any:
     ones = op.Expand(_ints(1), op.Slice(op.Shape(places), _ints(0), _ints(1)))
     zeros = op.Expand(_ints(0), size)
     return op.Cast(op.ScatterND(zeros, places, ones), to=_BOOL)
+
+
+def _translate_stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``sort(stable=True)``, which PyTorch's exporter does not have: TopK, in which of equals the first comes first."""
+    from onnxscript import opset18 as op
+
+    shape: Any = op.Shape(x)
+    return op.TopK(x, op.Gather(shape, _ints(dim)), axis=dim, largest=int(descending), sorted=1)
 
 
 def _ints(*numbers: int) -> Any:

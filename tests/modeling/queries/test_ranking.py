@@ -1,11 +1,14 @@
 """The order in which proposals become queries."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdetr_d2.layers import cxcywh_to_xyxy
 from hdetr_d2.modeling.queries.ranking import best_tokens, best_valid_tokens, stepped_back
+from hdetr_d2.ops.onnx import onnx_translations
 
 
 def boxes_at(places: list[float]) -> Tensor:
@@ -66,3 +69,37 @@ def iou(one: list[float], other: list[float]) -> float:
     height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
     areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in (one, other)]
     return width * height / (sum(areas) - width * height)
+
+
+class Ranking(nn.Module):
+    """Scores and boxes to the order in which tokens become queries."""
+
+    def forward(self, scores: Tensor, boxes: Tensor) -> Tensor:
+        valid = scores.amax(-1) > 0
+        best = best_valid_tokens(scores, valid, 12, pairs=False)
+        of_best = boxes.gather(1, best[..., None].expand(-1, -1, 4))
+        return stepped_back(best, of_best, valid, 0.4567)  # which is no overlap of boxes of sixteenths
+
+
+def test_the_ranking_is_the_same_in_onnxruntime_ties_included(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 4, (3, 20, 2), generator=generator).float()
+    boxes = torch.randint(1, 9, (3, 20, 4), generator=generator) / 16  # without rounding
+    file, batch = tmp_path / "ranking.onnx", torch.export.Dim("batch")
+    torch.onnx.export(
+        Ranking().eval(),
+        (scores[:2], boxes[:2]),
+        str(file),
+        dynamo=True,
+        opset_version=18,
+        input_names=["scores", "boxes"],
+        dynamic_shapes=({0: batch}, {0: batch}),
+        custom_translation_table=onnx_translations(),
+    )
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"scores": scores.numpy(), "boxes": boxes.numpy()})
+    expected = Ranking()(scores, boxes)
+    assert torch.equal(torch.from_numpy(found), expected)
+    assert not torch.equal(expected, best_valid_tokens(scores, scores.amax(-1) > 0, 12, pairs=False))
