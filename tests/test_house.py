@@ -28,6 +28,7 @@ CROSS_CUTTING = {
     "modeling/test_family.py": "every model with every scheme",
     "modeling/test_family_distributed.py": "the same in two processes",
     "modeling/test_family_graphs.py": "the same compiled",
+    "modeling/queries/test_distinct.py": "every two-stage model",
     "ops/test_cuda_on_cpu.py": "csrc",
     "parity/test_authors_files.py": "all kinds of files",
     "supervision/test_schemes.py": "all schemes",

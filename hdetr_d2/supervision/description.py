@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isclose
 from typing import Protocol
 
 from tabulate import tabulate
@@ -110,6 +111,9 @@ class Description:
         headers = ("training", "group", "queries", "layers", "positives a target", "an image", "weight", "divided by")
         budget = "varies with the predictions" if self.budget is None else f"{self.budget:g} times one-to-one matching"
         title = f"{self.scheme}, {self.num_layers} decoder layers, {self.num_targets} targets an image: "
+        of_encoder = self.positives(group=ENCODER)
+        if of_encoder is not None and not isclose(of_encoder, 1.0):
+            budget += f", of the encoder {of_encoder:g} times"
         return f"{title}positives {budget}\n\n" + tabulate(rows, headers=headers, tablefmt="github")
 
 
