@@ -20,6 +20,7 @@ from . import voc, yolo
 from .layout import Layout, LayoutError, RawSplit, SplitName
 from .recognition import recognise
 from .records import RawBox
+from .umbrella import umbrella_categories
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,8 @@ def prepare_dataset(
     """Bring a dataset of any known layout into COCO json.
 
     Args:
-        path: as `recognise` takes it. Splits that are COCO json already are used where they are.
+        path: as `recognise` takes it. Splits that are COCO json already are used where they are, unless one category
+            is no class (see `umbrella`).
         folder: gets ``train.json`` and so on, where they must be written.
         need_validation: take a fifth of the training images, by their names, where there is no validation split.
 
@@ -71,17 +73,34 @@ def prepare_dataset(
     layout = recognise(path)
     target = Path(folder)
     if layout.name == "coco":
-        splits = {
-            split: CocoSplit(raw.annotations, raw.folder)
-            for split, raw in layout.splits.items()
-            if raw.annotations is not None
-        }
+        splits = _without_umbrella(
+            {
+                split: CocoSplit(raw.annotations, raw.folder)
+                for split, raw in layout.splits.items()
+                if raw.annotations is not None
+            },
+            target,
+        )
     else:
         splits = _convert(layout, target)
     drawn = need_validation and "val" not in splits
     if drawn:
         splits = _draw_validation(splits, target)
     return PreparedDataset(layout, splits, drawn)
+
+
+def _without_umbrella(splits: dict[SplitName, CocoSplit], target: Path) -> dict[SplitName, CocoSplit]:
+    """COCO's splits, copied without the category that stands for the others alone, where there is one."""
+    ids = umbrella_categories(part.json for part in splits.values())
+    if not ids:
+        return splits
+    result: dict[SplitName, CocoSplit] = {}
+    for split, part in splits.items():
+        content = json.loads(part.json.read_bytes())
+        content["categories"] = [each for each in content["categories"] if each["id"] not in ids]
+        _write(target / f"{split}.json", content)
+        result[split] = CocoSplit(target / f"{split}.json", part.images)
+    return result
 
 
 def _convert(layout: Layout, target: Path) -> dict[SplitName, CocoSplit]:
