@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from PIL import Image
 
+from hdetr_d2.annotations.reading import read_annotation_file
 from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
 
@@ -68,7 +69,7 @@ def prepare_dataset(
         need_validation: take a fifth of the training images, by their names, where there is no validation split.
 
     Raises:
-        LayoutError: the dataset cannot be read; the message names file and line.
+        LayoutError, DatasetError: the dataset cannot be read; the message names file and line.
     """
     layout = recognise(path)
     target = Path(folder)
@@ -198,6 +199,7 @@ def _clipped(box: RawBox, width: int, height: int) -> tuple[float, float, float,
 def _draw_validation(splits: Mapping[SplitName, CocoSplit], target: Path) -> dict[SplitName, CocoSplit]:
     """Take validation images out of the training split; which ones follows from their names alone."""
     train = splits["train"]
+    read_annotation_file(train.json)  # which tells what is wrong with the lists that are divided here
     content = json.loads(train.json.read_bytes())
     images = content["images"]
     if len(images) < 2:
