@@ -37,6 +37,7 @@ NEEDS = {
     r"zoo:": "a download",
     r"theirs\.pth|SOURCE\.pth": "a file of another project",
     r"report longtail output/": "runs on LVIS",
+    r"^hdetr-d2 export ": "half a minute, which tests/cli/test_export.py spends on the same",
 }
 LVIS_BOX = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
 
@@ -69,7 +70,7 @@ RUNNABLE = {page: found for page, of_page in PAGES.items() if (found := [each fo
 def small(words: list[str]) -> Iterator[str]:
     """The words of a command after the program's name, with small things in place of large ones."""
     for word in words[1:]:
-        # configs show reads the recipe itself, and convert --config compares with it
+        # configs show reads the recipe itself
         yield "small.yaml" if word == RECIPE and words[1] in ("train", "finetune") else word
     if words[1] in ("train", "finetune") and "--epochs" not in words:
         yield "schedule.epochs=1"
@@ -78,7 +79,7 @@ def small(words: list[str]) -> Iterator[str]:
 def write_files(folder: Path) -> None:
     """What the pages suppose to be there."""
     shutil.copy(TRAINED / "branch" / "config.yaml", folder / "small.yaml")
-    for name in ("quickstart", "run", "rtdetr_r50_72ep"):
+    for name in ("quickstart", "run"):
         run = folder / "output" / name
         run.mkdir(parents=True)
         shutil.copy(TRAINED / "branch" / "config.yaml", run)
@@ -112,9 +113,6 @@ def write_results(folder: Path) -> None:
 def test_the_commands_of_a_page_run_one_after_another(
     page: str, program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if any("export" in words for words in RUNNABLE[page]):
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     for words in RUNNABLE[page]:
@@ -125,7 +123,7 @@ def test_the_commands_of_a_page_run_one_after_another(
 
 def test_the_pages_that_newcomers_follow_are_run() -> None:
     assert {"README.md", "docs/index.md", "docs/tutorials/own_data.md", "docs/finetuning.md"} <= set(RUNNABLE)
-    assert sum(map(len, RUNNABLE.values())) >= 20
+    assert sum(map(len, RUNNABLE.values())) >= 18
 
 
 def test_nothing_is_said_to_be_needed_by_no_command() -> None:

@@ -103,6 +103,11 @@ def _names_of(content: Any, file: Path, *, needed: bool) -> tuple[str, ...]:
         return ()
     if needed and isinstance(content.get("nc"), int) and content["nc"] != len(names):
         raise LayoutError(f"{file}: nc is {content['nc']}, but there are {len(names)} names")
+    for index, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise LayoutError(
+                f'{file}: names: number {index} is {name!r}, not a name; write it as text, with "" around it'
+            )
     return tuple(str(name) for name in names)
 
 

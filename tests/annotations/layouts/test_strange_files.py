@@ -44,6 +44,14 @@ STRANGE: dict[str, tuple[Callable[[Path], Path], str]] = {
         lambda root: yaml_with(root, "train: images/train\nval: images/val\nnames: {0: a, b: c}"),
         "names must be numbered",
     ),
+    "a class that YAML takes for false": (
+        lambda root: yaml_with(root, "train: images/train\nval: images/val\nnames: [yes please, no, maybe]"),
+        "names: number 1 is False",
+    ),
+    "a class without a name": (
+        lambda root: yaml_with(root, "train: images/train\nval: images/val\nnames: [a, , b]"),
+        "cannot be read as YAML|number 1 is None",
+    ),
     "a date that there is not": (
         lambda root: yaml_with(root, "train: 2020-13-45\nnames: [a]"),
         r"data\.yaml: cannot be read as YAML",
