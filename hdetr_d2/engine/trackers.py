@@ -179,6 +179,8 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         root = name.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != root:
+            raise TrackerError(f"train.writers: the package {root} cannot be imported ({error})") from error
         raise TrackerError(
             f"train.writers: the package {root} is not installed; pip install hdetr_d2[{root}]"
         ) from error

@@ -165,3 +165,11 @@ def test_a_tracker_that_cannot_begin_is_one_line(
     monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
     with pytest.raises(TrackerError, match="mode=offline"):
         WandbWriter(project="cells", output_dir=str(tmp_path), mode="online")
+
+
+def test_a_package_that_lacks_one_itself_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb.py").write_text("import a_package_that_is_nowhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(TrackerError, match=r"wandb cannot be imported .*a_package_that_is_nowhere"):
+        WandbWriter(project="cells", output_dir=str(tmp_path))
