@@ -52,4 +52,6 @@ Download = Annotated[
     bool,
     typer.Option("--download", callback=_allow_downloads, help="Download published weights that are not here yet."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images of one size that are worked on at once.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images (or tiles) of one size that are worked on at once.")
+]

@@ -77,6 +77,7 @@ def predict(
         model,
         tile=tile,
         overlap=overlap,
+        batch_size=batch_size,
         score_threshold=score_threshold,
         classes=None if classes is None else [name.strip() for name in classes.split(",")],
         suppress=suppress,

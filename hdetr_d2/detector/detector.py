@@ -240,7 +240,7 @@ def usable_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # which "meta" cannot
     except (RuntimeError, AssertionError) as error:
         raise DetectorOptionError(f'device "{name}" cannot be used: {str(error).splitlines()[0]}') from error
     return device
