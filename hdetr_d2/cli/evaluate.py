@@ -78,7 +78,7 @@ def evaluate(
 
     plain_logging()
     if output is not None:
-        from hdetr_d2.checkpoint.reading import refuse_unwritable
+        from hdetr_d2.output import refuse_unwritable
 
         refuse_unwritable(output, make_folder=True)
     wanted = Measurement(style=style, max_dets=max_dets, backend=backend, fixed=fixed, train=train, invalid=invalid)
