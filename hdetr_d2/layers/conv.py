@@ -125,7 +125,7 @@ def folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(convolution.weight.dtype, torch.float32)
     mean, variance = norm.running_mean.to(dtype), norm.running_var.to(dtype)
     scale = norm.weight.to(dtype) * (variance + norm.eps).rsqrt()
-    bias = norm.bias.to(dtype) - mean * scale
+    bias = torch.addcmul(norm.bias.to(dtype), mean, scale, value=-1)
     if convolution.bias is not None:
         bias = bias + convolution.bias.to(dtype) * scale
     weight = convolution.weight * scale[:, None, None, None]

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 H_DETR = "h_deformable_detr/h_deformable_detr_r50_12ep"
-QUICKSTART = "quickstart/h_deformable_detr_generated"
+QUICKSTARTS = ("quickstart/hybrid_generated", "quickstart/h_deformable_detr_generated")
 
 
 @pytest.fixture
@@ -35,8 +35,9 @@ def test_launches_and_blocking_calls_of_a_step_do_not_grow_with_the_batch(counte
     assert counted(H_DETR, 16) == (launches, blocking)
 
 
-def test_launches_of_the_quickstart(counted: object) -> None:
+@pytest.mark.parametrize("recipe", QUICKSTARTS)
+def test_launches_of_the_quickstart(counted: object, recipe: str) -> None:
     assert callable(counted)
-    launches, blocking = counted(QUICKSTART, 8)
+    launches, blocking = counted(recipe, 8)
     assert launches <= 640
     assert blocking <= 2
