@@ -11,7 +11,9 @@ from hdetr_d2.errors import UserError
 
 from .options import Annotations, Images, Overrides
 
-app = typer.Typer(help="Reports on runs: curves, long tail, comparisons, duplicates, errors.", no_args_is_help=True)
+app = typer.Typer(
+    help="Reports on runs: curves, long tail, comparisons, matching, duplicates, errors.", no_args_is_help=True
+)
 
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Output folders of training.")]
 Results = Annotated[
@@ -133,6 +135,29 @@ def compare(
     except comparison.TrainingFailed as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@app.command("matching")
+def matching(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Output folders of train.microscope=True.")],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.html", help="The page.")] = Path("matching.html"),
+) -> None:
+    """Write a page on what trainings matched with what: curves, hard and unstable objects, suspected label errors.
+
+    Example:
+
+    hdetr-d2 report matching output/run --output matching.html
+    """
+    from hdetr_d2.microscope.report import write_report
+
+    page = write_report(runs, output)
+    for run in page.runs:
+        starved, duplicates = 100 * run.epochs.starved[-1], 100 * run.epochs.duplicates[-1]
+        typer.echo(f"{run.name}: starved objects {starved:.1f} %, duplicates {duplicates:.1f} %")
+    for kind, found in page.suspects.items():
+        dearest = f", the dearest {found[0].price:.2f}" if found else ""
+        typer.echo(f"suspects, {kind.replace('_', ' ')}: {len(found)}{dearest}")
+    typer.echo(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
 
 
 @app.command("duplicates")

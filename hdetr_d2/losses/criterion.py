@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +12,39 @@ from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
 from hdetr_d2.distributed import mean_count_over_ranks
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy, generalized_box_iou
-from hdetr_d2.matching.step import Matches, MatchRequest, match_step
+from hdetr_d2.matching.step import Matches, MatchRequest, Solved, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Rule, Supervision
 
 from .boxes import box_losses
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 from .positive_counts import PositiveCounter
+
+
+@dataclass(frozen=True)
+class MatchedStep:
+    """What a step matched, before its losses.
+
+    Args:
+        suffixes: of each request, the endings of its layers' losses (``"_0"``, ``""``, ``"_enc"``), which name them.
+        requests: the groups that were matched.
+        solved: how.
+        targets: of the batch, by class.
+        columns: the classes that the decoder's logits are of; None for all.
+    """
+
+    suffixes: list[list[str]]
+    requests: list[MatchRequest]
+    solved: list[Solved]
+    targets: BatchedTargets
+    columns: Tensor | None
+
+
+class MatchObserver(Protocol):
+    """Who looks on at every step, and changes nothing."""
+
+    def __call__(self, step: MatchedStep) -> None:
+        """Called once a step, after matching."""
 
 
 class SetCriterion(nn.Module):
@@ -32,6 +59,9 @@ class SetCriterion(nn.Module):
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
         giou_eps: ``eps`` of ``generalized_box_iou`` in the loss.
+
+    Attributes:
+        observer: is shown what every step matched; None shows nobody.
     """
 
     def __init__(
@@ -63,6 +93,7 @@ class SetCriterion(nn.Module):
         self.binary_encoder = binary_encoder
         self.counter = counter
         self.giou_eps = giou_eps
+        self.observer: MatchObserver | None = None
 
     def check(self, *, num_classes: int) -> None:
         """Refuse a model of another number of classes than its losses are of; models call it when built.
@@ -121,7 +152,12 @@ class SetCriterion(nn.Module):
         if proposals:
             objects = step.targets.as_objects() if self.binary_encoder else step.targets
             jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
-        solved = iter(match_step([job.request for job in jobs if job.rules]))
+        asking = [job for job in jobs if job.rules]
+        seen: list[Solved] | None = None if self.observer is None else []
+        solved = iter(match_step([job.request for job in asking], seen))
+        if self.observer is not None and seen is not None:
+            requests = [job.request for job in asking]
+            self.observer(MatchedStep([job.suffixes for job in asking], requests, seen, batch, columns))
         all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
         by_group = dict(zip(predictions, all_matches))
         for index, job in enumerate(jobs):

@@ -114,6 +114,15 @@ class MatchingCost:
             box_cost = self.l1_weight * l1 - self.giou_weight * giou.mT
             return self.class_weight * self._class_cost(logits, labels) + box_cost
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K), of softmax (..., K + 1), as scores (..., K) in [0, 1]."""
+        return logits.sigmoid() if self.score == "sigmoid" else logits.softmax(-1)[..., :-1]
+
+    def class_costs(self, logits: Tensor) -> Tensor:
+        """The weighted class cost of every class: logits (..., N, K), of softmax (..., N, K + 1) -> (..., N, K)."""
+        count = logits.shape[-1] - (self.score == "softmax")
+        return self.class_weight * self._class_cost(logits, torch.arange(count, device=logits.device))
+
     def _class_cost(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.score == "sigmoid":
             return focal_class_cost(logits, labels, alpha=self.alpha, gamma=self.gamma)

@@ -101,8 +101,29 @@ class _Proposed:
     tensors: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class Solved:
+    """How one image was matched in some layers of a group, for who looks on.
+
+    Args:
+        request: index of the group's request.
+        image: index of the image.
+        layers: which.
+        costs: (layers, N, M) of every pair, on the device of the predictions; None where no cost was computed.
+        solutions: of each layer, on the CPU.
+        is_optimal: whether they are of the least cost.
+    """
+
+    request: int
+    image: int
+    layers: list[int]
+    costs: Tensor | None
+    solutions: list[Assignment]
+    is_optimal: bool
+
+
 @torch.no_grad()
-def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
+def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = None) -> list[Matches]:
     """Match all groups, layers and images of a step.
 
     Costs are computed for each image against its own targets, layers with the same cost at once. All problems leave the
@@ -110,6 +131,7 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
 
     Args:
         requests: one a group; images are in the same order in all of them.
+        seen: gets what was solved, and from which costs; None keeps nothing.
 
     Returns:
         The matches of each request, on the device of its predictions.
@@ -130,6 +152,14 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     for one in proposed:
         parts = zip(*(next(copied) for _ in one.tensors))
         solved.update({(one.request, layer, one.image): one.matcher.finish(*x) for layer, x in zip(one.layers, parts)})
+    if seen is not None:
+        seen += [
+            Solved(x.request, x.image, x.layers, costs, [solved[x.request, i, x.image] for i in x.layers], is_optimal)
+            for x, costs, is_optimal in [
+                *((s, s.costs, s.matcher.is_optimal) for s in stacks),
+                *((one, None, False) for one in proposed),
+            ]
+        ]
     results = [_collect(i, request, solved) for i, request in enumerate(requests)]
     lost = sum(matches.unmatchable for matches in results)
     if lost:

@@ -67,7 +67,7 @@ def plant(
 def _moved(
     rng: np.random.Generator, box: list[float], size: tuple[int, int], by: tuple[float, float], *, resize: bool
 ) -> list[float]:
-    """A box (XYWH) moved by a part of its sides in any direction, and its sides changed by as much, within the image."""
+    """A box (XYWH) moved by a part of its sides, and its sides changed by as much, within the image."""
     sides = np.array(box[2:], dtype=np.float64)
     angle = rng.uniform(0.0, 2.0 * np.pi)
     shift = rng.uniform(*by) * np.array([np.cos(angle), np.sin(angle)]) * sides

@@ -241,7 +241,7 @@ def _check(spec: GeneratedSpec) -> None:
 
 
 def _are_shares(shares: Mapping[str, float]) -> bool:
-    return shares.keys() <= set(KINDS) and all(0 <= share for share in shares.values()) and sum(shares.values()) <= 1
+    return shares.keys() <= set(KINDS) and all(share >= 0 for share in shares.values()) and sum(shares.values()) <= 1
 
 
 WAIT_SECONDS = 300.0

@@ -50,7 +50,8 @@ def test_every_kind_is_planted_as_often_as_asked_for_and_is_what_it_says() -> No
             if kind == "missing":
                 assert error["annotation_id"] is None
                 continue
-            assert faulty is not None and faulty["image_id"] == error["image_id"]
+            assert faulty is not None
+            assert faulty["image_id"] == error["image_id"]
             overlap = iou(faulty["bbox"], error["bbox"])
             assert (faulty["category_id"] != error["category_id"]) == (kind == "wrong_class")
             if kind == "wrong_class":
