@@ -147,7 +147,7 @@ class SetCriterion(nn.Module):
         """
         batch = BatchedTargets.of(targets)
         learned = batch if columns is None else batch.with_labels(torch.searchsorted(columns, batch.labels))
-        step = _Step(learned, supervision, progress, columns)
+        step = _Step(learned, batch, supervision, progress, columns)
         jobs = [_Job(*_rules_of(group, p, step), self.classification, columns) for group, p in predictions.items()]
         if proposals:
             objects = step.targets.as_objects() if self.binary_encoder else step.targets
@@ -202,7 +202,9 @@ class SetCriterion(nn.Module):
             class_factor=rule.class_factor * self.encoder_class_factor,
         )
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
-        return _Job([suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates), loss, columns)
+        return _Job(
+            [suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates, step.classes), loss, columns
+        )
 
     def _factors(self, job: "_Job", name: str, num_targets: Tensor) -> Tensor:
         """What a loss of each layer is multiplied by, (L,), its own weight left out."""
@@ -221,9 +223,10 @@ class SetCriterion(nn.Module):
 
 @dataclass(frozen=True)
 class _Step:
-    """What all groups of a step have in common; the labels of ``targets`` are positions in ``columns``."""
+    """What all groups of a step have in common; the labels of ``targets`` are positions in ``columns``, not classes."""
 
     targets: BatchedTargets
+    classes: BatchedTargets
     supervision: Supervision
     progress: float
     columns: Tensor | None
@@ -251,7 +254,11 @@ def _rules_of(group: str, prediction: Predictions, step: _Step) -> tuple[list[st
     rules: list[Rule] = []
     if prediction.known is None:
         rules = [step.supervision.rule(group, layer, depth, step.progress) for layer in range(depth)]
-    return suffixes, rules, MatchRequest(prediction, [rule.matcher for rule in rules], step.targets)
+    return (
+        suffixes,
+        rules,
+        MatchRequest(prediction, [rule.matcher for rule in rules], step.targets, classes=step.classes),
+    )
 
 
 def _layer_sums(job: _Job, matches: Matches, giou_eps: float) -> dict[str, Tensor]:

@@ -61,12 +61,14 @@ class MatchRequest:
         matchers: of each of its layers.
         targets: that it learns from, one an image.
         candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
+        classes: the targets by their classes, where ``targets`` are labelled by something else; None where not.
     """
 
     predictions: Predictions
     matchers: Sequence[Matcher]
     targets: Sequence[Targets]
     candidates: Predictions | None = None
+    classes: Sequence[Targets] | None = None
 
     @cached_property
     def batch(self) -> BatchedTargets:
@@ -153,13 +155,12 @@ def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = Non
         parts = zip(*(next(copied) for _ in one.tensors))
         solved.update({(one.request, layer, one.image): one.matcher.finish(*x) for layer, x in zip(one.layers, parts)})
     if seen is not None:
-        seen += [
-            Solved(x.request, x.image, x.layers, costs, [solved[x.request, i, x.image] for i in x.layers], is_optimal)
-            for x, costs, is_optimal in [
-                *((s, s.costs, s.matcher.is_optimal) for s in stacks),
-                *((one, None, False) for one in proposed),
-            ]
-        ]
+        for of in stacks:
+            solutions_of = [solved[of.request, layer, of.image] for layer in of.layers]
+            seen.append(Solved(of.request, of.image, of.layers, of.costs, solutions_of, of.matcher.is_optimal))
+        for one in proposed:
+            solutions_of = [solved[one.request, layer, one.image] for layer in one.layers]
+            seen.append(Solved(one.request, one.image, one.layers, None, solutions_of, False))
     results = [_collect(i, request, solved) for i, request in enumerate(requests)]
     lost = sum(matches.unmatchable for matches in results)
     if lost:
@@ -176,11 +177,12 @@ def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
             key = matcher.cost, matcher.k, None if matcher.is_optimal else id(matcher)
             alike.setdefault(key, []).append(layer)
     stacks = []
+    classes = request.targets if request.classes is None else request.classes
     for layers in alike.values():
         matcher = request.matchers[layers[0]]
         assert isinstance(matcher, CostMatcher)
         stacks += [
-            _Stack(index, image, layers, matcher, matcher.cost(*arguments))
+            _Stack(index, image, layers, matcher.at(classes[image].labels), matcher.cost(*arguments))
             for image, arguments in _images(request, layers)
         ]
     return stacks

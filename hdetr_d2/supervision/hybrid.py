@@ -3,7 +3,7 @@
 from typing import Literal
 
 from hdetr_d2.arguments import check_choice, check_positive, check_whole, check_within
-from hdetr_d2.matching import MatchingCost, OneToManyMatcher
+from hdetr_d2.matching import FrequencyDemand, MatchingCost, OneToManyMatcher
 
 from .base import Supervision
 from .rule import Rule
@@ -23,6 +23,7 @@ class HybridSupervision(Supervision):
         encoder: how the encoder's proposals are matched: ``"one2one"`` throughout, or ``"one2many"`` by the rule of the
             one-to-many part wherever the scheme has one.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own in one-to-many matching, of which ``k`` is the mean over objects.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class HybridSupervision(Supervision):
         normaliser: float | None = None,
         encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
         super().__init__(cost=cost)
         check_whole(self, 1, k=k)
@@ -42,7 +44,9 @@ class HybridSupervision(Supervision):
             check_positive(self, normaliser=normaliser)
         self.encoder = encoder
         self.one_to_many = Rule(
-            matcher=OneToManyMatcher(k=k, cost=cost), weight=weight, normaliser=k if normaliser is None else normaliser
+            matcher=OneToManyMatcher(k=k, cost=cost, demand=demand),
+            weight=weight,
+            normaliser=k if normaliser is None else normaliser,
         )
 
     def encoder_rule(self, progress: float) -> Rule:

@@ -1,7 +1,7 @@
 """The hybrid layer scheme."""
 
 from hdetr_d2.arguments import ArgumentError, check_whole
-from hdetr_d2.matching import MatchingCost
+from hdetr_d2.matching import FrequencyDemand, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
 from .hybrid import EncoderMatching, HybridSupervision
@@ -19,6 +19,7 @@ class HybridLayer(HybridSupervision):
         encoder: how the encoder's proposals are matched, on which the paper is silent: ``"one2one"``, as in the
             authors' hybrid branch, or ``"one2many"``.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class HybridLayer(HybridSupervision):
         normaliser: float | None = None,
         encoder: EncoderMatching = "one2one",
         cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost)
+        super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost, demand=demand)
         check_whole(self, 0, num_one2many_layers=num_one2many_layers)
         self.num_one2many_layers = num_one2many_layers
 
