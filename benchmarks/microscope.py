@@ -4,11 +4,11 @@
     python benchmarks/microscope.py label-errors output/label_errors
     python benchmarks/microscope.py cost quickstart/schemes/hybrid_branch.py
 
-"label-errors" ranks the suspects of a training on generated data with planted errors, and prints for each kind the area
-under the precision-recall curve (average precision) of the ranking over all annotations, precision and recall among
-as many suspects as there are errors, and the recall among twice as many. "cost" trains steps of one model that are
-recorded and steps that are not by turns, and prints the median times of both; on a CPU those are of the processor, so that other
-work on the machine does not count.
+"label-errors" ranks the suspects of a training on generated data with planted errors, and prints for each kind the
+area under the precision-recall curve (average precision) of the ranking over all annotations, precision and recall
+among as many suspects as there are errors, and the recall among twice as many. "cost" trains steps of one model that
+are recorded and steps that are not by turns, and prints the median times of both; on a CPU those are of the processor,
+so that other work on the machine does not count.
 """
 
 from __future__ import annotations

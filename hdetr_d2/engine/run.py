@@ -186,7 +186,7 @@ def build_trainer(
         period=length.checkpoint_period,
         max_to_keep=settings.checkpoint.max_to_keep,
         run=identity_of(cfg, length),
-        before_save=[hook.write for hook in (*counts, *recording)],
+        before_save=[*(hook.write for hook in counts), *(hook.write for hook in recording)],
     )
     trainer.register_hooks(
         [

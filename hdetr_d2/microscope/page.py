@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hdetr_d2.evaluation.longtail.charts import Frame, Series, grouped_bars, nice_ticks, short_number, svg
+from hdetr_d2.evaluation.longtail.charts import Frame, Series, nice_ticks, short_number, svg
 from hdetr_d2.evaluation.longtail.style import CSS
 
 from .pictures import Picture, figure
@@ -24,15 +24,15 @@ STYLES = ("s0", "s1", "s2", "s3")
 SHOWN = 12
 """Objects, and suspects of a kind, in pictures."""
 
-_MOST_BARS = 8
-"""Classes up to which their positives are bars."""
+_MOST_ROWS = 12
+"""Classes up to which the table of their positives is open."""
 
 _OWN_CSS = """
 :root { --s2: #16813d; --s3: #8b46c7; }
 @media (prefers-color-scheme: dark) { :root { --s2: #56d27e; --s3: #c59bff; } }
 .s2t { color: var(--s2); } .s3t { color: var(--s3); } i.s2 { color: var(--s2); } i.s3 { color: var(--s3); }
 .line.s2 { stroke: var(--s2); } .line.s3 { stroke: var(--s3); }
-.bar.s2, .dot.s2 { fill: var(--s2); } .bar.s3, .dot.s3 { fill: var(--s3); }
+.dot.s2 { fill: var(--s2); } .dot.s3 { fill: var(--s3); }
 .tag.truth { fill: #fff; } .grid.three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .tile span { display: block; } .tile span + span { margin-left: 0; }
 figcaption b { overflow-wrap: anywhere; }
@@ -99,7 +99,7 @@ _KINDS: Mapping[Kind, tuple[str, str]] = {
     ),
     "displaced": (
         "Displaced",
-        "The matched prediction knows the class and lies elsewhere; the price is what it would cost less there.",
+        "What is matched knows the class and lies, on average, elsewhere; the price is what it would cost less there.",
     ),
     "doubled": (
         "Doubled",
@@ -160,7 +160,7 @@ def _tiles(runs: Sequence[ObservedRun]) -> str:
         return "".join(f"<span{kind}>{value(run)}</span>" for run, kind in zip(runs, kinds))
 
     values: Sequence[tuple[str, Callable[[ObservedRun], str]]] = (
-        ("starved, last epoch", lambda run: _percent(run.epochs.starved[-1])),
+        ("starved at the end", lambda run: _percent(run.epochs.starved[-1])),
         ("never stable", lambda run: _percent(1 - run.epochs.settled[-1])),
         ("median age of first stable match", lambda run: _age(run.objects)),
         ("changes between layers", lambda run: _percent(run.epochs.between_layers[-1])),
@@ -217,44 +217,32 @@ def _range(least: float, most: float) -> tuple[float, float, list[tuple[float, s
     if least >= 0:
         top, ticks = nice_ticks(most)
         return 0.0, top, ticks
-    span, above = nice_ticks(max(most, 0.0) - least)
+    _, above = nice_ticks(max(most, 0.0) - least)
     step = above[1][0]
     low = math.floor(least / step) * step
     high = max(math.ceil(most / step) * step, low + step)
-    del span
     count = round((high - low) / step)
     return low, high, [(low + index * step, f"{low + index * step:g}") for index in range(count + 1)]
 
 
 def _positives(page: Page) -> str:
     """How many queries an object of each class gets in a layer."""
-    first = page.runs[0]
-    names = page.class_names
-    groups = list(first.positives)
-    if len(names) <= _MOST_BARS:
-        bars = grouped_bars(
-            "Queries of an object in a layer",
-            list(names),
-            [(group, STYLES[min(i, 3)], _padded(first.positives[group], len(names))) for i, group in enumerate(groups)],
-            y_label="queries",
-        )
-        body = f'<div class="card">{bars}</div>'
-    else:
-        head = "<th>class</th><th>objects</th>" + "".join(f"<th>{escape(group)}</th>" for group in groups)
-        counts = np.bincount(first.objects.label, minlength=len(names))
-        rows = "".join(
-            f'<tr><td class="name">{escape(name)}</td><td>{counts[index]:,}</td>'
-            + "".join(f"<td>{_number(_padded(first.positives[group], len(names))[index], 2)}</td>" for group in groups)
-            + "</tr>"
-            for index, name in enumerate(names)
-        )
-        body = (
-            f'<div class="card"><details><summary>{len(names)} classes</summary><div class="scroll"><table><tr>{head}'
-            f"</tr>{rows}</table></div></details></div>"
-        )
+    first, names = page.runs[0], page.class_names
+    columns = {group: _padded(values, len(names)) for group, values in first.positives.items()}
+    head = "<th>class</th><th>objects</th>" + "".join(f"<th>{escape(group)}</th>" for group in columns)
+    counts = np.bincount(first.objects.label, minlength=len(names))
+    rows = "".join(
+        f'<tr><td class="name">{escape(name)}</td><td>{counts[index]:,}</td>'
+        + "".join(f"<td>{_number(values[index], 2)}</td>" for values in columns.values())
+        + "</tr>"
+        for index, name in enumerate(names)
+    )
+    table = f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
+    if len(names) > _MOST_ROWS:
+        table = f"<details><summary>{len(names)} classes</summary>{table}</details>"
     return (
         '<section id="positives"><h2>Queries by class and group</h2><p class="soft">How many queries an object gets in '
-        f"a layer of {escape(first.name)}, on average over training.</p>{body}</section>"
+        f'a layer of {escape(first.name)}, on average over training.</p><div class="card">{table}</div></section>'
     )
 
 
@@ -300,15 +288,15 @@ def _objects(page: Page, key: str, title: str, order: Numbers) -> str:
     }[key]
     return (
         f'<section id="{key}" class="pictures"><h2>{title}{_of_first(page)}</h2><p class="soft">{explained} Dashed '
-        "white: annotated. Green or orange: the mean matched prediction, which overlaps it by half or does not, with its "
-        f'score for the class.</p><div class="examples">{"".join(figures)}</div></section>'
+        "white: annotated. Green or orange: the mean matched prediction, which overlaps it by half or does not, with "
+        f'its score for the class.</p><div class="examples">{"".join(figures)}</div></section>'
         if figures
         else ""
     )
 
 
 def _since(settled: int) -> str:
-    return "never stable" if settled < 0 else f"stable since visit {settled + 1}"
+    return "never stable" if settled < 0 else f"first stable at visit {settled + 1}"
 
 
 def _of_first(page: Page) -> str:

@@ -30,7 +30,6 @@ class Probe:
         box: (M, 4) of it.
         other: (M,) int64, the class under which the target would be cheapest, of all but its own.
         relabelled: (M,) by how much its cost would fall under that class; negative where its own is the cheapest.
-        moved: (M,) by how much its cost would fall if its box were the prediction's, times the score.
         unclaimed_class: (B, U) int64, predictions that no target accounts for, most confident first.
         unclaimed_score: (B, U), 0 where there are no more.
         unclaimed_box: (B, U, 4).
@@ -42,7 +41,6 @@ class Probe:
     box: Tensor
     other: Tensor
     relabelled: Tensor
-    moved: Tensor
     unclaimed_class: Tensor
     unclaimed_score: Tensor
     unclaimed_box: Tensor
@@ -83,9 +81,6 @@ def probe(
     row = query.clamp(min=0)
     found = boxes[image, row]
     score = cost.scores(logits[image, row])[torch.arange(len(row), device=row.device), labels] * matched
-    distance = (found - target_boxes).abs().sum(-1)
-    giou = generalized_box_iou(cxcywh_to_xyxy(found), wanted[:, 0])
-    moved = cost.l1_weight * distance + cost.giou_weight * (1 - giou)
     other, relabelled = _relabelled(logits, boxes, labels, target_boxes, image, iou, cost)
     seen = boxes.new_zeros(boxes.shape[:2])
     seen.scatter_reduce_(0, image[:, None].expand(-1, boxes.shape[1]), iou, "amax")
@@ -96,7 +91,6 @@ def probe(
         found,
         other,
         relabelled,
-        moved * score,
         *_unclaimed(logits, boxes, of_image, seen, cost),
     )
 

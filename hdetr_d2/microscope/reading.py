@@ -30,7 +30,7 @@ class Recording:
     Args:
         slots: the layers, by the endings of their losses' names: ``""`` is the last one of the primary group.
         objects: ``row`` (into ``images``), ``annotation``, ``label``, of each slot ``query``, ``cost``, ``count`` and
-            ``price``, and of the last layer ``iou``, ``score``, ``box``, ``other``, ``relabelled``, ``moved``.
+            ``price``, and of the last layer ``iou``, ``score``, ``box``, ``other``, ``relabelled``.
         images: ``image_id``, ``step``, ``to_file``, ``confidence``, ``unclaimed_class``, ``_score`` and ``_box``.
     """
 

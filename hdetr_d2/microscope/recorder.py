@@ -169,7 +169,7 @@ class MatchRecorder:
         known = pending.images.annotations >= 0
         columns = self._matches(pending, of_pairs)
         probed = dict(zip(Probe.__dataclass_fields__, seen))
-        for name in ("iou", "score", "box", "relabelled", "moved"):
+        for name in ("iou", "score", "box", "relabelled"):
             columns[name] = probed[name].astype(np.float16)
         columns["other"] = probed["other"].astype(np.int32)
         columns["label"] = labels.astype(np.int32)

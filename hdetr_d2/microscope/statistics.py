@@ -18,7 +18,9 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Epochs:
-    """Of E epochs, as many images each as there are different ones; NaN where nothing can be said.
+    """Of E parts of a training; NaN where nothing can be said.
+
+    A part is an epoch, as many images as there are different ones, or, of a short training, a part of one.
 
     Args:
         step: (E,) at their ends.
@@ -54,8 +56,7 @@ class Objects:
         settled: the visit of the first stable match, from 0; -1 for none.
         other: the class that most visits would have preferred.
         relabelled: by how much the costs would fall under ``other``.
-        moved: by how much they would fall if the box were the prediction's, weighted by its score.
-        box: XYXY in pixels of the file, the mean prediction; NaN where that is not known.
+        box: XYXY in pixels of the file, the mean prediction by score; NaN where that is not known.
     """
 
     annotation: NDArray[np.int64]
@@ -70,7 +71,6 @@ class Objects:
     settled: NDArray[np.int64]
     other: NDArray[np.int64]
     relabelled: Numbers
-    moved: Numbers
     box: Numbers
 
 
@@ -94,11 +94,20 @@ def _visits(recording: Recording) -> _Visits:
     return _Visits(order, which, np.arange(len(order)) - first[which], counts[which], identities)
 
 
-def epoch_of_images(recording: Recording) -> NDArray[np.int64]:
-    """(I,) the epoch of each image seen."""
+_FEWEST = 12
+"""Points of a curve, where a training has the steps for them."""
+
+
+def part_of_images(recording: Recording) -> NDArray[np.int64]:
+    """(I,) the part of training in which each image was seen: its epoch, or a finer one of a short training."""
     images = recording.images["image_id"]
-    epochs: NDArray[np.int64] = np.arange(len(images)) // max(1, len(np.unique(images)))
-    return epochs
+    epoch = max(1, len(np.unique(images)))
+    parts_of_epoch = -(-_FEWEST * epoch // max(1, len(images)))
+    size = max(1, epoch // max(1, parts_of_epoch))
+    parts: NDArray[np.int64] = np.arange(len(images)) // size
+    # A rest that is too small to say anything belongs to the last part.
+    full = max(1, len(images) // size)
+    return np.minimum(parts, full - 1)
 
 
 def stable(recording: Recording) -> NDArray[np.bool_]:
@@ -112,7 +121,7 @@ def stable(recording: Recording) -> NDArray[np.bool_]:
 def by_epoch(recording: Recording) -> Epochs:
     """The curves of a training."""
     objects, images = recording.objects, recording.images
-    of_image = epoch_of_images(recording)
+    of_image = part_of_images(recording)
     count = int(of_image[-1]) + 1 if len(of_image) else 0
     epoch = of_image[objects["row"]]
     visits = _visits(recording)
@@ -178,8 +187,7 @@ def by_object(recording: Recording) -> Objects:
         settled=np.where(settled == np.iinfo(np.int64).max, -1, settled),
         other=_majority(objects["other"][rows][late], which[late], size),
         relabelled=mean(column("relabelled")) * (weight > 0),
-        moved=mean(column("moved")) * (weight > 0),
-        box=np.stack([mean(boxes[:, side]) for side in range(4)], axis=1),
+        box=_centre_of(boxes, column("score") * late, which, size),
     )
 
 
@@ -190,10 +198,18 @@ def to_file(boxes: Numbers, maps: NDArray[np.float32]) -> Numbers:
         boxes: (R, 4) or (R, U, 4).
         maps: (R, 4) as (x scale, y scale, x offset, y offset); NaN where there is none.
     """
-    maps = maps.astype(np.float64).reshape(len(maps), *[1] * (boxes.ndim - 2), 4)
-    centre = boxes[..., :2] * maps[..., :2] + maps[..., 2:]
-    half = np.abs(boxes[..., 2:] * maps[..., :2]) / 2
+    of_box = maps.astype(np.float64).reshape(len(maps), *[1] * (boxes.ndim - 2), 4)
+    centre = boxes[..., :2] * of_box[..., :2] + of_box[..., 2:]
+    half = np.abs(boxes[..., 2:] * of_box[..., :2]) / 2
     return np.concatenate([centre - half, centre + half], axis=-1)
+
+
+def _centre_of(boxes: Numbers, weights: Numbers, which: NDArray[np.int64], size: int) -> Numbers:
+    """(A, 4) the weighted mean box of each object; NaN where no known box has a weight."""
+    weights = np.where(np.isfinite(boxes).all(1), weights, 0.0)
+    total = np.bincount(which, weights=weights, minlength=size)
+    sums = [np.bincount(which, weights=weights * np.nan_to_num(boxes[:, side]), minlength=size) for side in range(4)]
+    return np.where(total[:, None] > 0, np.stack(sums, 1) / np.maximum(total, 1e-9)[:, None], np.nan)
 
 
 def _unrest(query: NDArray[np.int32], visits: _Visits) -> Numbers:

@@ -45,10 +45,10 @@ class Suspect:
 def find_suspects(recording: Recording, records: Sequence[Mapping[str, Any]]) -> dict[Kind, list[Suspect]]:
     """Every annotation and unclaimed prediction that costs something, the dearest first.
 
-    Wrong class: the queries around an object agree on another class, under which it would be cheaper. Displaced: the
-    prediction that was matched knows the class and is elsewhere. Doubled: two annotations of a class overlap, and one
-    of them is dear, as the object's query is taken. Missing: what was predicted again and again where nothing is
-    annotated.
+    Wrong class: the queries around an object agree on another class, under which it would be cheaper. Displaced: what
+    was matched over many visits knows the class and is, on average, elsewhere. Doubled: two annotations of a class
+    overlap, and one of them is dear, as the object's query is taken. Missing: what was predicted again and again where
+    nothing is annotated.
 
     Args:
         recording: of the training.
@@ -68,16 +68,34 @@ def find_suspects(recording: Recording, records: Sequence[Mapping[str, Any]]) ->
                 label = int(objects.other[row])
             elif kind == "displaced" and np.isfinite(objects.box[row]).all():
                 box = objects.box[row].tolist()
-            place = tuple(float(side) for side in box)
-            found.append(Suspect(kind, float(prices[row]), int(objects.image_id[row]), identity, place, label))
+            x0, y0, x1, y1 = (float(side) for side in box)
+            found.append(
+                Suspect(kind, float(prices[row]), int(objects.image_id[row]), identity, (x0, y0, x1, y1), label)
+            )
         return found
 
     return {
         "wrong_class": of_objects("wrong_class", objects.relabelled),
-        "displaced": of_objects("displaced", objects.moved),
+        "displaced": of_objects("displaced", _displaced(objects, boxes)),
         "doubled": of_objects("doubled", _doubled(objects, records)),
         "missing": _missing(recording, records),
     }
+
+
+def _displaced(objects: Objects, boxes: Mapping[int, Sequence[float]]) -> Numbers:
+    """(A,) the IoU cost between the annotation and the mean prediction, times the root of its score.
+
+    Where predictions only scatter, their mean is where the object is; an annotation that is off is off every time.
+    """
+    wanted = np.array([boxes.get(i, (np.nan,) * 4) for i in objects.annotation.tolist()], dtype=np.float64).reshape(
+        -1, 4
+    )
+    low, high = np.maximum(wanted[:, :2], objects.box[:, :2]), np.minimum(wanted[:, 2:], objects.box[:, 2:])
+    overlap = np.clip(high - low, 0, None).prod(1)
+    areas = [np.clip(box[:, 2:] - box[:, :2], 0, None).prod(1) for box in (wanted, objects.box)]
+    iou = overlap / np.maximum(areas[0] + areas[1] - overlap, 1e-9)
+    price = MatchingCost().giou_weight * (1 - iou) * np.sqrt(np.nan_to_num(objects.score))
+    return np.nan_to_num(price)
 
 
 def _doubled(objects: Objects, records: Sequence[Mapping[str, Any]]) -> Numbers:
@@ -121,12 +139,15 @@ def _missing(recording: Recording, records: Sequence[Mapping[str, Any]]) -> list
         score = images["unclaimed_score"][late].astype(np.float64).reshape(-1)
         label = images["unclaimed_class"][late].reshape(-1)
         place = np.clip(boxes[late].reshape(-1, 4), 0, np.array(sizes[image] * 2, dtype=np.float64))
-        found += _joined(image, place, label, score, len(late))
+        visit = np.arange(len(late)).repeat(images["unclaimed_score"].shape[1])
+        found += _joined(image, place, label, score, visit)
     return sorted(found, key=lambda each: (-each.price, each.image_id))
 
 
-def _joined(image: int, boxes: Numbers, labels: NDArray[np.int32], scores: Numbers, visits: int) -> list[Suspect]:
-    """Predictions of one image, greedily by score; the score of a place is the mean over all visits."""
+def _joined(
+    image: int, boxes: Numbers, labels: NDArray[np.int32], scores: Numbers, visit: NDArray[np.int64]
+) -> list[Suspect]:
+    """Predictions of one image, greedily by score; the score of a place is the mean over all visits of the best."""
     sides = np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-3)], axis=1)
     left = scores > 0
     result = []
@@ -135,7 +156,9 @@ def _joined(image: int, boxes: Numbers, labels: NDArray[np.int32], scores: Numbe
         joined = left & (labels == labels[best]) & (pairwise_iou(sides[best : best + 1], sides)[0] > _TOGETHER)
         joined[best] = True
         left &= ~joined
-        score = min(float(scores[joined].sum()) / visits, 1.0)
+        of_visits = np.zeros(int(visit[-1]) + 1)
+        np.maximum.at(of_visits, visit[joined], scores[joined])
+        score = float(of_visits.mean())
         box = np.average(boxes[joined], axis=0, weights=scores[joined])
         place = (float(box[0]), float(box[1]), float(box[2]), float(box[3]))
         result.append(Suspect("missing", _worth(score), image, None, place, int(labels[best])))

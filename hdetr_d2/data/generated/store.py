@@ -161,8 +161,7 @@ def ensure_generated(
 ) -> GeneratedFiles:
     """Returns the generated dataset with these parameters, and draws it first if it is not in the cache.
 
-    Several processes may call this at once: one draws, the others wait. A drawing that was killed leaves nothing that
-    is taken for a dataset.
+    Several processes may call this at once: one draws, the others wait. A killed drawing leaves no dataset.
 
     Args:
         num_train, num_val: number of pictures.
@@ -175,8 +174,7 @@ def ensure_generated(
         format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
             ``annotations.as_lvis``). With a long tail, validation then shows all classes alike, so that the AP of rare
             ones rests on as many objects as that of others.
-        label_errors: for some of ``label_errors.KINDS`` the part of the training objects whose annotation has this
-            error, such as ``{"wrong_class": 0.05}``; "coco" only. What was planted is in ``train_errors.json``.
+        label_errors: the part of training objects that get an error of some ``label_errors.KINDS``; "coco" only.
         cache_folder: default ``default_cache_folder()``.
         num_workers: processes that draw; default one per usable core, at most 8. Does not change the result.
 
