@@ -45,9 +45,10 @@ def hits_of(
 ) -> list[bool]:
     """Which suspects are planted errors of their kind; of several for one error the first."""
     if kind != "missing":
-        planted = {error["annotation_id"] for error in errors}
-        pairs = {error["annotation_id"]: error.get("other", error["annotation_id"]) for error in errors}
-        return [suspect.annotation in planted or suspect.annotation in pairs.values() for suspect in suspects]
+        error_of = {error.get("other"): error["annotation_id"] for error in errors}
+        error_of |= {error["annotation_id"]: error["annotation_id"] for error in errors}
+        named = [error_of.get(suspect.annotation) for suspect in suspects]
+        return [one is not None and one not in named[:rank] for rank, one in enumerate(named)]
     left = list(errors)
     hits = []
     for suspect in suspects:
