@@ -24,7 +24,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 PACKAGE = "hdetr_d2.ops"
 # Each is a folder of csrc/ with schema and checks, and kernels in `cpu` and `cuda` inside it. A new part is added here.
-PARTS = ["ms_deform_attn", "matching"]
+PARTS = ["ms_deform_attn", "matching", "nms"]
 CUDA_ARCHITECTURES = [70, 75, 80, 86, 89, 90, 100, 120]
 # Loops with a floor or a comparison of floats vectorise only where traps and errno do not matter.
 CXX_FLAGS = ["-std=c++17", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-Wall"]

@@ -41,9 +41,9 @@ class Work:
     detect: Callable[[], object]
 
 
-def work_of(cfg: DictConfig, num_targets: int) -> Work:
+def work_of(cfg: DictConfig, num_targets: int, device: str) -> Work:
     """Build the model of a recipe, for images of ``num_targets`` objects."""
-    model = instantiate(cfg.model)
+    model = instantiate(cfg.model).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4, fused=True)
     side = cfg.dataset.short_side
     batch = random_batch((side, side), num_targets, images=cfg.train.batch_size, num_classes=cfg.model.num_classes)
@@ -70,6 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=4, help="calls of a round, of which the first is not timed")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: for a busy machine")
     return parser.parse_args()
 
@@ -79,14 +80,15 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    works = {name: work_of(cfg, args.targets) for name, cfg in read_rows(args.file).items()}
+    works = {name: work_of(cfg, args.targets, args.device) for name, cfg in read_rows(args.file).items()}
     times: dict[str, list[list[float]]] = {name: [[], []] for name in works}
     for _ in range(args.rounds):
         for name, work in works.items():
             for run, seconds in zip((work.step, work.detect), times[name]):
                 run()
                 seconds += [seconds_of(run, clock=args.clock) for _ in range(args.repeats - 1)]
-    print(f"{args.threads} threads, torch {torch.__version__}, medians of {args.rounds} rounds, {args.clock} time\n")
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} threads"
+    print(f"{machine}, torch {torch.__version__}, medians of {args.rounds} rounds, {args.clock} time\n")
     print("| model | parameters | ms a step | ms an image |\n| --- | --- | --- | --- |")
     for name, work in works.items():
         millions = sum(p.numel() for p in work.model.parameters()) / 1e6

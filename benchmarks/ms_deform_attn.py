@@ -7,6 +7,9 @@ All contestants of a size run in turn, again and again, so that a slow minute of
 the median and the quartiles of each in milliseconds, and the reference's median over its own. Peak memory (beyond the
 arguments) is that of one forward and backward pass: of a process of its own on the CPU, of PyTorch's allocator on CUDA.
 
+A row is printed as soon as it is known, and written to the file of --json. A contestant that raises is named with its
+error and left out of that comparison, and the others go on; ratios are missing where it is the reference.
+
 A peer is a Python file with a differentiable function ``ms_deform_attn`` of our signature, or the compiled extension
 (.so) of the Deformable DETR authors.
 """
@@ -15,6 +18,7 @@ import argparse
 import datetime
 import importlib.util
 import json
+import math
 import platform
 import resource
 import statistics
@@ -201,22 +205,43 @@ def compare(args: argparse.Namespace, size: str, form: str, what: str, dtype: to
     torch.set_num_threads(threads)
     arguments = draw(size, form, args.batch, dtype, args.device)
     runs = {name: make_run(f, arguments, what) for name, f in contestants(form, args.peer).items()}
-    for run in runs.values():
-        time_once(run, args.device, 3)
+    identity = (size, form, what, str(dtype).removeprefix("torch."), threads, args.batch)
+    runs = {name: run for name, run in runs.items() if works(run, args.device, " ".join(map(str, (*identity, name))))}
     times: dict[str, list[float]] = {name: [] for name in runs}
     start = time.monotonic()
-    while len(times["reference"]) < 3 or time.monotonic() - start < args.seconds:
+    while runs and (len(next(iter(times.values()))) < 3 or time.monotonic() - start < args.seconds):
         for name, run in runs.items():
             # Several calls of a fast one for each of a slow one: the alternation stays, the spread shrinks.
             for _ in range(1 if name == "reference" else 3):
                 times[name].append(time_once(run, args.device, 10))
-    reference = statistics.median(times["reference"])
+    reference = statistics.median(times["reference"]) if "reference" in times else math.nan
     rows = []
     for name, values in times.items():
         lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
-        identity = (size, form, what, str(dtype).removeprefix("torch."), threads, args.batch, name)
-        rows.append(Row(*identity, median, lower, upper, reference / median, len(values)))
+        rows.append(Row(*identity, name, median, lower, upper, reference / median, len(values)))
     return rows
+
+
+def works(run: Callable[[], None], device: str, what: str) -> bool:
+    """Warm a contestant up, and say so if it raises; whatever a peer raises must not end the comparison."""
+    try:
+        time_once(run, device, 3)
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        print(f"{what}: left out, {type(error).__name__}: {lines[0]}", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def peak_memories(args: argparse.Namespace, form: str) -> dict[str, float]:
+    """Of every contestant that does not raise."""
+    found = {}
+    for name in contestants(form, args.peer):
+        try:
+            found[name] = peak_memory(args, args.sizes[0], form, name)
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            print(f"memory of {form} {name}: left out, {error}", file=sys.stderr, flush=True)
+    return found
 
 
 def peak_memory(args: argparse.Namespace, size: str, form: str, contestant: str) -> float:
@@ -259,13 +284,18 @@ def processor_name(device: str) -> str:
     return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def print_table(rows: list[Row]) -> None:
+def print_head() -> None:
     print("| size | form | pass | dtype | threads | contestant | median ms | quartiles | x reference | runs |")
     print("|---|---|---|---|---|---|---|---|---|---|")
+
+
+def print_rows(rows: list[Row]) -> None:
     for row in rows:
         print(
             f"| {row.size} | {row.form} | {row.what} | {row.dtype} | {row.threads} | {row.contestant} "
-            f"| {row.median:.3g} | {row.lower_quartile:.3g} - {row.upper_quartile:.3g} | {row.ratio:.1f} | {row.runs} |"
+            f"| {row.median:.3g} | {row.lower_quartile:.3g} - {row.upper_quartile:.3g} | {row.ratio:.1f} "
+            f"| {row.runs} |",
+            flush=True,
         )
 
 
@@ -291,30 +321,35 @@ def main() -> None:
     if args.memory_of:
         print_memory_of(args)
         return
+    machine = processor_name(args.device)
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    document = {"machine": machine, "torch": torch.__version__, "date": date, "command": sys.argv[1:]}
     rows: list[Row] = []
+    memory: dict[str, dict[str, float]] = {}
+
+    def write() -> None:
+        if args.json:
+            numbers = {**document, "rows": [asdict(row) for row in rows], "memory_mb": memory}
+            args.json.write_text(json.dumps(numbers, indent=1))
+
+    print(f"\n{machine}; torch {torch.__version__}; batch {args.batch}; {date}\n")
+    print_head()
     for threads in args.threads if args.device == "cpu" else [torch.get_num_threads()]:
         for size in args.sizes:
             for form in args.forms:
                 for what in args.passes:
                     for dtype in args.dtypes:
-                        rows += compare(args, size, form, what, getattr(torch, dtype), threads)
-                        print(f"{size} {form} {what} {dtype}: done", file=sys.stderr)
-    memory = {}
+                        more = compare(args, size, form, what, getattr(torch, dtype), threads)
+                        rows += more
+                        print_rows(more)
+                        write()
     if not args.no_memory:
         for form in args.forms:
-            memory[form] = {name: peak_memory(args, args.sizes[0], form, name) for name in contestants(form, args.peer)}
-    machine = processor_name(args.device)
-    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
-    print(f"\n{machine}; torch {torch.__version__}; batch {args.batch}; {date}\n")
-    print_table(rows)
+            memory[form] = peak_memories(args, form)
+            write()
     for form, peaks in memory.items():
         listed = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
         print(f"\nPeak memory of forward and backward, {args.sizes[0]}, {form}: {listed}")
-    if args.json:
-        document = {"machine": machine, "torch": torch.__version__, "date": date, "command": sys.argv[1:]}
-        args.json.write_text(
-            json.dumps({**document, "rows": [asdict(row) for row in rows], "memory_mb": memory}, indent=1)
-        )
 
 
 if __name__ == "__main__":

@@ -156,24 +156,19 @@ def mutate_tree(rng: random.Random, document: dict[str, Any]) -> str:
     return f"{kind} {place} {str(value)[:40] if kind in ('set', 'add') else ''}"
 
 
+BYTES_KINDS = (
+    "truncate", "flip", "bom", "encoding", "no utf-8", "nest", "key twice", "behind", "cut", "insert", "other",
+    "number",
+)  # fmt: skip
+NUMBERS = (
+    b"1e400", b"-1e400", b"NaN", b"-Infinity", b"1" * 5000, b"1" * 400, b"9223372036854775808", b"0x10", b"01", b"1.",
+    b"1e1", b"-0", b"5.0",
+)  # fmt: skip
+
+
 def mutate_bytes(rng: random.Random, text: bytes) -> tuple[bytes, str]:
     """Change bytes; what was done."""
-    kind = rng.choice(
-        [
-            "truncate",
-            "flip",
-            "bom",
-            "encoding",
-            "no utf-8",
-            "nest",
-            "key twice",
-            "behind",
-            "cut",
-            "insert",
-            "other",
-            "number",
-        ]
-    )
+    kind = rng.choice(BYTES_KINDS)
     data = bytearray(text)
     place = rng.randrange(len(data))
     if kind == "truncate":
@@ -205,23 +200,7 @@ def mutate_bytes(rng: random.Random, text: bytes) -> tuple[bytes, str]:
         data = bytearray(rng.choice([b"", b" ", b"null", b"[]", b"{}", b"0", b'"a"', b"NaN", text.replace(b'"', b"'")]))
     else:
         first, last = rng.choice([found.span() for found in re.finditer(rb"(?<=[ \[])-?\d+(\.\d+)?(?=[,\]}])", text)])
-        data[first:last] = rng.choice(
-            [
-                b"1e400",
-                b"-1e400",
-                b"NaN",
-                b"-Infinity",
-                b"1" * 5000,
-                b"1" * 400,
-                b"9223372036854775808",
-                b"0x10",
-                b"01",
-                b"1.",
-                b"1e1",
-                b"-0",
-                b"5.0",
-            ]
-        )
+        data[first:last] = rng.choice(NUMBERS)
     return bytes(data), kind
 
 

@@ -7,7 +7,7 @@ Importing the package does no work and imports nothing heavy: name the part that
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "__version__"]
+__all__ = ["Detector", "__version__", "optimize"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from .detector import Detector
 
         return Detector
+    if name == "optimize":
+        from .modeling import optimize
+
+        return optimize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

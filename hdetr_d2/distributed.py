@@ -58,7 +58,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 def mean_count_over_ranks(count: int, like: Tensor) -> Tensor:
     """The mean of a count over all processes: a float32 scalar on the device of ``like``."""
-    return mean_over_ranks(torch.tensor(float(count), device=like.device))
+    return mean_over_ranks(torch.full((), float(count), dtype=torch.float32, device=like.device))
 
 
 def all_over_ranks(flags: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from hdetr_d2.errors import UserError
 
-__all__ = ["SAFETENSORS_SUFFIX", "OutputError", "save_weights", "write_atomically", "writing"]
+__all__ = ["SAFETENSORS_SUFFIX", "OutputError", "refuse_unwritable", "save_weights", "write_atomically", "writing"]
 
 SAFETENSORS_SUFFIX = ".safetensors"
 
@@ -34,6 +34,31 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     except (OSError, ValueError, KeyError) as error:  # ValueError, KeyError: Pillow and Matplotlib on extensions
         raise OutputError(f"{target} cannot be written ({error}); choose another --output") from error
+
+
+def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False) -> None:
+    """Say before the work that its result could not be written.
+
+    Args:
+        path: of the file to be.
+        make_folder: whether to make its folder where there is none.
+
+    Raises:
+        OutputError: there is no such folder and none can be made, nothing may be written there, or it is a folder.
+    """
+    path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder; name the file to write")
+    try:
+        if make_folder:
+            os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: its folder cannot be made ({error.strerror}: {error.filename})") from error
+    if not os.path.isdir(folder):
+        raise OutputError(f"{path}: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
+        raise OutputError(f"{path}: may not be written; choose another place")
 
 
 def write_atomically(path: str, write: Callable[[IO[bytes]], None]) -> None:

@@ -8,6 +8,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from hdetr_d2.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -27,6 +29,16 @@ class Targets:
     not_exhaustive: Tensor | None = None
 
 
+def image_of_each(counts: Sequence[int]) -> Tensor:
+    """The image of each target, (M,) int64 on the CPU, of images with so many targets each."""
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts, dtype=torch.int64))
+
+
+def offsets_of(counts: Sequence[int]) -> tuple[int, ...]:
+    """Where the targets of each image begin, of images with so many each."""
+    return tuple(accumulate(counts[:-1], initial=0)) if counts else ()
+
+
 @dataclass(frozen=True, eq=False)
 class BatchedTargets(Sequence[Targets]):
     """The objects of a batch: a sequence of the images' own, and all of them together, image after image.
@@ -37,15 +49,19 @@ class BatchedTargets(Sequence[Targets]):
         images: the objects of each of the B images.
         labels: (M,) int64, of all images.
         boxes: (M, 4) cxcywh in [0, 1] of their images.
+        image: (M,) int64 in [0, B), the image of each.
         counts: how many each image has.
         offsets: where each image's begin.
+        host_labels: ``labels`` on the CPU, where they were known there; None where they are not.
     """
 
     images: tuple[Targets, ...]
     labels: Tensor
     boxes: Tensor
+    image: Tensor
     counts: tuple[int, ...]
     offsets: tuple[int, ...]
+    host_labels: Tensor | None = None
 
     @classmethod
     def of(cls, targets: Sequence[Targets]) -> "BatchedTargets":
@@ -54,26 +70,23 @@ class BatchedTargets(Sequence[Targets]):
             return targets
         images = tuple(targets)
         counts = tuple(len(image.labels) for image in images)
-        return cls(
-            images=images,
-            labels=torch.cat([image.labels for image in images]) if images else torch.zeros(0, dtype=torch.int64),
-            boxes=torch.cat([image.boxes for image in images]) if images else torch.zeros(0, 4),
-            counts=counts,
-            offsets=tuple(accumulate(counts[:-1], initial=0)) if counts else (),
-        )
+        labels = torch.cat([image.labels for image in images]) if images else torch.zeros(0, dtype=torch.int64)
+        boxes = torch.cat([image.boxes for image in images]) if images else torch.zeros(0, 4)
+        (image,) = to_device([image_of_each(counts)], labels.device)
+        return cls(images, labels, boxes, image, counts, offsets_of(counts))
 
     def with_labels(self, labels: Tensor) -> "BatchedTargets":
         """The same objects under other labels (M,); what is known of each image stays."""
         parts = labels.split(self.counts)
         images = tuple(replace(image, labels=part) for image, part in zip(self.images, parts, strict=True))
-        return replace(self, images=images, labels=labels)
+        return replace(self, images=images, labels=labels, host_labels=None)
 
     def as_objects(self) -> "BatchedTargets":
         """The same objects, all of class 0, of which every image was searched."""
         labels = torch.zeros_like(self.labels)
         parts = labels.split(self.counts)
         images = tuple(Targets(part, image.boxes) for image, part in zip(self.images, parts, strict=True))
-        return replace(self, images=images, labels=labels)
+        return replace(self, images=images, labels=labels, host_labels=None)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -98,6 +111,7 @@ class Memory:
         padding: (B, S) bool, True on padding; None where no image of the batch is padded.
         level_sizes: (H_l, W_l) of each level. Numbers, which an exported graph has as constants.
         valid_ratios: (B, L, 2) as (x, y): the part of each level that is image and not padding.
+        centres: (B, S, 2) of the cells, as ``modeling.cells.cell_centres`` gives them; None until they are computed.
     """
 
     tokens: Tensor
@@ -105,6 +119,7 @@ class Memory:
     padding: Tensor | None
     level_sizes: tuple[tuple[int, int], ...]
     valid_ratios: Tensor
+    centres: Tensor | None = None
 
     @property
     def spatial_shapes(self) -> Tensor:
@@ -120,7 +135,7 @@ class KnownMatches:
         row: (P,) int64, image * n + query.
         target: (P,) int64, index into the targets of the batch, image after image.
         divisor: what all its losses are divided by, a number or a scalar tensor; at least 1 is its maker's business.
-        trained: (B, n) bool, the queries that take part in the class loss; None for all.
+        trained: (T,) int64 as ``row``, ascending, the queries that take part in the class loss; None for all.
     """
 
     row: Tensor

@@ -50,7 +50,7 @@ def test_a_python_sample_runs_outside_the_checkout(text: str, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
     path = tmp_path / "mine" / "sample.py"
-    if "deploy(model" in text:  # which works on a model, not on its config
+    if "deploy(model" in text or "optimize(model" in text:  # which work on a model, not on its config
         header = f"{HEADER}\nfrom torch import nn\nmodel = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))"
         text = text.replace("export_onnx(", "inspect.signature(export_onnx).bind(")  # it has tests of its own
         text = f"import inspect\n{text}"

@@ -95,6 +95,8 @@ def model_of(config: DictConfig) -> str:
         parts.append("refinement")
     if source.get("mixed"):
         parts.append("mixed selection")
+    if source.get("distinct") is not None:
+        parts.append(f"distinct queries ({source.distinct:g})")
     if transformer.decoder.look_forward_twice:
         parts.append("look forward twice")
     points = transformer.decoder.layer.get("num_points", 4)
@@ -107,6 +109,8 @@ def model_of(config: DictConfig) -> str:
     loss = config.model.criterion.classification
     if class_name(loss) == "IoUAwareBCE":
         parts.append("IoU-aware loss")
+    if class_name(loss) == "MatchabilityAwareLoss":
+        parts.append("matchability-aware loss")
     if class_name(loss) == "FederatedLoss":
         parts.append(f"federated loss of {loss.num_chosen} classes")
     return ", ".join(parts)
@@ -117,7 +121,10 @@ def supervision_of(config: DictConfig) -> str:
     scheme = config.model.supervision
     kind = class_name(scheme)
     if kind == "HybridBranch":
-        return f"branch, K {scheme.k}, T {scheme.num_queries}, lambda {scheme.weight:g}"
+        of_proposals = ", proposals too" if scheme.get("encoder") == "one2many" else ""
+        return f"branch, K {scheme.k}, T {scheme.num_queries}, lambda {scheme.weight:g}{of_proposals}"
+    if kind == "HybridProposals":
+        return f"proposals, K {scheme.k}"
     if kind == "HybridEpoch":
         return f"epoch, K {scheme.k}, rho {scheme.rho:.2f}"
     if kind == "HybridLayer":

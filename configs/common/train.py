@@ -7,6 +7,7 @@ train: dict[str, Any] = dict(
     init_checkpoint="",  # weights to start from; optimiser and iteration are not taken from it
     device="auto",  # "auto" | "cpu" | "cuda"
     precision="fp32",  # "fp32" | "bf16" | "fp16"
+    matmul_precision="highest",  # of float32 products on GPUs: "highest" | "high" (TF32)
     seed=42,
     batch_size=16,  # images per optimiser step, over all processes and accumulation steps
     accumulate=1,  # micro-batches per optimiser step

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
-from .names import deformable_detr, detr, dino, mmdet, mr_ms_detr, rtdetr
+from .names import deformable_detr, detr, dino, mmdet, rtdetr
 from .names.backbones import (
     Renamed,
     backbone_from_detectron2,
@@ -25,7 +25,7 @@ from .reading import CheckpointError, load_checkpoint, state_in
 from .renaming import Code, State
 
 OURS = "hdetr_d2"
-_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS, **mr_ms_detr.AUTHORS}
+_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS}
 _DEFORMABLE: Mapping[str, Code] = deformable_detr.CODES
 
 # Of projects with several models the state dict tells which it is of, theirs or ours; others are Deformable DETR.

@@ -247,11 +247,10 @@ class SafeCheckpointer(DetectionCheckpointer):
         Returns:
             Its path; "" where the folder has none.
         """
-        try:
-            with open(os.path.join(self.save_dir, LAST_CHECKPOINT), encoding="utf-8", errors="replace") as file:
+        latest, tagged = os.path.join(self.save_dir, LAST_CHECKPOINT), ""
+        if os.path.isfile(latest):
+            with open(latest, encoding="utf-8", errors="replace") as file:
                 tagged = file.read().strip()
-        except FileNotFoundError:
-            tagged = ""
         if tagged:
             return os.path.join(self.save_dir, tagged)
         newest = newest_whole(self.save_dir)

@@ -1,4 +1,4 @@
-"""Reading checkpoint files without running code from them, and writing files so that a kill cannot damage them.
+"""Reading checkpoint files without running code from them.
 
 A pickle can call any importable function while it is read. The functions here build only tensors, numpy arrays and
 plain Python values, plus the short list of harmless classes that published DETR checkpoints contain; a file that needs
@@ -46,10 +46,6 @@ class DamagedCheckpointError(CheckpointError):
 
 class NoWeightsError(CheckpointError, ValueError):
     """A file that can be read but holds no state dict."""
-
-
-class OutputError(UserError, OSError):
-    """A file that cannot be written."""
 
 
 def _numpy_names() -> dict[str, Any]:
@@ -311,9 +307,10 @@ def remedy_beside(path: str) -> str:
 def newest_whole(folder: str, *, besides: str = "") -> str:
     """The path of the newest checkpoint of a run that can be read, ``besides`` left out; "" where there is none."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
-    for name in sorted(names, reverse=True):
+    steps = {name: int(found.group(1)) for name in names if (found := re.fullmatch(r"model_(\d+)\.pth", name))}
+    for name in sorted(steps, key=steps.__getitem__, reverse=True):
         path = os.path.join(folder, name)
-        if name != besides and re.fullmatch(r"model_\d+\.pth", name) and find_damage(path) is None:
+        if name != besides and find_damage(path) is None:
             return path
     return ""
 
@@ -382,28 +379,3 @@ def _load_safetensors(path: str) -> Any:
         return load_file(path)
     except SafetensorError as error:
         raise _damaged(path, error) from error
-
-
-def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False) -> None:
-    """Say before the work that its result could not be written.
-
-    Args:
-        path: of the file to be.
-        make_folder: whether to make its folder where there is none.
-
-    Raises:
-        OutputError: there is no such folder and none can be made, nothing may be written there, or it is a folder.
-    """
-    path = os.fspath(path)
-    folder = os.path.dirname(path) or "."
-    if os.path.isdir(path):
-        raise OutputError(f"{path}: is a folder; name the file to write")
-    try:
-        if make_folder:
-            os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: its folder cannot be made ({error.strerror}: {error.filename})") from error
-    if not os.path.isdir(folder):
-        raise OutputError(f"{path}: there is no folder {folder}; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
-        raise OutputError(f"{path}: may not be written; choose another place")

@@ -9,6 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from hdetr_d2.errors import UserError, exit_on_user_error
+from hdetr_d2.pages import keep_pages
 
 from . import bench, configs, convert, data, evaluate, export, finetune, parity, predict, report, train
 
@@ -45,6 +46,7 @@ def run(argv: Sequence[str] | None = None) -> None:
     Args:
         argv: without the program's name; None is this process's own.
     """
+    keep_pages()
     with exit_on_user_error(PROGRAM):
         try:
             code = app(args=None if argv is None else list(argv), prog_name=PROGRAM, standalone_mode=False)

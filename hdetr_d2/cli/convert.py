@@ -9,49 +9,55 @@ import typer
 
 from hdetr_d2.errors import UserError
 
-from .options import Download
+from .options import Config, Download
 
 
 class ConvertUsageError(UserError, ValueError):
     """Arguments of convert that do not go together."""
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A file, a run's folder, zoo:NAME, hf://owner/repository, file:// or https://."
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Argument(metavar="[OUTPUT]", help="The file to write; a folder for transformers.")
+]
+NamedOutput = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="The same as OUTPUT, by its name.")]
+Origin = Annotated[
+    str | None, typer.Option("--from", metavar="PROJECT", help="Whose names the source has; else it is looked at.")
+]
+Target = Annotated[
+    str, typer.Option("--to", metavar="PROJECT", help="Whose names are wanted, or safetensors for ours in a twin.")
+]
+NumQueries = Annotated[int, typer.Option("--num-queries", min=1, help="Queries of the one-to-one group.")]
+Rows = Annotated[
+    Literal["all", "coco"],
+    typer.Option("--classes", help="All rows of the class heads, or COCO's 80 of 91; from ours the other way."),
+]
+SourceNames = Annotated[
+    str | None,
+    typer.Option("--source-names", metavar="coco|FILE", help="Classes of the source, where it does not say them."),
+]
+TargetNames = Annotated[
+    Path | None,
+    typer.Option("--annotations", metavar="FILE", help="A dataset's json, or a json list: rows go along by name."),
+]
+
+
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="A file, a run's folder, zoo:NAME, hf://owner/repository, file:// or https://."
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Argument(metavar="[OUTPUT]", help="The file to write; a folder for transformers.")
-    ] = None,
-    origin: Annotated[
-        str | None, typer.Option("--from", metavar="PROJECT", help="Whose names the source has; else it is looked at.")
-    ] = None,
-    target: Annotated[
-        str, typer.Option("--to", metavar="PROJECT", help="Whose names are wanted, or safetensors for ours in a twin.")
-    ] = "hdetr_d2",
-    num_queries: Annotated[int, typer.Option("--num-queries", min=1, help="Queries of the one-to-one group.")] = 300,
-    classes: Annotated[
-        Literal["all", "coco"],
-        typer.Option("--classes", help="All rows of the class heads, or COCO's 80 of 91; from ours the other way."),
-    ] = "all",
-    source_names: Annotated[
-        str | None,
-        typer.Option("--source-names", metavar="coco|FILE", help="Classes of the source, where it does not say them."),
-    ] = None,
-    annotations: Annotated[
-        Path | None,
-        typer.Option("--annotations", metavar="FILE", help="A dataset's json, or a json list: rows go along by name."),
-    ] = None,
-    config: Annotated[
-        str | None,
-        typer.Option("--config", metavar="CONFIG", help="Of the model: the result is compared and describes itself."),
-    ] = None,
-    named_output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", help="The same as OUTPUT, by its name.")
-    ] = None,
+    source: Source,
+    output: Output = None,
+    origin: Origin = None,
+    target: Target = "hdetr_d2",
+    num_queries: NumQueries = 300,
+    classes: Rows = "all",
+    source_names: SourceNames = None,
+    annotations: TargetNames = None,
+    config: Config = None,
+    named_output: NamedOutput = None,
     download: Download = False,
 ) -> None:
     """Convert weights from and to other projects, or download and convert a published model.

@@ -148,6 +148,7 @@ def convert(
     """
     import shutil
 
+    from hdetr_d2.annotations import read_annotation_file
     from hdetr_d2.annotations.layouts import prepare_dataset
     from hdetr_d2.prediction.setup import prepare_folder
 
@@ -155,7 +156,10 @@ def convert(
     there = [name for name in ("train.json", "val.json", "test.json") if (folder / name).exists()]
     if there:
         raise DataOptionError(f"{folder / there[0]} is there already; name another --output")
-    for name, files in prepare_dataset(path, folder, need_validation=validation).splits.items():
+    splits = prepare_dataset(path, folder, need_validation=validation).splits
+    for files in splits.values():
+        read_annotation_file(files.json)  # a COCO json is used as it is
+    for name, files in splits.items():
         target = folder / f"{name}.json"
         if files.json != target:
             shutil.copyfile(files.json, target)

@@ -34,7 +34,27 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE.json", help="Also write the metrics there.")
     ] = None,
+    max_dets: Annotated[
+        int | None,
+        typer.Option(
+            "--max-dets", min=1, help="Detections of an image that count: 100 of each class, LVIS 300 of all."
+        ),
+    ] = None,
+    fixed: Annotated[
+        bool, typer.Option("--fixed", help="LVIS: also AP-fixed, of the 10,000 best of every class.")
+    ] = False,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            "--train", metavar="FILE", help="LVIS: training annotations, where the others have no frequencies."
+        ),
+    ] = None,
+    invalid: Annotated[
+        Literal["error", "drop"], typer.Option("--invalid", help="What becomes of faulty annotations, as in training.")
+    ] = "error",
+    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Which program compares.")] = "auto",
     device: Device = None,
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option("--precision", help="Of the model.")] = "fp32",
     batch_size: BatchSize = 1,
     download: Download = False,
 ) -> None:
@@ -45,30 +65,33 @@ def evaluate(
     hdetr-d2 eval --model output/run --data photos/
 
     hdetr-d2 eval --annotations val.json --results found/detections.json
+
+    hdetr-d2 eval --annotations lvis_v1_val.json --results theirs.json --fixed --output metrics.json
     """
     by_model, by_results = model is not None and data is not None, annotations is not None and results is not None
     if by_model == by_results or (by_model and (annotations or results)) or (by_results and (model or data)):
         raise EvalError("give either --model and --data, or --annotations and --results")
-    from hdetr_d2.evaluation import evaluate_coco, evaluate_lvis
+    from hdetr_d2.evaluation.measuring import Measurement, measure, write_metrics
     from hdetr_d2.evaluation.metrics import log_metrics
-    from hdetr_d2.prediction.evaluation import evaluate_model, write_metrics
 
     from .logging import plain_logging
 
     plain_logging()
+    if output is not None:
+        from hdetr_d2.output import refuse_unwritable
+
+        refuse_unwritable(output, make_folder=True)
+    wanted = Measurement(style=style, max_dets=max_dets, backend=backend, fixed=fixed, train=train, invalid=invalid)
     if model is not None and data is not None:
         from hdetr_d2.detector import Detector
+        from hdetr_d2.prediction.evaluation import evaluate_model
 
-        detector = Detector.load(model, score_threshold=0.0, device=device)
-        metrics = evaluate_model(detector, data, split=split, style=style, batch_size=batch_size)
+        detector = Detector.load(model, score_threshold=0.0, precision=precision, device=device)
+        metrics = evaluate_model(detector, data, split=split, wanted=wanted, batch_size=batch_size)
     else:
         assert annotations is not None
         assert results is not None
-        if style == "auto":
-            from hdetr_d2.data import read_annotation_file
-
-            style = "lvis" if read_annotation_file(annotations).image_negative is not None else "coco"
-        metrics = (evaluate_lvis if style == "lvis" else evaluate_coco)(str(annotations), str(results))
+        metrics = measure(annotations, results, wanted)
     log_metrics(metrics)
     if output is not None:
         write_metrics(output, metrics)

@@ -9,37 +9,43 @@ import typer
 
 from hdetr_d2.errors import UserError
 
-from .options import Download
+from .options import Config, Download
 
 
 class ExportUsageError(UserError, ValueError):
     """Options of export that do not go together."""
 
 
+ModelOrConfig = Annotated[
+    str, typer.Option("--model", metavar="RUN|FILE|zoo:NAME|CONFIG", help="The model; a config for random weights.")
+]
+OutputFile = Annotated[Path, typer.Option("--output", metavar="FILE.onnx", help="The file to write.")]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE|IMAGES]...", help="Changes of the config, and what --check looks at."),
+]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="A newly initialised model of a config, to try a runtime.")
+]
+Size = Annotated[
+    tuple[int, int] | None,
+    typer.Option("--size", metavar="H W", help="Of images; without it as a photograph is evaluated."),
+]
+KeepNorms = Annotated[bool, typer.Option("--keep-norms", help="Do not fold BatchNorm into convolutions.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="Compare with onnxruntime, on IMAGES or noise; exit code 1 if it differs.")
+]
+
+
 def export(
-    model: Annotated[
-        str, typer.Option("--model", metavar="RUN|FILE|zoo:NAME|CONFIG", help="The model; a config for random weights.")
-    ],
-    output: Annotated[Path, typer.Option("--output", metavar="FILE.onnx", help="The file to write.")],
-    arguments: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE|IMAGES]...", help="Changes of the config, and what --check looks at."),
-    ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="A newly initialised model of a config, to try a runtime.")
-    ] = False,
-    config: Annotated[
-        str | None, typer.Option("--config", metavar="CONFIG", help="Of weights that do not describe themselves.")
-    ] = None,
-    size: Annotated[
-        tuple[int, int] | None,
-        typer.Option("--size", metavar="H W", help="Of images; without it as a photograph is evaluated."),
-    ] = None,
-    keep_norms: Annotated[bool, typer.Option("--keep-norms", help="Do not fold BatchNorm into convolutions.")] = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Compare with onnxruntime, on IMAGES or noise; exit code 1 if it differs."),
-    ] = False,
+    model: ModelOrConfig,
+    output: OutputFile,
+    arguments: Arguments = None,
+    random_weights: RandomWeights = False,
+    config: Config = None,
+    size: Size = None,
+    keep_norms: KeepNorms = False,
+    check: Check = False,
     download: Download = False,
 ) -> None:
     """Write a model as ONNX.

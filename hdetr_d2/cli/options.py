@@ -22,6 +22,10 @@ Annotations = Annotated[
     Path | None, typer.Option("--annotations", metavar="FILE", help="A json in COCO's or LVIS's format.")
 ]
 Images = Annotated[Path | None, typer.Option("--images", metavar="FOLDER", help="The folder of its images.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="CONFIG", help="Of weights that do not describe themselves, or to compare with."),
+]
 Device = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1; without it CUDA where there is any.")
 ]
@@ -48,4 +52,6 @@ Download = Annotated[
     bool,
     typer.Option("--download", callback=_allow_downloads, help="Download published weights that are not here yet."),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Images of one size that are worked on at once.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Images (or tiles) of one size that are worked on at once.")
+]

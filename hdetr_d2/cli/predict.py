@@ -16,34 +16,39 @@ class PredictError(UserError, ValueError):
     """An option of predict that cannot be."""
 
 
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Images, folders, patterns, videos, camera:0, or - for a list."),
+]
+Save = Annotated[str, typer.Option("--save", metavar="KIND,...", help="Of pictures, video, json, crops, txt.")]
+Classes = Annotated[str | None, typer.Option("--classes", metavar="NAME,...", help="Only these classes.")]
+Suppress = Annotated[
+    float | None, typer.Option("--suppress", metavar="IOU", help="Class-wise non-maximum suppression.")
+]
+MaxDetections = Annotated[int | None, typer.Option("--max-detections", min=1, help="Of an image, the best so many.")]
+NumQueries = Annotated[int | None, typer.Option("--num-queries", min=1, help="Fewer queries, for two-stage models.")]
+Precision = Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16")]
+Tile = Annotated[
+    int | None, typer.Option("--tile", min=32, help="Detect in tiles of so many pixels, for large images.")
+]
+Overlap = Annotated[float, typer.Option("--overlap", min=0.0, max=0.9, help="Of neighbouring tiles.")]
+
+
 def predict(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT...", help="Images, folders, patterns, videos, camera:0, or - for a list."),
-    ],
+    inputs: Inputs,
     model: Model,
     output: OutputFolder,
-    save: Annotated[
-        str, typer.Option("--save", metavar="KIND,...", help="Of pictures, video, json, crops, txt.")
-    ] = "pictures,json",
+    save: Save = "pictures,json",
     score_threshold: ScoreThreshold = None,
-    classes: Annotated[str | None, typer.Option("--classes", metavar="NAME,...", help="Only these classes.")] = None,
-    suppress: Annotated[
-        float | None, typer.Option("--suppress", metavar="IOU", help="Class-wise non-maximum suppression.")
-    ] = None,
-    max_detections: Annotated[
-        int | None, typer.Option("--max-detections", min=1, help="Of an image, the best so many.")
-    ] = None,
-    num_queries: Annotated[
-        int | None, typer.Option("--num-queries", min=1, help="Fewer queries, for two-stage models.")
-    ] = None,
-    precision: Annotated[str, typer.Option("--precision", metavar="fp32|bf16|fp16")] = "fp32",
+    classes: Classes = None,
+    suppress: Suppress = None,
+    max_detections: MaxDetections = None,
+    num_queries: NumQueries = None,
+    precision: Precision = "fp32",
     device: Device = None,
     batch_size: BatchSize = 1,
-    tile: Annotated[
-        int | None, typer.Option("--tile", min=32, help="Detect in tiles of so many pixels, for large images.")
-    ] = None,
-    overlap: Annotated[float, typer.Option("--overlap", min=0.0, max=0.9, help="Of neighbouring tiles.")] = 0.2,
+    tile: Tile = None,
+    overlap: Overlap = 0.2,
     annotations: Annotations = None,
     download: Download = False,
 ) -> None:
@@ -60,14 +65,11 @@ def predict(
 
     find . -name '*.jpg' | hdetr-d2 predict - --model output/run --output found --save json,txt
     """
-    from hdetr_d2.prediction import SAVABLE, open_inputs
+    from hdetr_d2.prediction import open_inputs
     from hdetr_d2.prediction import predict as predict_all
     from hdetr_d2.prediction.setup import image_ids_of, make_detect, prepare_folder
 
-    kinds = [kind.strip() for kind in save.split(",") if kind.strip()]
-    unknown = [kind for kind in kinds if kind not in SAVABLE]
-    if unknown or not kinds:
-        raise PredictError(f"--save: {', '.join(unknown) or 'nothing'} cannot be saved; there is {', '.join(SAVABLE)}")
+    kinds = _kinds(save)
     found = open_inputs(inputs)
     folder = prepare_folder(output)
     ids = image_ids_of(annotations)
@@ -75,6 +77,7 @@ def predict(
         model,
         tile=tile,
         overlap=overlap,
+        batch_size=batch_size,
         score_threshold=score_threshold,
         classes=None if classes is None else [name.strip() for name in classes.split(",")],
         suppress=suppress,
@@ -91,6 +94,17 @@ def predict(
     )
     summary = predict_all(detect, found, writers, batch_size=batch_size)
     _tell(summary.images, summary.detections, summary.broken, folder)
+
+
+def _kinds(save: str) -> list[str]:
+    """What is to be written."""
+    from hdetr_d2.prediction import SAVABLE
+
+    kinds = [kind.strip() for kind in save.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in SAVABLE]
+    if unknown or not kinds:
+        raise PredictError(f"--save: {', '.join(unknown) or 'nothing'} cannot be saved; there is {', '.join(SAVABLE)}")
+    return kinds
 
 
 def _tell(images: int, detections: int, broken: tuple[str, ...], folder: Path) -> None:

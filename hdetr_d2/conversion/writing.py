@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from hdetr_d2.checkpoint.reading import refuse_unwritable
 from hdetr_d2.description import KEY, ModelDescription, write_description
 from hdetr_d2.detector.sources import ZOO
-from hdetr_d2.output import SAFETENSORS_SUFFIX, save_weights, write_atomically
+from hdetr_d2.output import SAFETENSORS_SUFFIX, refuse_unwritable, save_weights, write_atomically
 from hdetr_d2.weights import is_address
 
 from .request import SAFETENSORS, Conversion, ConversionError

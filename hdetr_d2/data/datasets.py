@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,12 @@ from .generated import ensure_generated
 from .image_files import check_images, locate_images, require_image_entries
 from .registered import files_of_registered
 
-# Up to here the headers of all image files are read when loading (a few seconds), beyond only their existence is
-# checked.
-HEADER_CHECK_LIMIT = 20_000
+HEADER_SECONDS = 60.0
+"""For so long image files are looked into when a dataset is loaded, with ``check_files="auto"``: on a local disk enough
+for 200,000. What is not reached is looked at when it is decoded."""
+HEADER_LIMIT_OF_DROP = 20_000
+"""Where faulty images are left out, all files are looked into, or of more images than this none: every process must
+leave out the same ones."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +64,9 @@ def load_dataset_dicts(
         training: in evaluation every image must be there whatever ``invalid`` says, since the metrics would otherwise
             be taken over fewer images than the file has without a sign of it.
         filter_empty: leaves out images without annotations; the DETR recipes keep them.
-        check_files: "exists", "headers" (also compares sizes, see ``check_images``), "auto" (headers up to
-            ``HEADER_CHECK_LIMIT`` images) or "none". Sizes are compared again when an image is decoded.
+        check_files: "exists", "headers" (also that files are whole and of the size that the json says), "auto" (headers
+            for ``HEADER_SECONDS``; with "drop", of at most ``HEADER_LIMIT_OF_DROP`` images) or "none". Sizes are
+            compared again when an image is decoded.
 
     Returns:
         Detectron2's standard dicts: file_name, image_id, height, width, annotations (bbox XYXY_ABS pixels inside the
@@ -84,8 +89,9 @@ def load_dataset_dicts(
     else:
         paths, found = locate_images(table, resolve_path(image_root))
         if check_files != "none":
-            headers = check_files == "headers" or (check_files == "auto" and len(paths) <= HEADER_CHECK_LIMIT)
-            usable = check_images(table, paths, found, headers=headers, drop=training and invalid == "drop")
+            drop = training and invalid == "drop"
+            seconds = _seconds_for_headers(check_files, len(paths), drop=drop)
+            usable = check_images(table, paths, found, seconds=seconds, drop=drop)
     records = _records(table, checked, paths, usable)
     if filter_empty:
         records = [r for r in records if any(not a["iscrowd"] for a in r["annotations"])]
@@ -95,6 +101,13 @@ def load_dataset_dicts(
         )
     logger.info("%s: %d images, %d annotations", table.path, len(records), sum(len(r["annotations"]) for r in records))
     return records
+
+
+def _seconds_for_headers(check_files: str, count: int, *, drop: bool) -> float:
+    """How long to look into ``count`` image files; see ``check_images``."""
+    if check_files == "auto":
+        return HEADER_SECONDS if not drop else math.inf if count <= HEADER_LIMIT_OF_DROP else 0.0
+    return math.inf if check_files == "headers" else 0.0
 
 
 def class_names(table: AnnotationFile, names: Sequence[str] | None) -> list[str]:

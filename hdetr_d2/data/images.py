@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hdetr_d2.annotations import UnusableImageError, irregular
+from hdetr_d2.annotations import UnusableImageError
+from hdetr_d2.annotations.opening import opened_image, require_whole
 
 _EXIF_ORIENTATION = 0x0112
 _SWAPPED_SIDES = (5, 6, 7, 8)
@@ -36,12 +37,12 @@ def read_rgb_image(path: str, *, height: int | None = None, width: int | None = 
         (H, W, 3) uint8 RGB, contiguous and writable.
 
     Raises:
-        UnusableImageError: missing, corrupt, of another size, or with values below 0 or not finite.
+        UnusableImageError: missing, corrupt, of another size, of more pixels than are decoded (`opened_image`), or with
+            values below 0 or not finite.
     """
     wanted = None if height is None or width is None else (width, height)
-    _require_file(path)
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             _require_size(path, image.size, wanted)
             deep = _has_deep_colours(image)  # before the orientation, for which a PNG is decoded
             orientation = _orientation(image)
@@ -60,31 +61,23 @@ def read_rgb_image(path: str, *, height: int | None = None, width: int | None = 
 def check_header(path: str, *, height: int, width: int) -> None:
     """Compares the size in an image file's header with the wanted one, in stored or in EXIF-turned orientation.
 
+    Nothing is decoded, but for a file that does not end as its format does.
+
     Raises:
-        UnusableImageError: the header cannot be read or gives another size.
+        UnusableImageError: the header cannot be read, gives another size, or one that is not decoded (`opened_image`);
+            or the file was cut short.
     """
-    _require_file(path)
     wanted = (width, height)
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             _require_size(path, image.size, wanted)
             if image.size != wanted and _orientation(image) not in _SWAPPED_SIDES:
                 raise _other_size(path, image.size, wanted)
+            require_whole(path, image)
     except UnusableImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
-        raise UnusableImageError(f'"{path}" cannot be read as an image ({error})') from error
-
-
-def _require_file(path: str) -> None:
-    try:
-        kind = irregular(path)
-    except FileNotFoundError as error:
-        raise UnusableImageError(f'"{path}" does not exist') from error
-    except (OSError, ValueError) as error:
-        raise UnusableImageError(f'"{path}" cannot be read ({error})') from error
-    if kind is not None:
-        raise UnusableImageError(f'"{path}" is {kind}, not an image file')
+        raise UnusableImageError(f'"{path}" cannot be read as an image ({type(error).__name__}: {error})') from error
 
 
 def _require_size(path: str, size: Size, wanted: Size | None) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
-from PIL import Image
 
 from hdetr_d2.annotations import DatasetError
+from hdetr_d2.annotations.opening import opened_image
 
 from .generated.store import default_cache_folder
 
@@ -42,7 +42,12 @@ def files_of_registered(name: str) -> tuple[str, str]:
     classes = metadata.get("thing_classes", None)
     if not classes:
         raise DatasetError(f'the dataset "{name}" has no class names; set MetadataCatalog.get("{name}").thing_classes')
-    content = json.dumps(_as_coco(name, DatasetCatalog.get(name), classes), sort_keys=True)
+    records = DatasetCatalog.get(name)
+    if not isinstance(records, Iterable):
+        raise DatasetError(
+            f'the dataset "{name}": its function returns a {type(records).__name__}, not Detectron2\'s list of dicts'
+        )
+    content = json.dumps(_as_coco(name, records, classes), sort_keys=True)
     digest = hashlib.sha256(content.encode()).hexdigest()[:12]
     path = default_cache_folder() / "registered" / f"{''.join(c if c.isalnum() else '_' for c in name)}-{digest}.json"
     if not path.is_file():
@@ -53,7 +58,7 @@ def files_of_registered(name: str) -> tuple[str, str]:
     return str(path), os.sep
 
 
-def _as_coco(name: str, records: Sequence[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
+def _as_coco(name: str, records: Iterable[dict[str, Any]], classes: Sequence[str]) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for row, record in enumerate(records, start=1):
@@ -61,7 +66,7 @@ def _as_coco(name: str, records: Sequence[dict[str, Any]], classes: Sequence[str
             path = Path(record["file_name"]).absolute()
             height, width = record.get("height"), record.get("width")
             if height is None or width is None:
-                with Image.open(path) as picture:
+                with opened_image(path) as picture:
                     width, height = picture.size
             images.append({"id": row, "file_name": str(path), "height": int(height), "width": int(width)})
             for annotation in record.get("annotations", ()):
@@ -76,7 +81,14 @@ def _as_coco(name: str, records: Sequence[dict[str, Any]], classes: Sequence[str
                         "iscrowd": int(annotation.get("iscrowd", 0)),
                     }
                 )
-        except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            NotImplementedError,
+            OSError,
+        ) as error:  # of BoxMode, too
             raise DatasetError(
                 f'the dataset "{name}", record {row - 1}: {type(error).__name__}: {error}; records are Detectron2\'s '
                 "dataset dicts"

@@ -88,6 +88,7 @@ class Detector:
         num_queries: int | None = None,
         max_detections: int | None = None,
         download: bool | None = None,
+        optimize: bool = True,
         **options: Any,
     ) -> Detector:
         """Load a model of this project.
@@ -99,6 +100,8 @@ class Detector:
             max_detections: as the constructor's; more than the model was trained with are possible.
             download: whether a published model's weights are downloaded where they are not on this machine; None does
                 so where ``HDETR_D2_DOWNLOAD=1`` or the user on a terminal says so.
+            optimize: whether `hdetr_d2.optimize` makes the model faster, with the same outputs to rounding. False
+                leaves it as it was trained, with the state dict of its checkpoint.
             options: the other ones of the constructor.
 
         Raises:
@@ -112,6 +115,10 @@ class Detector:
             cfg.model.num_detections = max_detections
         model = instantiate(cfg.model)
         load_weights(model, state, opened.average, opened.path)
+        if optimize:
+            from hdetr_d2.modeling.deploy import optimize as make_fast
+
+            make_fast(model)
         return cls(
             model=model,
             description=opened.description,
@@ -234,7 +241,7 @@ def usable_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()  # which "meta" cannot
     except (RuntimeError, AssertionError) as error:
         raise DetectorOptionError(f'device "{name}" cannot be used: {str(error).splitlines()[0]}') from error
     return device

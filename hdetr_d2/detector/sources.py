@@ -67,11 +67,11 @@ def open_source(source: str | os.PathLike[str], *, download: bool | None = None)
         DownloadError: it cannot be downloaded.
     """
     path = checkpoint_file(source, download=download)
-    if path.is_dir() and (path / TRANSFORMERS_WEIGHTS).is_file():
+    if os.path.isdir(path) and (path / TRANSFORMERS_WEIGHTS).is_file():  # Path.is_dir raises on a name too long
         return _open_transformers(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return _open_file(weights_of_run(path))
-    if path.is_file():
+    if os.path.isfile(path):
         return _open_file(path)
     raise SourceError(
         f"{os.fspath(source)} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs "
@@ -96,7 +96,7 @@ def checkpoint_file(source: str | os.PathLike[str], *, download: bool | None = N
 
         return published_file(name.removeprefix(ZOO), download=download)
     if not is_address(name):
-        return Path(name).expanduser()
+        return Path(os.path.expanduser(name))
     from hdetr_d2.model_zoo import weights_folder
 
     if name.startswith(HUB):

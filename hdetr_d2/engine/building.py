@@ -20,6 +20,7 @@ from .distributed import resolve_device
 from .errors import ConfigError
 from .freezing import prepare_model
 from .optim import describe_param_groups
+from .precision import set_matmul_precision
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def build_all(cfg: DictConfig, key: str, kind: type[T]) -> list[T]:
 def build_model(cfg: DictConfig) -> nn.Module:
     """The model on its device, initialised from ``train.seed`` alike in every process, with its frozen parts."""
     settings = train_settings(cfg)
+    set_matmul_precision(settings.matmul_precision)
     device = resolve_device(settings.device)
     seed_everything(settings.seed)
     model = prepare_model(build_part(cfg, "model"), settings, device=device, world_size=comm.get_world_size())

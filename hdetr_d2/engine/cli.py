@@ -13,6 +13,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from hdetr_d2.errors import UserError, exit_on_user_error
+from hdetr_d2.pages import keep_pages
 
 from ..compat import detectron2_info
 from .config import load, train_settings
@@ -73,6 +74,7 @@ def main(args: argparse.Namespace) -> Results:
         UserError: what the user can mend.
         TrainingStopped: a signal stopped the training; it can be resumed.
     """
+    keep_pages()  # in each of the processes
     cfg = load(args.config_file, args.opts or ())
     settings = train_settings(cfg)
     job, attempt = job_and_attempt()
@@ -136,5 +138,5 @@ def _the_same_in_every_process() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.told = int(os.environ.get("RANK", "0")) > 0
+        error.told = os.environ.get("RANK", "0") != "0"
         raise

@@ -69,7 +69,7 @@ class SaveCheckpoints(HookBase):
         saved: the steps done at the latest save; -1 before the first.
     """
 
-    FILE = re.compile(r"^model_(\d{7})\.pth$")
+    FILE = re.compile(r"^model_(\d{7,})\.pth$")
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class SaveCheckpoints(HookBase):
         folder = self.checkpointer.save_dir
         if not self.trainer.start_iter or not os.path.isdir(folder):
             return
-        found = sorted(name for name in os.listdir(folder) if self.FILE.match(name))
+        found = sorted((name for name in os.listdir(folder) if self.FILE.match(name)), key=self._steps)
         self._written = [os.path.join(folder, name) for name in found if self._steps(name) <= self.trainer.start_iter]
 
     def _steps(self, name: str) -> int:

@@ -26,10 +26,17 @@ from hdetr_d2.processes import die_with_parent
 from ..compat import create_local_process_group, destroy_process_group
 from .attempts import store_of_this_attempt
 from .errors import ConfigError
-from .network import INTERFACE_VARIABLE, choose_interface, master_host
+from .network import INTERFACE_VARIABLE, choose_interface, master_host, require_address, whole_number
 from .spawning import run_processes
 
 TIMEOUT = timedelta(minutes=30)
+SHARE_VARIABLE = "HDETR_D2_SHARE_GPUS"
+"""Set to 1, it lets a job have more processes than GPUs; they exchange gradients by gloo, for NCCL refuses."""
+
+
+def uses_cuda(device: str) -> bool:
+    """Whether ``train.device`` means GPUs on this machine."""
+    return device != "cpu" and torch.cuda.is_available()
 
 
 def started_by_torchrun() -> bool:
@@ -42,7 +49,8 @@ class Job:
     """The processes of a job, as the command line describes them.
 
     Args:
-        num_processes: on each machine; GPUs, if there are any and ``device`` does not say "cpu". 0 counts as 1.
+        num_processes: on each machine; GPUs, if there are any and ``device`` does not say "cpu". 0 is one process on
+            the CPU.
         num_machines: in all.
         machine_rank: of this machine among them.
         dist_url: where rank 0 listens; "auto" picks a free port, on one machine.
@@ -61,6 +69,11 @@ class Job:
     def __post_init__(self) -> None:
         if self.num_processes < 0:
             raise ConfigError(f"--num-gpus {self.num_processes}: there is no such number of processes; give 1 or more")
+        if self.num_processes == 0 and uses_cuda(self.device):
+            raise ConfigError(
+                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; set "
+                "train.device=cpu, or --num-gpus 1"
+            )
         if self.num_machines < 1:
             raise ConfigError(f"--num-machines {self.num_machines}: give 1 or more")
         if not 0 <= self.machine_rank < self.num_machines:
@@ -73,6 +86,7 @@ class Job:
             raise ConfigError("--dist-url must be given with --num-machines: tcp://<address of machine 0>:<free port>")
         if self.dist_url != "auto" and not self.dist_url.startswith(("tcp://", "env://", "file://")):
             raise ConfigError(f"--dist-url {self.dist_url}: give tcp://<address of machine 0>:<free port>")
+        require_address(self.dist_url)
 
     @property
     def processes_here(self) -> int:
@@ -107,12 +121,14 @@ def launch(main: Callable[..., Any], job: Job, *, args: tuple[Any, ...] = ()) ->
 
 def _run_under_torchrun(main: Callable[..., Any], job: Job, args: tuple[Any, ...]) -> Any:
     die_with_parent(os.getppid())
-    world_size = int(os.environ["WORLD_SIZE"])
+    world_size, rank = whole_number("WORLD_SIZE", None), whole_number("RANK", None)
+    if not rank < world_size:
+        raise ConfigError(f"the environment says RANK={rank} of WORLD_SIZE={world_size}; ranks count from 0")
     _join(
-        rank=int(os.environ["RANK"]),
-        local_rank=int(os.environ["LOCAL_RANK"]),
+        rank=rank,
+        local_rank=whole_number("LOCAL_RANK", None),
         world_size=world_size,
-        local_size=int(os.environ.get("LOCAL_WORLD_SIZE", world_size)),
+        local_size=whole_number("LOCAL_WORLD_SIZE", world_size),
         dist_url="env://",
         device=job.device,
     )
@@ -155,27 +171,32 @@ def _spawned(local_rank: int, main: Callable[..., Any], job: Job, dist_url: str,
 
 def _join(*, rank: int, local_rank: int, world_size: int, local_size: int, dist_url: str, device: str) -> None:
     """Make this process member ``rank`` of the job and choose its GPU."""
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    if on_gpu:
-        if local_size > torch.cuda.device_count():
-            raise ConfigError(
-                f"{local_size} processes on a machine with {torch.cuda.device_count()} GPU(s); "
-                "start fewer, or use train.device=cpu"
-            )
-        torch.cuda.set_device(local_rank)
-    elif "OMP_NUM_THREADS" not in os.environ:
+    on_gpu = uses_cuda(device)
+    backend = _choose_gpu(local_rank, local_size) if on_gpu else "gloo"
+    if not on_gpu and "OMP_NUM_THREADS" not in os.environ:
         # Each process would otherwise start a thread for every core and they would wait for one another.
         torch.set_num_threads(max(1, torch.get_num_threads() // local_size))
     num_machines = max(1, world_size // local_size)
     interface = choose_interface(dist_url, num_machines=num_machines)
     try:
-        backend = "nccl" if on_gpu else "gloo"
         store = _store(dist_url, rank, world_size)
         dist.init_process_group(backend, store=store, world_size=world_size, rank=rank, timeout=TIMEOUT)
         create_local_process_group(local_size)
         comm.synchronize()
     except (dist.DistError, RuntimeError, ValueError, OSError) as error:
         raise _no_connection(error, dist_url, num_machines, interface) from error
+
+
+def _choose_gpu(local_rank: int, local_size: int) -> str:
+    """Make a GPU this process's, and return the backend that its job can have."""
+    count = torch.cuda.device_count()
+    if local_size > count and os.environ.get(SHARE_VARIABLE) != "1":
+        raise ConfigError(
+            f"{local_size} processes on a machine with {count} GPU(s); start fewer, use train.device=cpu, or set "
+            f"{SHARE_VARIABLE}=1 to let them share"
+        )
+    torch.cuda.set_device(local_rank % count)
+    return "nccl" if local_size <= count else "gloo"
 
 
 def _store(dist_url: str, rank: int, world_size: int) -> Store:

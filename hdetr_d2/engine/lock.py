@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -12,7 +13,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hdetr_d2.annotations import irregular
 from hdetr_d2.processes import is_running, start_of
+
+from .network import whole_number
 
 LOCK_FILE = "run.lock"
 
@@ -82,15 +86,19 @@ class Writer:
 
 
 def job_and_attempt() -> tuple[str, int]:
-    """The job of Slurm or torchrun that this process belongs to, "" where there is none; how often it began again."""
+    """The job of Slurm or torchrun that this process belongs to, "" where there is none; how often it began again.
+
+    Raises:
+        ConfigError: the environment says no number.
+    """
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" in environment:
         name = environment["TORCHELASTIC_RUN_ID"]
         if name == "none":  # what torchrun says where it was given no name
             name = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
-        return f"torchrun {name}", int(environment.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        return f"torchrun {name}", whole_number("TORCHELASTIC_RESTART_COUNT")
     if "SLURM_JOB_ID" in environment:
-        return f"Slurm {environment['SLURM_JOB_ID']}", int(environment.get("SLURM_RESTART_COUNT", "0"))
+        return f"Slurm {environment['SLURM_JOB_ID']}", whole_number("SLURM_RESTART_COUNT")
     return "", 0
 
 
@@ -163,6 +171,9 @@ def _opened_alone(path: str) -> Iterator[int]:
 
 def _open_and_lock(path: str) -> int:
     while True:
+        kind = irregular(path) if os.path.exists(path) else None
+        if kind is not None:  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, f"is {kind}, where a file is expected; remove it", path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             _lock(descriptor)

@@ -35,15 +35,27 @@ class LossLog:
             losses: (N,) float32.
             norm: of the gradient, a scalar; one that is not finite (fp16, a step that the scaler skips) counts as 0.
         """
-        norm = torch.where(norm.isfinite(), norm.detach(), 0.0).float()
-        values = torch.cat([losses, norm.reshape(1)])
-        self._sums = values if self._sums is None else self._sums + values
+        self._sums = self._sums_with(losses, norm)
         self._steps += 1
 
-    def write(self, storage: EventStorage, names: Sequence[str]) -> None:
-        """Put the means over the processes and the period into ``storage``, and begin anew."""
-        assert self._sums is not None
-        *values, norm = mean_over_ranks(self._sums / self._steps).tolist()
+    def _sums_with(self, losses: Tensor, norm: Tensor) -> Tensor:
+        norm = torch.where(norm.isfinite(), norm.detach(), 0.0).float()
+        values = torch.cat([losses, norm.reshape(1)])
+        return values if self._sums is None else self._sums + values
+
+    def means_with(self, losses: Tensor, norm: Tensor) -> Tensor:
+        """What a line says with the period's last step, (N + 1,): means over the processes; arguments as of ``add``."""
+        return mean_over_ranks(self._sums_with(losses, norm) / (self._steps + 1))
+
+    def write(self, storage: EventStorage, names: Sequence[str], means: Tensor) -> None:
+        """Put what ``means_with`` gave into ``storage``, and begin anew.
+
+        Args:
+            storage: of the trainer.
+            names: of the losses.
+            means: on the CPU.
+        """
+        *values, norm = means.tolist()
         self._sums, self._steps = None, 0
         storage.put_scalar("total_loss", sum(values), smoothing_hint=False)
         for name, value in zip(names, values, strict=True):

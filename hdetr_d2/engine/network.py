@@ -9,6 +9,8 @@ import socket
 import struct
 from urllib.parse import urlparse
 
+from .errors import ConfigError
+
 logger = logging.getLogger(__name__)
 
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
@@ -34,6 +36,46 @@ def choose_interface(dist_url: str, *, num_machines: int) -> str:
     if name:
         os.environ[INTERFACE_VARIABLE] = name
     return name
+
+
+def whole_number(variable: str, default: int | None = 0) -> int:
+    """What a launcher has put into the environment.
+
+    Args:
+        default: where the variable is not set or empty; None for one that must be.
+
+    Raises:
+        ConfigError: it is no whole number from 0 on.
+    """
+    text = os.environ.get(variable, "")
+    if not text and default is not None:
+        return default
+    if not text.isdecimal():
+        raise ConfigError(
+            f"the environment variable {variable} is {text!r}, where a whole number is expected; torchrun and Slurm "
+            "set it, so unset it unless they have started this program"
+        )
+    return int(text)
+
+
+def require_address(dist_url: str) -> None:
+    """Refuse an address that no process can listen at.
+
+    Args:
+        dist_url: ``tcp://<address>:<port>``; others are not looked at.
+
+    Raises:
+        ConfigError: it names no host, or no port from 1 to 65535.
+    """
+    if not dist_url.startswith("tcp://"):
+        return
+    try:
+        parts = urlparse(dist_url)
+        whole = bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ConfigError(f"--dist-url {dist_url}: give tcp://<address of machine 0>:<free port>, a port up to 65535")
 
 
 def master_host(dist_url: str) -> str:

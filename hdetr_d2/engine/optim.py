@@ -183,21 +183,48 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, A
     groups = []
     for index, (now, before) in enumerate(zip(optimizer.param_groups, state["param_groups"])):
         options = {name: value for name, value in now.items() if name != "params"}
-        if not set(options) - {"initial_lr"} <= set(before):
-            raise ValueError(f"its optimiser is no {type(optimizer).__name__}; set optimizer back")
         if options.get("name", "") != before.get("name", ""):
             raise ValueError(
                 f'its optimiser group {index} is "{before.get("name")}", now it is "{options.get("name")}"; set '
                 "optimizer.params.rules back"
             )
-        changed = [name for name in options if name != "lr" and not _equal(options[name], before[name])]
-        for name in changed:
+        _require_kept(optimizer, options, [state["state"][key] for key in before["params"] if key in state["state"]])
+        for name in options:
+            if name in ("lr", "initial_lr") or name not in before or _equal(options[name], before[name]):
+                continue
             logger.warning(
                 'resuming with %s=%s in the optimiser group "%s"; it was %s',
                 name, options[name], options.get("name", index), before[name],
             )  # fmt: skip
         groups.append({**before, **options})
     optimizer.load_state_dict({**state, "param_groups": groups + list(state["param_groups"][len(groups) :])})
+
+
+def _require_kept(
+    optimizer: torch.optim.Optimizer, options: Mapping[str, Any], states: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse states that lack what the optimiser keeps of a parameter with these options, or have nothing of it.
+
+    Raises:
+        ValueError: the message names what is kept.
+    """
+    one = nn.Parameter(torch.zeros(1))
+    one.grad = torch.zeros(1)
+    kind: Any = type(optimizer)
+    try:
+        probe = kind([{**options, "params": [one]}])
+        probe.step()
+    except (TypeError, RuntimeError, AssertionError):  # one of a user's own, or for GPUs only: its own step will tell
+        return
+    kept = {name for name, value in probe.state[one].items() if value is not None}
+    for before in states:
+        had = {name for name, value in before.items() if value is not None}
+        if not kept <= had or (had and not kept):
+            raise ValueError(
+                f"its optimiser is no {kind.__name__} with these options, which keeps "
+                f"{', '.join(sorted(kept)) or 'nothing'} of every parameter, but kept {', '.join(sorted(had))}; set "
+                "optimizer back"
+            )
 
 
 def _equal(now: Any, before: Any) -> bool:

@@ -255,8 +255,8 @@ def _prefer_given_files(cfg: DictConfig, overrides: Sequence[Override]) -> None:
     dataset = _plain(cfg).get("dataset")
     if not isinstance(dataset, Mapping) or dataset.get("generate") is None:
         return
-    splits = {split: dataset.get(split) or {} for split in ("train", "val")}
-    held = {f"dataset.{split}.{key}" for split, files in splits.items() for key in files if files[key] is not None}
+    splits = [(split, dataset[split]) for split in ("train", "val") if isinstance(dataset.get(split), Mapping)]
+    held = {f"dataset.{split}.{key}" for split, files in splits for key in files if files[key] is not None}
     given = {override.key: override for override in overrides if override.key in FILE_KEYS}
     given = {key: override for key, override in given.items() if key in held}
     drawn = [override for override in overrides if override.parts[:2] == ["dataset", "generate"]]

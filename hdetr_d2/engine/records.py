@@ -48,7 +48,7 @@ def json_values(value: Any) -> Any:
 
 def read_evaluations(path: str) -> list[Record]:
     """The records {"iteration": steps done, "results": ...} in an ``evaluations.json``; none if there is no file."""
-    return read_records(path)
+    return [record for record in read_records(path) if isinstance(record.get("results"), dict)]
 
 
 def read_records(path: str) -> list[Record]:
@@ -63,7 +63,7 @@ def read_records(path: str) -> list[Record]:
         for line in file:
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list
                 continue
             if isinstance(record, dict) and isinstance(record.get("iteration"), int):
                 records.append(record)

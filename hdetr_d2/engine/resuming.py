@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detectron2.utils import comm
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from hdetr_d2.description import KEY
 from hdetr_d2.seeding import RandomState, seed_everything
 
 from ..checkpoint.loading import CheckpointError, SafeCheckpointer
@@ -17,11 +19,15 @@ from .config import RunLength, train_settings
 from .ema import ModelEMA
 from .errors import ResumeError
 from .start_weights import start_file
+from .typed import shown
 
 logger = logging.getLogger(__name__)
 
 MUST_AGREE = ("batch_size", "seed", "num_images")
 """The meaning of "iteration" and the order of the images hang on these."""
+
+_TOLD_BY_IDENTITY = ("train.batch_size", "train.seed", "train.precision", "train.ema")
+_OF_NO_CONSEQUENCE = ("train.output_dir", "train.if_exists", "train.log_period", "train.checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ def identity_of(cfg: DictConfig, length: RunLength) -> dict[str, Any]:
         "world_size": comm.get_world_size(),
         "max_iter": length.max_iter,
         "precision": settings.precision,
+        # of runs that began before there was the setting, too
+        "matmul_precision": None if settings.matmul_precision == "highest" else settings.matmul_precision,
         "ema": None if settings.ema is None else f"decay {settings.ema.decay}, tau {settings.ema.tau}",
     }
 
@@ -90,6 +98,9 @@ def _resume(checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> Start:
     if "run" not in extra or "iteration" not in extra:
         raise ResumeError(f"{path} was not written by this trainer; use train.init_checkpoint without --resume")
     _compare(path, extra["run"], identity)
+    changed = changed_settings(_config_in(extra), _config_in(checkpointer.always))
+    if changed:
+        logger.warning("resuming with other settings, which hold from now on: %s", ", ".join(changed))
     if extra["run"].get("ema") is None:
         _start_average(checkpointer)
     done = int(extra["iteration"]) + 1
@@ -115,6 +126,50 @@ def _load(checkpointer: SafeCheckpointer, path: str) -> dict[str, Any]:
         raise ResumeError(f"--resume: {reason}") from error
     except (ValueError, KeyError) as error:
         raise ResumeError(f"{path} does not fit this config's model or optimiser: {error}") from error
+
+
+def _config_in(entries: Mapping[str, Any]) -> str:
+    """The config of a run, as its checkpoints hold it; "" in those of before."""
+    description = entries.get(KEY)
+    return str(description.get("config", "")) if isinstance(description, Mapping) else ""
+
+
+def changed_settings(before: str, now: str) -> list[str]:
+    """What a continued run does otherwise, besides what `identity_of` compares: ``key=value (was value)``.
+
+    Args:
+        before, now: configs as YAML; "" where one is not known.
+    """
+    if not before or not now:
+        return []
+    old, new = _leaves(before), _leaves(now)
+    return [
+        f"{key}={_written(new, key)} (was {_written(old, key)})"
+        for key in sorted(old.keys() | new.keys())
+        if _written(old, key) != _written(new, key) and not key.startswith((*_TOLD_BY_IDENTITY, *_OF_NO_CONSEQUENCE))
+    ]
+
+
+def _leaves(text: str) -> dict[str, Any]:
+    """Every value of a config by its dotted key, as far as interpolations can be resolved."""
+    config = OmegaConf.create(text)
+    try:
+        content: Any = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        content = OmegaConf.to_container(config, resolve=False)
+    found: dict[str, Any] = {}
+    todo = [("", content)]
+    while todo:
+        where, node = todo.pop()
+        if isinstance(node, dict) and node:
+            todo += [(f"{where}.{key}" if where else str(key), value) for key, value in node.items()]
+        else:
+            found[where] = node
+    return found
+
+
+def _written(leaves: Mapping[str, Any], key: str) -> str:
+    return shown(leaves[key]) if key in leaves else "nothing"
 
 
 def _compare(path: str, before: Mapping[str, Any], identity: Mapping[str, Any]) -> None:

@@ -20,12 +20,12 @@ from .settings import IfExists
 
 Purpose = Literal["start", "resume", "evaluate"]
 
-_TRACES = re.compile(r"^(model_\d{7}\.pth|last_checkpoint|metrics\.json|evaluations\.json)$")
+_TRACES = re.compile(r"^(model_\d{7,}\.pth|last_checkpoint|metrics\.json|evaluations\.json)$")
 """What only a training leaves."""
 
 _OWN = re.compile(
-    r"^(model_(\d{7}|best|final|restart)\.pth|last_checkpoint|metrics\.json|evaluations\.json|positives\.json"
-    r"|nonfinite_\d{7}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|(wandb|mlflow)_run\.txt|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
+    r"^(model_(\d{7,}|best|final|restart)\.pth|last_checkpoint|metrics\.json|evaluations\.json|positives\.json"
+    r"|nonfinite_\d{7,}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|(wandb|mlflow)_run\.txt|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
 )
 """All that a training writes into its folder, but what is in folders."""
 

@@ -14,6 +14,9 @@ from .typed import Count, NotNegative, Positive, from_mapping
 
 Shape = Literal["step", "flat_cosine"]
 
+MAX_ITERATIONS = 2**31 - 1
+"""Of a run: more than any training has, and few enough for every counter and time that is derived from it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
@@ -64,13 +67,24 @@ class ScheduleSettings:
         return from_mapping(cls, node, "schedule")
 
     def max_iter(self, iterations_per_epoch: int) -> int:
-        return epochs_to_iterations(self.epochs, iterations_per_epoch)
+        """Iterations of the run.
+
+        Raises:
+            ConfigError: more than ``MAX_ITERATIONS``.
+        """
+        iterations = epochs_to_iterations(self.epochs, iterations_per_epoch)
+        if iterations > MAX_ITERATIONS:
+            raise ConfigError(
+                f"schedule.epochs={self.epochs:g} of {iterations_per_epoch} iterations each would be more than the "
+                f"{MAX_ITERATIONS} that a run can have; set fewer"
+            )
+        return iterations
 
 
 def epochs_to_iterations(epochs: float, iterations_per_epoch: int) -> int:
-    """Iterations in ``epochs`` epochs, rounded up; at least 1."""
+    """Iterations in ``epochs`` epochs, rounded up; at least 1, and of what never comes one more than a run can have."""
     # the subtraction keeps a rounding error (0.1 * 30 = 3.0000000000000004) from adding an iteration
-    return max(1, math.ceil(epochs * iterations_per_epoch - 1e-6))
+    return max(1, math.ceil(min(epochs * iterations_per_epoch - 1e-6, MAX_ITERATIONS + 1)))
 
 
 class LearningRateSchedule:

@@ -12,6 +12,8 @@ from .typed import AtLeastOne, Bounds, Count, Note, NotNegative, Positive, from_
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
+MatmulPrecision = Literal["highest", "high"]
+
 Device = Annotated[Literal["auto", "cpu", "cuda"], Note("CUDA_VISIBLE_DEVICES chooses among GPUs")]
 
 Seed = Annotated[int, Bounds(0, 2**63 - 1)]
@@ -107,6 +109,8 @@ class TrainSettings:
         init_checkpoint: weights to start from, or "": a file, ``zoo:NAME``, ``hf://owner/repository`` or an address.
         device: "auto" is CUDA where there is any, else the CPU.
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
+        matmul_precision: of float32 products of matrices: "highest" is IEEE float32, "high" lets a GPU of Ampere or
+            later round their inputs to TF32 (10 bits of mantissa). Under bf16 and fp16 it is for what stays float32.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
         batch_size: images per optimiser step, over all processes and accumulation steps.
         accumulate: micro-batches per optimiser step.
@@ -136,7 +140,7 @@ class TrainSettings:
     device: Device
     precision: Precision
     seed: Seed
-    batch_size: AtLeastOne
+    batch_size: Annotated[int, Bounds(1, 2**20)]
     accumulate: AtLeastOne
     clip_grad: ClipGradSettings | None
     checkpoint: CheckpointSettings
@@ -152,6 +156,7 @@ class TrainSettings:
     sync_bn: bool = False
     longtail_report: bool = False
     microscope: bool = False
+    matmul_precision: MatmulPrecision = "highest"
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()
     if_exists: IfExists = "refuse"
@@ -159,6 +164,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if not self.output_dir.strip():
             raise ConfigError("train.output_dir is empty; name a folder")
+        if "\0" in self.output_dir:
+            raise ConfigError(f"train.output_dir={self.output_dir!r} has a NUL in it; name a folder")
         for name in ("freeze", "freeze_bn"):
             if "" in getattr(self, name):
                 raise ConfigError(f"train.{name} has an empty expression, which matches every name; leave it out")

@@ -144,6 +144,8 @@ class MLflowWriter(TrackerWriter):
         mlflow = _package("mlflow")
         self._entities = _package("mlflow.entities")
         uri = tracking_uri or (Path(output_dir).resolve() / "mlruns").as_uri()
+        if uri.startswith("file:"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3.17 refuses files unless it is told so
         try:
             self._client: Any = mlflow.MlflowClient(tracking_uri=uri)
             found = self._client.get_experiment_by_name(experiment)
@@ -179,6 +181,8 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         root = name.partition(".")[0]
+        if error.name is not None and error.name.partition(".")[0] != root:
+            raise TrackerError(f"train.writers: the package {root} cannot be imported ({error})") from error
         raise TrackerError(
             f"train.writers: the package {root} is not installed; pip install hdetr_d2[{root}]"
         ) from error

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hdetr_d2.distributed import all_over_ranks, mean_over_ranks
 from hdetr_d2.output import write_atomically
 from hdetr_d2.supervision import set_progress
+from hdetr_d2.transfer import to_device, to_host
 
 from .distributed import unwrap
 from .errors import DivergedError
@@ -80,7 +81,6 @@ class Trainer(TrainerBase):
         self.losses = LossLog(period=log_period)
         self.stop = StopRequest() if stop is None else stop
         self.stopping = False
-        self.skipped_steps = 0
         self._batches: Iterator[Batch] = iter(())
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._loss_names: tuple[str, ...] = ()
@@ -137,13 +137,10 @@ class Trainer(TrainerBase):
             max_norm=limit.max_norm if limit else float("inf"),
             norm_type=limit.norm_type if limit else 2.0,
         )
-        self._check_finite(losses, norm, batches)
-        scale = self.precision.scaler.get_scale()
-        self.precision.scaler.step(self.optimizer)
-        self.precision.scaler.update()
-        if self.precision.scaler.get_scale() < scale:
-            self.skipped_steps += 1
-        self._log(losses, norm, data_time)
+        means = self.losses.means_with(losses, norm) if self.losses.is_due(self.iter + 1, self.max_iter) else None
+        means = self._check_finite(losses, norm, batches, means)
+        self.precision.step(self.optimizer)
+        self._log(losses, norm, data_time, means)
 
     def _forward_backward(self, batches: Sequence[Batch]) -> Tensor:
         """Accumulate the gradient of a step; the step's losses, detached, (number of losses,) float32."""
@@ -173,21 +170,29 @@ class Trainer(TrainerBase):
             )
         return torch.stack([losses[name].float() for name in names])
 
-    def _check_finite(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
+    def _check_finite(
+        self, losses: Tensor, norm: Tensor, batches: Sequence[Batch], means: Tensor | None
+    ) -> Tensor | None:
         """Stop before the optimiser has seen a loss or gradient that is not finite; learn whether to stop.
 
-        Two flags leave the device, after one exchange between the processes.
+        Two flags leave the device, after one exchange between the processes, and with them what is to be logged.
+
+        Returns:
+            ``means`` on the CPU.
         """
         finite = losses.isfinite().all()
-        if not self.precision.scales:
+        if self.precision.scale is None:
             # gradients are averaged over the processes, so that all see the same norm; each has its own losses
             finite = finite & norm.isfinite()
-        elif self.precision.scaler.get_scale() < Precision.MIN_SCALE:
-            finite = torch.zeros_like(finite)
-        is_finite, goes_on = all_over_ranks(torch.stack([finite, finite.new_full((), not self.stop)])).tolist()
+        else:
+            finite = finite & (self.precision.scale >= Precision.MIN_SCALE)
+        flags = all_over_ranks(torch.stack([finite, finite.new_full((), not self.stop)]))
+        on_host = to_host([flags] if means is None else [flags, means])
+        is_finite, goes_on = on_host[0].tolist()
         self.stopping = not goes_on
         if not is_finite:
             self._save_and_stop(losses, norm, batches)
+        return None if means is None else on_host[1]
 
     def _save_and_stop(self, losses: Tensor, norm: Tensor, batches: Sequence[Batch]) -> None:
         """Save the state before this step with the step's batches, and raise."""
@@ -218,16 +223,16 @@ class Trainer(TrainerBase):
             "train.precision=fp32 are what helps most often, and so does a look at these images"
         )
 
-    def _log(self, losses: Tensor, norm: Tensor, data_time: float) -> None:
+    def _log(self, losses: Tensor, norm: Tensor, data_time: float, means: Tensor | None) -> None:
         """Add up on the device; every ``log_period`` steps put the means into the event storage."""
-        self.losses.add(losses, norm)
         self.storage.put_scalar("data_time", data_time)
-        if not self.losses.is_due(self.iter + 1, self.max_iter):
+        if means is None:
+            self.losses.add(losses, norm)
             return
-        self.losses.write(self.storage, self._loss_names)
+        self.losses.write(self.storage, self._loss_names, means)
         if self.precision.scales:
             self.storage.put_scalar("gradient_scale", self.precision.scaler.get_scale(), smoothing_hint=False)
-            self.storage.put_scalar("skipped_steps", self.skipped_steps, smoothing_hint=False)
+            self.storage.put_scalar("skipped_steps", self.precision.skipped_steps, smoothing_hint=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Of the loop, its hooks, the optimiser and the gradient scaler."""
@@ -261,7 +266,8 @@ def micro_batch_weights(batches: Sequence[Batch], device: torch.device) -> Seque
     if len(batches) == 1:
         return [1.0]
     counts = [sum(len(sample["instances"]) for sample in batch) for batch in batches]
-    mean_counts = mean_over_ranks(torch.tensor(counts, dtype=torch.float32, device=device))
+    (on_device,) = to_device([torch.tensor(counts, dtype=torch.float32)], device)
+    mean_counts = mean_over_ranks(on_device)
     return list((mean_counts.clamp(min=1) / mean_counts.sum().clamp(min=1)).unbind())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -102,11 +103,13 @@ def from_mapping(cls: type[T], node: Mapping[str, Any], where: str, *, open: boo
 
 
 def convert(hint: Hint, value: Any, where: str) -> Any:
-    """``value`` as the annotation ``hint`` has it: integers widen to floats, lists become tuples.
+    """``value`` as the annotation ``hint`` has it: integers widen to floats, lists become tuples, paths text.
 
     Raises:
         ConfigError: it is of another type, none of the choices, or out of bounds.
     """
+    if isinstance(value, os.PathLike) and str in alternatives(hint):
+        value = os.fspath(value)
     dataclasses_allowed = [member for member in alternatives(hint) if dataclasses.is_dataclass(member)]
     if dataclasses_allowed and not (value is None and fits(hint, None)):
         if not isinstance(value, Mapping):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from hdetr_d2.data.generated.store import ensure_generated, generated_spec
+from hdetr_d2.data.generated.store import ensure_generated, require_drawable
 from hdetr_d2.errors import UserError
 
 from .config import schedule_settings, train_settings
@@ -124,7 +124,7 @@ def _check_generated(dataset: DatasetSettings) -> None:
         return
     _check_call({"_target_": ensure_generated, **dataset.generate}, {}, "dataset.generate", follows=False)
     try:
-        generated_spec(**dataset.generate)
+        require_drawable(**dataset.generate)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"dataset.generate: {str(error).partition(' (got ')[0]}") from error
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from hdetr_d2.checkpoint.reading import refuse_unwritable
 from hdetr_d2.modeling import DETR, deploy
+from hdetr_d2.output import refuse_unwritable
 from hdetr_d2.prediction import Inputs, open_inputs
 
 from .checking import TOLERANCE, difference, images_of, random_batches

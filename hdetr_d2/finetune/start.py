@@ -58,8 +58,8 @@ def open_start(model: str) -> Start:
     Raises:
         UserError: there is no such thing, or it cannot be read.
     """
-    path = Path(model).expanduser()
-    if model.startswith(_ADDRESSES) or path.is_dir() or path.suffix in WEIGHT_FILES:
+    path = Path(os.path.expanduser(model))
+    if model.startswith(_ADDRESSES) or os.path.isdir(path) or path.suffix in WEIGHT_FILES:
         return _of_source(_open(model), model)
     cfg = load(model)
     if cfg.train.init_checkpoint:

@@ -3,11 +3,13 @@
 from .attention import GroupView, MultiheadAttention, attend, attend_to_memory, split_heads
 from .boxes import box_iou, cxcywh_to_xyxy, generalized_box_iou, inverse_sigmoid, xyxy_to_cxcywh
 from .deformable_attention import MultiScaleDeformableAttention
+from .feed_forward import FeedForward
 from .mlp import MLP
 from .position import SinePositionEmbedding, box_sine_embedding, sine_embedding
 
 __all__ = [
     "MLP",
+    "FeedForward",
     "GroupView",
     "MultiScaleDeformableAttention",
     "MultiheadAttention",

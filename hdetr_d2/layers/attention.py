@@ -1,11 +1,14 @@
 """Dense attention: over groups of queries, and from queries to a memory."""
 
+import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,23 @@ class GroupView:
     queries: tuple[int, int]
     keys: tuple[tuple[int, int], ...]
     mask: Tensor | None = None
+
+
+@functools.cache
+def _fused_kernel_is_broken() -> bool:
+    """Whether PyTorch's fused kernel for bfloat16 fails on this CPU.
+
+    It packs for the CPU's matrix unit (AMX) where there is one, with instructions that ``ATEN_CPU_CAPABILITY`` may have
+    turned off: "pack_vnni2 is only supported when avx512 is supported".
+    """
+    has_matrix_unit = getattr(torch.cpu, "_is_amx_tile_supported", bool)  # PyTorch 2.4 does not tell, nor use it
+    return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") and has_matrix_unit()
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None, dropout: float) -> Tensor:
+    half_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    with sdpa_kernel(SDPBackend.MATH) if half_on_cpu and _fused_kernel_is_broken() else contextlib.nullcontext():
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
 
 
 def attend(
@@ -48,9 +68,7 @@ def attend(
         own = _parts(query, (view.queries,))
         allowed = None if view.mask is None else ~view.mask
         outputs.append(
-            F.scaled_dot_product_attention(
-                own, _parts(key, view.keys), _parts(value, view.keys), attn_mask=allowed, dropout_p=dropout
-            )
+            _attention(own, _parts(key, view.keys), _parts(value, view.keys), allowed=allowed, dropout=dropout)
             if own.shape[2]
             else own
         )
@@ -72,7 +90,7 @@ def attend_to_memory(
         (B, N, H * E).
     """
     allowed = None if padding is None else ~padding[:, None, None]
-    output = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+    output = _attention(query, key, value, allowed=allowed, dropout=dropout)
     return output.transpose(1, 2).flatten(2)
 
 

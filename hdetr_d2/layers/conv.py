@@ -40,12 +40,10 @@ class ConvNorm(nn.Module):
     @torch.no_grad()
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the one convolution that computes the same in evaluation, without the activation."""
-        norm: Any = self.norm  # any BatchNorm: synchronised and frozen ones are of other classes
-        if isinstance(norm, nn.Identity):
+        if isinstance(self.norm, nn.Identity):
             bias = self.conv.bias
             return self.conv.weight, torch.zeros_like(self.conv.weight[:, 0, 0, 0]) if bias is None else bias
-        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-        return self.conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+        return folded(self.conv, self.norm)
 
     def fuse(self) -> None:
         """Become one convolution with bias. Only for evaluation: statistics and their parameters are gone."""
@@ -116,6 +114,22 @@ class CSPRep(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
         return self.output(self.blocks(self.main(x)) + self.side(x))
+
+
+def folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one convolution that computes what both do in evaluation.
+
+    Args:
+        norm: any BatchNorm; synchronised and frozen ones are of other classes.
+    """
+    dtype = torch.promote_types(convolution.weight.dtype, torch.float32)
+    mean, variance = norm.running_mean.to(dtype), norm.running_var.to(dtype)
+    scale = norm.weight.to(dtype) * (variance + norm.eps).rsqrt()
+    bias = norm.bias.to(dtype) - mean * scale
+    if convolution.bias is not None:
+        bias = bias + convolution.bias.to(dtype) * scale
+    weight = convolution.weight * scale[:, None, None, None]
+    return weight.to(convolution.weight.dtype), bias.to(convolution.weight.dtype)
 
 
 def _convolution(weight: Tensor, bias: Tensor, *, stride: int = 1) -> nn.Conv2d:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hdetr_d2.ops import ms_deform_attn_fused
 
 from .discrete_sampling import discrete_sampling
-from .precision import full_precision
+from .precision import autocast_dtype, full_precision
 
 METHODS = ("bilinear", "discrete")
 
@@ -98,14 +98,14 @@ class MultiScaleDeformableAttention(nn.Module):
         value = self.value_proj(memory)
         if padding is not None:
             value = value.masked_fill(padding[..., None], 0.0)
-        # Offsets and weights are float32 under autocast, and in a half-precision model: a half-precision location on a
-        # level 167 cells wide is off by up to a third of a cell.
+        # Locations and weights are float32 under autocast, and in a half-precision model: a half-precision location on
+        # a level 167 cells wide is off by up to a third of a cell. An offset of a few cells is not.
+        multiplied = autocast_dtype(query, self.sampling_offsets.weight)
         with full_precision(query.device):
-            query = query if query.dtype == torch.float64 else query.float()
             samples = self.num_heads, sum(self.points)
-            offsets = _in_precision_of(query, self.sampling_offsets).unflatten(-1, (*samples, 2))
-            logits = _in_precision_of(query, self.attention_weights).unflatten(-1, samples)
-            reference = reference.to(query.dtype)
+            offsets = project(query, self.sampling_offsets, multiplied).unflatten(-1, (*samples, 2))
+            logits = project(query, self.attention_weights, multiplied).unflatten(-1, samples)
+            reference = reference.to(offsets.dtype)
             offsets, logits = self._as_grid(offsets, logits, boxes=reference.shape[-1] == 4)
         value = value.unflatten(-1, (self.num_heads, -1))
         if self.method == "discrete":
@@ -136,11 +136,18 @@ class MultiScaleDeformableAttention(nn.Module):
         return torch.stack(placed, dim=3), torch.cat(weighed, dim=3)
 
 
-def _in_precision_of(x: Tensor, linear: nn.Linear) -> Tensor:
-    """The output (..., out) of a linear layer in the dtype of its input (..., in), whatever that of its weights."""
-    if linear.weight.dtype == x.dtype:
+def project(x: Tensor, linear: nn.Linear, multiplied: torch.dtype) -> Tensor:
+    """A linear layer's output (..., out) of (..., in) in float32, or float64, whose factors are of another type.
+
+    Args:
+        multiplied: the dtype of factors and of their product, to which the bias is added in float32. What bfloat16
+            rounds is at most 2^-8 of each factor and of the product, float16 rounds 2^-11: of an offset of 4 cells a
+            hundredth of a cell, or a thousandth.
+    """
+    if linear.weight.dtype == x.dtype == multiplied and multiplied in (torch.float32, torch.float64):
         return linear(x)
-    return F.linear(x, linear.weight.to(x.dtype), linear.bias.to(x.dtype))
+    dtype = torch.float64 if multiplied == torch.float64 else torch.float32
+    return F.linear(x.to(multiplied), linear.weight.to(multiplied)).to(dtype) + linear.bias.to(dtype)
 
 
 def _points_of_levels(num_points: int | Sequence[int], num_levels: int) -> list[int]:

@@ -65,23 +65,37 @@ class SinePositionEmbedding(nn.Module):
         self._temperatures = of_axes
         self.offset = offset
 
-    def _axis(self, valid: Tensor, temperature: float) -> Tensor:
-        index = valid.float().cumsum(1)
-        coordinate = (index + self.offset) / (index[:, -1:] + self.eps)
-        return sine_embedding(coordinate, num_features=self.num_features, temperature=temperature)
+    def _axis(self, valid: Sequence[Tensor], temperature: float) -> Sequence[Tensor]:
+        """The embedding (B, H_l, num_features) of each level's rows or columns (B, H_l), all of them at once."""
+        index = [of_level.float().cumsum(1) for of_level in valid]
+        last = torch.cat([of_level[:, -1:].expand_as(of_level) for of_level in index], dim=1)
+        coordinate = (torch.cat(index, dim=1) + self.offset) / (last + self.eps)
+        embedded = sine_embedding(coordinate, num_features=self.num_features, temperature=temperature)
+        return embedded.split([of_level.shape[1] for of_level in index], dim=1)
 
     def forward(self, valid_rows: Tensor, valid_columns: Tensor) -> Tensor:
         """Embed one level.
 
         Args:
-            valid_rows: (B, H) bool, False on padding; padding is below and to the right, so rows and columns say all.
-            valid_columns: (B, W) bool.
+            valid_rows: (B, H), False or 0 on padding; padding is below and to the right, so rows and columns say all.
+            valid_columns: (B, W).
 
         Returns:
             (B, H * W, 2 * num_features), float32, row-major. The axes are embedded apart, which costs H + W sines
             instead of H * W; what padded cells get differs from the authors' code, where nothing reads it either.
         """
-        (batch, height), width = valid_rows.shape, valid_columns.shape[1]
-        y = self._axis(valid_rows, self._temperatures[0])[:, :, None].expand(batch, height, width, self.num_features)
-        x = self._axis(valid_columns, self._temperatures[1])[:, None].expand(batch, height, width, self.num_features)
-        return torch.cat([y, x], dim=-1).flatten(1, 2)
+        return self.of_levels([valid_rows], [valid_columns])[0]
+
+    def of_levels(self, valid_rows: Sequence[Tensor], valid_columns: Sequence[Tensor]) -> list[Tensor]:
+        """Embed several levels, each as ``forward`` does."""
+        rows, columns = (
+            self._axis(valid, temperature)
+            for valid, temperature in zip((valid_rows, valid_columns), self._temperatures)
+        )
+        return [_grid(y, x) for y, x in zip(rows, columns)]
+
+
+def _grid(y: Tensor, x: Tensor) -> Tensor:
+    """What rows (B, H, F) and columns (B, W, F) are embedded as, side by side for each cell (B, H * W, 2 F)."""
+    shape = y.shape[0], y.shape[1], x.shape[1], y.shape[2]
+    return torch.cat([y[:, :, None].expand(shape), x[:, None].expand(shape)], dim=-1).flatten(1, 2)

@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
 from hdetr_d2.distributed import mean_count_over_ranks
-from hdetr_d2.layers import box_iou, cxcywh_to_xyxy, generalized_box_iou
 from hdetr_d2.matching.step import Matches, MatchRequest, Solved, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
-from hdetr_d2.supervision import PRIMARY, Rule, Supervision
+from hdetr_d2.supervision import PRIMARY, Supervision
+from hdetr_d2.transfer import to_device
 
-from .boxes import box_losses
-from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
+from .classification import ClassificationLoss, SigmoidFocalLoss
+from .job import Job, Step
 from .positive_counts import PositiveCounter
+from .sums import sums_of_layers
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class MatchedStep:
     Args:
         suffixes: of each request, the endings of its layers' losses (``"_0"``, ``""``, ``"_enc"``), which name them.
         requests: the groups that were matched.
-        solved: how.
+        solved: how, before a group's matches are filled up from another's.
         targets: of the batch, by class.
         columns: the classes that the decoder's logits are of; None for all.
     """
@@ -147,38 +148,42 @@ class SetCriterion(nn.Module):
         """
         batch = BatchedTargets.of(targets)
         learned = batch if columns is None else batch.with_labels(torch.searchsorted(columns, batch.labels))
-        step = _Step(learned, batch, supervision, progress, columns)
-        jobs = [_Job(*_rules_of(group, p, step), self.classification, columns) for group, p in predictions.items()]
+        step = Step(learned, batch, supervision, progress, columns)
+        jobs = [Job.of_group(group, p, step, self.classification) for group, p in predictions.items()]
         if proposals:
             objects = step.targets.as_objects() if self.binary_encoder else step.targets
             jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
-        asking = [job for job in jobs if job.rules]
-        seen: list[Solved] | None = None if self.observer is None else []
-        solved = iter(match_step([job.request for job in asking], seen))
-        if self.observer is not None and seen is not None:
-            requests = [job.request for job in asking]
-            self.observer(MatchedStep([job.suffixes for job in asking], requests, seen, batch, columns))
-        all_matches = [next(solved) if job.rules else _known_matches(job.request.predictions) for job in jobs]
-        by_group = dict(zip(predictions, all_matches))
-        for index, job in enumerate(jobs):
-            filling = job.rules[0].fill_from if job.rules else None
-            if filling is not None:
-                all_matches[index] = all_matches[index].filled(by_group[filling])
+        all_matches = self._matches_of(jobs, step)
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
         num_targets = mean_count_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
-        losses: dict[str, Tensor] = {}
-        for job, matches in zip(jobs, all_matches):
-            for name, per_layer in _layer_sums(job, matches, self.giou_eps).items():
-                factor = self._factors(job, name, num_targets)
-                values = (per_layer * factor * self.weights[name]).unbind(0)
-                losses.update({name + suffix: value for suffix, value in zip(job.suffixes, values)})
+        sums = sums_of_layers(jobs, all_matches, giou_eps=self.giou_eps)
+        values = iter(self._weighted(sums, jobs, num_targets).flatten().unbind(0))
+        losses = dict(zip((name + suffix for name in self.weights for job in jobs for suffix in job.suffixes), values))
         record_metrics(
             {f"matching/positives{job.suffixes[-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
             | {"matching/unmatchable": sum(matches.unmatchable for matches in all_matches)}
         )
-        return losses
+        keys = [name + suffix for job in jobs for name in self.weights for suffix in job.suffixes]
+        return {key: losses[key] for key in keys}
 
-    def _count(self, jobs: "Sequence[_Job]", matches: Sequence[Matches], classes: Tensor) -> None:
+    def _matches_of(self, jobs: Sequence[Job], step: Step) -> list[Matches]:
+        """The matches of all jobs: those that are known, and the others, which are matched together."""
+        matched = [job for job in jobs if job.rules]
+        place = {job.group: index for index, job in enumerate(matched) if job.group is not None}
+        requests = [
+            job.request
+            if job.rules[0].fill_from is None
+            else replace(job.request, fill_from=place[job.rules[0].fill_from])
+            for job in matched
+        ]
+        seen: list[Solved] = []
+        solved = iter(match_step(requests, None if self.observer is None else seen))
+        if self.observer is not None:
+            suffixes = [job.suffixes for job in matched]
+            self.observer(MatchedStep(suffixes, requests, seen, step.classes, step.columns))
+        return [next(solved) if job.rules else job.known_matches() for job in jobs]
+
+    def _count(self, jobs: Sequence[Job], matches: Sequence[Matches], classes: Tensor) -> None:
         """Tell the counter which classes the matched queries of the decoder learn."""
         if self.counter is None:
             return
@@ -186,7 +191,7 @@ class SetCriterion(nn.Module):
             if job.rules:
                 self.counter.add(job.request.matchers, found.layer, classes[found.target])
 
-    def _proposal_job(self, group: str, proposals: Predictions, targets: BatchedTargets, step: "_Step") -> "_Job":
+    def _proposal_job(self, group: str, proposals: Predictions, targets: BatchedTargets, step: Step) -> Job:
         """The encoder's proposals as one more layer under a rule of its own."""
         rule = step.supervision.encoder_rule(step.progress)
         loss, columns = self.encoder_classification or self.classification, step.columns
@@ -202,131 +207,25 @@ class SetCriterion(nn.Module):
             class_factor=rule.class_factor * self.encoder_class_factor,
         )
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
-        return _Job(
-            [suffix], [rule], MatchRequest(proposals, [rule.matcher], targets, candidates, step.classes), loss, columns
-        )
+        request = MatchRequest(proposals, [rule.matcher], targets, candidates, classes=step.classes)
+        return Job(None, [suffix], [rule], request, loss, columns)
 
-    def _factors(self, job: "_Job", name: str, num_targets: Tensor) -> Tensor:
-        """What a loss of each layer is multiplied by, (L,), its own weight left out."""
-        known = job.request.predictions.known
-        divided = name == "loss_ce" and job.loss.normalised
-        if known is not None:
-            one = num_targets.new_ones(len(job.suffixes))
-            return one if divided else one / known.divisor
-        weights = num_targets.new_tensor(
-            [rule.weight * (rule.class_factor if name == "loss_ce" else 1.0) for rule in job.rules]
-        )
-        normalisers = num_targets.new_tensor([rule.normaliser for rule in job.rules])
-        # As the authors have it, who count repeated targets: without any, the divisor is 1 whatever the normaliser.
-        return weights if divided else weights / (normalisers * num_targets).clamp(min=1.0)
+    def _weighted(self, sums: Tensor, jobs: Sequence[Job], num_targets: Tensor) -> Tensor:
+        """Sums of losses (3, layers of all jobs), divided and weighted.
 
-
-@dataclass(frozen=True)
-class _Step:
-    """What all groups of a step have in common; the labels of ``targets`` are positions in ``columns``, not classes."""
-
-    targets: BatchedTargets
-    classes: BatchedTargets
-    supervision: Supervision
-    progress: float
-    columns: Tensor | None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One group's losses: the suffix of each layer's keys, its rule (none where matches are known), and the data.
-
-    ``columns`` are the classes that its logits are of; None for all.
-    """
-
-    suffixes: list[str]
-    rules: list[Rule]
-    request: MatchRequest
-    loss: ClassificationLoss
-    columns: Tensor | None
-
-
-def _rules_of(group: str, prediction: Predictions, step: _Step) -> tuple[list[str], list[Rule], MatchRequest]:
-    """The first three fields of a decoder group's ``_Job``."""
-    depth = prediction.logits.shape[0]
-    ending = "" if group == PRIMARY else f"_{group}"
-    suffixes = [f"_{layer}{ending}" for layer in range(depth - 1)] + [ending]
-    rules: list[Rule] = []
-    if prediction.known is None:
-        rules = [step.supervision.rule(group, layer, depth, step.progress) for layer in range(depth)]
-    return (
-        suffixes,
-        rules,
-        MatchRequest(prediction, [rule.matcher for rule in rules], step.targets, classes=step.classes),
-    )
-
-
-def _layer_sums(job: _Job, matches: Matches, giou_eps: float) -> dict[str, Tensor]:
-    """Each loss summed over the queries of each layer, (L,)."""
-    request = job.request
-    logits = request.predictions.logits.flatten(1, 2)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    target_boxes = request.batch.boxes[matches.target].to(logits.dtype)
-    boxes = request.predictions.boxes_at(matches.layer, matches.row).to(logits.dtype)
-    iou = None
-    if job.loss.needs_iou:
-        overlap = generalized_box_iou if job.loss.generalized_iou else box_iou
-        iou = overlap(cxcywh_to_xyxy(boxes.detach()), cxcywh_to_xyxy(target_boxes))
-    label = request.batch.labels[matches.target]
-    rivals = None if request.predictions.known is not None else matches.target
-    positives = Positives(matches.layer, matches.row, label, iou, rivals, job.columns)
-    learned = _trained(job, logits, positives, matches.last)
-    if job.loss.training and job.loss.observes:
-        job.loss.observe(*learned)
-    classes = job.loss(*learned)
-    l1, giou = box_losses(boxes, target_boxes, giou_eps=giou_eps)
-    weights = job.loss.box_weights(logits, positives)
-    if weights is not None:
-        l1, giou = l1 * weights[0], giou * weights[1]
-    zeros = classes.new_zeros(logits.shape[0])
-    return {
-        "loss_ce": classes,
-        "loss_bbox": zeros.index_add(0, matches.layer, l1),
-        "loss_giou": zeros.index_add(0, matches.layer, giou),
-    }
-
-
-def _trained(job: _Job, logits: Tensor, positives: Positives, last: Tensor | None) -> tuple[Tensor, Positives]:
-    """What the class loss is given: queries that take part in it, and of the matches the ``last``, None for all."""
-    request = job.request
-    known = request.predictions.known
-    if last is not None:
-        positives = positives.at(last)
-    verified = None
-    if job.loss.needs_verified:
-        queries = logits.shape[1] // len(request.batch)
-        verified = _verified(request.batch, logits.shape[2], job.columns).repeat_interleave(queries, 0)
-    if known is not None and known.trained is not None:
-        trained = known.trained.flatten()
-        logits, positives = logits[:, trained], replace(positives, row=(trained.cumsum(0) - 1)[positives.row])
-        verified = None if verified is None else verified[trained]
-    return logits, replace(positives, verified=verified)
-
-
-def _verified(targets: BatchedTargets, num_columns: int, columns: Tensor | None) -> Tensor:
-    """Of which classes each image is known to show no more than its targets: (B, C') bool."""
-    device = targets.labels.device
-    classes = torch.arange(num_columns, device=device) if columns is None else columns
-    rows = []
-    for t in targets:
-        known = torch.ones_like(classes, dtype=torch.bool)
-        if t.negatives is not None:
-            known = torch.isin(classes, t.negatives).index_fill(0, t.labels, True)
-        if t.not_exhaustive is not None:
-            known = known & ~torch.isin(classes, t.not_exhaustive)
-        rows.append(known)
-    return torch.stack(rows)
-
-
-def _known_matches(predictions: Predictions) -> Matches:
-    """The same pairs in every layer."""
-    known, depth = predictions.known, predictions.logits.shape[0]
-    assert known is not None
-    count = len(known.row)
-    layer = torch.arange(depth, device=known.row.device).repeat_interleave(count)
-    return Matches(layer, known.row.repeat(depth), known.target.repeat(depth), [count] * depth)
+        What they are divided by is 1 for losses that are divided already, and where matches are known what is said
+        there; else the authors' count of repeated targets, which is 1 without any whatever the normaliser.
+        """
+        rows = []
+        for name, weight in self.weights.items():
+            rows.append([(*of_layer, weight) for job in jobs for of_layer in job.factors(name)])
+        host = torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1)
+        factors, normalisers, own = to_device([*host[:2].float(), host[2].to(sums.dtype)], sums.device)
+        divisors = (normalisers * num_targets).clamp(min=1.0)
+        start = 0
+        for job in jobs:
+            stop = start + len(job.suffixes)
+            if job.known is not None:
+                divisors[int(job.loss.normalised) :, start:stop] = job.known.divisor
+            start = stop
+        return sums * (factors / divisors) * own

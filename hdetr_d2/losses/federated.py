@@ -9,6 +9,7 @@ from torch import Tensor
 from hdetr_d2.arguments import ArgumentError, check_whole, check_within
 from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import BatchedTargets
+from hdetr_d2.transfer import to_device
 
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 
@@ -82,12 +83,12 @@ class FederatedLoss(ClassificationLoss):
         if len(self._weights) <= self.num_chosen:
             return None
         labels = targets.labels
-        present = labels.cpu().unique()
+        present = (labels.cpu() if targets.host_labels is None else targets.host_labels).unique()
         weights = self._weights.index_fill(0, present, 0.0)
         count = min(self.num_chosen - len(present), int((weights > 0).sum()))
         if count > 0:
             present = torch.cat([present, torch.multinomial(weights, count)]).sort().values
-        return present.to(labels.device) if len(present) else None
+        return to_device([present], labels.device)[0] if len(present) else None
 
     def of_proposals(self) -> ClassificationLoss:
         """As the base class says: proposals learn one class, of which every image tells."""

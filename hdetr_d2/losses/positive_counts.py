@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hdetr_d2.arguments import check_whole
 from hdetr_d2.matching import Matcher
+from hdetr_d2.transfer import to_device
 
 KINDS = ("one_to_one", "one_to_many")
 
@@ -37,7 +38,8 @@ class PositiveCounter(nn.Module):
             label: (P,) int64 in [0, K), class of its target.
         """
         one = [matcher.one_to_one for matcher in matchers]
-        kind = torch.tensor([KINDS.index("one_to_one" if each else "one_to_many") for each in one], device=label.device)
+        kinds = torch.tensor([KINDS.index("one_to_one" if each else "one_to_many") for each in one])
+        (kind,) = to_device([kinds], label.device)
         if self._counts.device != label.device:
             self._counts = self._counts.to(label.device)
         self._counts.index_add_(0, kind[layer] * self.num_classes + label, torch.ones_like(label))

@@ -65,7 +65,9 @@ class SeesawLoss(ClassificationLoss):
 
     def begin_step(self, targets: BatchedTargets) -> Tensor | None:
         """All classes; counts the objects of the step."""
-        self.counts += sum_over_ranks(torch.bincount(targets.labels, minlength=len(self.counts)))
+        # no bincount, which waits for the device to tell how many it must count
+        counts = torch.zeros_like(self.counts).index_add(0, targets.labels, torch.ones_like(targets.labels))
+        self.counts += sum_over_ranks(counts)
         return None
 
     def of_proposals(self) -> ClassificationLoss:

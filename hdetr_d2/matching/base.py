@@ -1,12 +1,14 @@
 """What a matcher is."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .cost import MatchingCost, PairCost
+from .scored import Scored
 from .solver import Assignment
 
 
@@ -57,6 +59,21 @@ class StagedMatcher(Matcher):
     @abstractmethod
     def finish(self, *proposed: Tensor) -> Assignment:
         """Match one layer, from its part of what ``propose`` returned, on the CPU."""
+
+    def propose_batch(self, scored: Scored) -> list[Tensor]:
+        """``propose`` for the images of a batch that have targets; one after another, unless a matcher can do better.
+
+        Returns:
+            Tensors of any kind, all of which ``finish_batch`` is given, on the CPU.
+        """
+        return [x for arguments in scored.images() for x in self.propose(*arguments)]
+
+    def finish_batch(self, proposed: Sequence[Tensor], counts: Sequence[int]) -> list[list[Assignment]]:
+        """Match all layers of each image that has targets, of ``counts`` each."""
+        images = sum(count > 0 for count in counts)
+        each = len(proposed) // max(images, 1)
+        parts = [proposed[i * each : (i + 1) * each] for i in range(images)]
+        return [[self.finish(*of_layer) for of_layer in zip(*part)] for part in parts]
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from hdetr_d2.arguments import check_whole
+
 from .compiled import is_compiled
 
 _SOLVED_TYPES = (torch.float32, torch.float64)
@@ -41,7 +43,7 @@ def solve_one_to_many(cost: Tensor, k: int) -> tuple[Tensor, Tensor]:
         ``rows`` (P,) ascending and ``columns`` (P,), int64 on the CPU; P = min(N, k * M) where all costs are finite.
 
     Raises:
-        ValueError: for k < 1 or a matrix that is not two-dimensional.
+        ValueError: for k < 1 or no whole number, or a matrix that is not two-dimensional or not real.
     """
     (solution,) = solve_many([cost], [k])
     return solution.rows, solution.columns
@@ -100,8 +102,9 @@ def solve_many(costs: Sequence[Tensor], ks: Sequence[int]) -> list[Assignment]:
 
 def _checked(cost: Tensor, k: int) -> Tensor:
     """The matrix on the host."""
-    if k < 1:
-        raise ValueError(f"solve_one_to_many: k must be at least 1, got {k}")
+    check_whole("solve_one_to_many", 1, k=k)
+    if cost.is_complex():
+        raise ValueError(f"solve_one_to_many: cost must be real, got {cost.dtype}")
     if cost.dim() != 2:
         raise ValueError(f"solve_one_to_many: cost must be (queries, targets), got shape {tuple(cost.shape)}")
     if not cost.is_cpu:

@@ -1,18 +1,22 @@
 """Matching of a whole training step."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
+from hdetr_d2.transfer import to_device
 
 from .base import CostMatcher, Matcher, StagedMatcher
-from .candidates import solve_stacks, to_host
+from .candidates import Costs, solve_stacks
+from .cost import PairCost
+from .scored import Scored
 from .solver import Assignment
 
 
@@ -61,6 +65,7 @@ class MatchRequest:
         matchers: of each of its layers.
         targets: that it learns from, one an image.
         candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
+        fill_from: which request of the step has matches for queries that have none here; see ``Matches.filled``.
         classes: the targets by their classes, where ``targets`` are labelled by something else; None where not.
     """
 
@@ -68,6 +73,7 @@ class MatchRequest:
     matchers: Sequence[Matcher]
     targets: Sequence[Targets]
     candidates: Predictions | None = None
+    fill_from: int | None = None
     classes: Sequence[Targets] | None = None
 
     @cached_property
@@ -80,27 +86,20 @@ class MatchRequest:
         """The predictions that matchers see."""
         return self.predictions if self.candidates is None else self.candidates
 
-
-@dataclass(frozen=True)
-class _Stack:
-    """The costs of one image in some layers of a group, whose matchers have one cost and one k."""
-
-    request: int
-    image: int
-    layers: list[int]
-    matcher: CostMatcher
-    costs: Tensor
+    @property
+    def classes_of_images(self) -> tuple[Tensor, ...]:
+        """The class of each target of an image, (m,) int64 for each image; on the CPU where they were known there."""
+        batch = BatchedTargets.of(self.targets if self.classes is None else self.classes)
+        return (batch.labels if batch.host_labels is None else batch.host_labels).split(batch.counts)
 
 
-@dataclass(frozen=True)
-class _Proposed:
-    """What a staged matcher proposes for one image in the layers of a group that it matches."""
+class _Task(NamedTuple):
+    """Some layers of a request that one matcher matches, or several that are alike."""
 
     request: int
-    image: int
     layers: list[int]
-    matcher: StagedMatcher
-    tensors: tuple[Tensor, ...]
+    matcher: Matcher
+    scored: Scored
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,8 @@ class Solved:
 def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = None) -> list[Matches]:
     """Match all groups, layers and images of a step.
 
-    Costs are computed for each image against its own targets, layers with the same cost at once. All problems leave the
-    device in one copy and are solved in parallel. Predictions that are not finite match nothing and cause a warning.
+    All costs are computed together, all problems leave the device in one copy and are solved in parallel, and the
+    matches go back in one. Predictions that are not finite match nothing and cause a warning.
 
     Args:
         requests: one a group; images are in the same order in all of them.
@@ -138,111 +137,189 @@ def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = Non
     Returns:
         The matches of each request, on the device of its predictions.
     """
-    stacks = [stack for i, request in enumerate(requests) for stack in _stacks(i, request)]
-    regular = [stack for stack in stacks if stack.matcher.is_optimal]
-    others = [stack for stack in stacks if not stack.matcher.is_optimal]
-    solved: dict[tuple[int, int, int], Assignment] = {}
-    solutions = solve_stacks([s.costs for s in regular], [s.matcher.k or 0 for s in regular])
-    for stack, of_layers in zip(regular, solutions):
-        solved.update({(stack.request, layer, stack.image): one for layer, one in zip(stack.layers, of_layers)})
-    proposed = [one for i, request in enumerate(requests) for one in _proposed(i, request)]
-    copied = iter(to_host([s.costs for s in others] + [x for one in proposed for x in one.tensors]))
-    for stack in others:
-        for layer, cost in zip(stack.layers, next(copied)):
-            lost = int((~cost.isfinite()).all(1).sum())
-            solved[stack.request, layer, stack.image] = Assignment(*stack.matcher.solve(cost), lost)
-    for one in proposed:
-        parts = zip(*(next(copied) for _ in one.tensors))
-        solved.update({(one.request, layer, one.image): one.matcher.finish(*x) for layer, x in zip(one.layers, parts)})
+    tasks = [task for index, request in enumerate(requests) for task in _tasks(index, request)]
+    costed, staged, solved = _costed(tasks), _proposed(tasks), _Solutions()
+    regular = [(task, costs) for task, matcher, costs in costed if matcher.is_optimal]
+    others = [(task, matcher, costs) for task, matcher, costs in costed if not matcher.is_optimal]
+    wanted = [[costs.pairs] for _, _, costs in others] + [proposed for _, _, proposed in staged]
+    solutions, on_host = solve_stacks([costs for _, costs in regular], [x for tensors in wanted for x in tensors])
+    copied = iter(on_host)
+    host = [[next(copied) for _ in tensors] for tensors in wanted]
+    for (task, _), found in zip(regular, solutions):
+        solved.keep(task, found)
+    for (task, matcher, costs), (pairs,) in zip(others, host):
+        matrices = costs._replace(pairs=pairs).matrices()
+        solved.keep(task, _solved_one_by_one(task, matcher, matrices, requests[task.request].classes_of_images))
+    for (task, staged_matcher, _), proposed in zip(staged, host[len(others) :]):
+        of_images = staged_matcher.finish_batch(proposed, task.scored.counts)
+        solved.keep(task, [one for of_layers in of_images for one in of_layers])
     if seen is not None:
-        for of in stacks:
-            solutions_of = [solved[of.request, layer, of.image] for layer in of.layers]
-            seen.append(Solved(of.request, of.image, of.layers, of.costs, solutions_of, of.matcher.is_optimal))
-        for one in proposed:
-            solutions_of = [solved[one.request, layer, one.image] for layer in one.layers]
-            seen.append(Solved(one.request, one.image, one.layers, None, solutions_of, False))
-    results = [_collect(i, request, solved) for i, request in enumerate(requests)]
-    lost = sum(matches.unmatchable for matches in results)
+        seen += _seen(costed, [task for task, _, _ in staged], solved)
+    found_of = [_collect(index, request, solved) for index, request in enumerate(requests)]
+    lost = sum(matches.unmatchable for matches in found_of)
     if lost:
         message = f"{lost} predictions of a training step are NaN or infinite; they were matched with nothing"
         log_every_n_seconds(logging.WARNING, message, n=60, name=__name__)
-    return results
+    filled = [
+        matches if request.fill_from is None else matches.filled(found_of[request.fill_from])
+        for request, matches in zip(requests, found_of)
+    ]
+    return _on_device(filled, requests)
 
 
-def _stacks(index: int, request: MatchRequest) -> list[_Stack]:
-    """The costs of all layers whose matcher reads nothing else."""
+class _Solutions(dict[tuple[int, int, int], Assignment]):
+    """By request, layer and image."""
+
+    def keep(self, task: _Task, found: Sequence[Assignment]) -> None:
+        """Take in the solutions of a task: image after image that has targets, layer after layer."""
+        images = [image for image, count in enumerate(task.scored.counts) if count]
+        places = [(task.request, layer, image) for image in images for layer in task.layers]
+        self.update(zip(places, found, strict=True))
+
+
+def _tasks(index: int, request: MatchRequest) -> list[_Task]:
+    """The layers of a request that are matched together, if there are targets."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for layer, matcher in enumerate(request.matchers):
         if isinstance(matcher, CostMatcher):
             key = matcher.cost, matcher.k, None if matcher.is_optimal else id(matcher)
             alike.setdefault(key, []).append(layer)
-    stacks = []
-    classes = request.targets if request.classes is None else request.classes
-    for layers in alike.values():
-        matcher = request.matchers[layers[0]]
-        assert isinstance(matcher, CostMatcher)
-        stacks += [
-            _Stack(index, image, layers, matcher.at(classes[image].labels), matcher.cost(*arguments))
-            for image, arguments in _images(request, layers)
-        ]
-    return stacks
+        elif isinstance(matcher, StagedMatcher):
+            alike.setdefault((id(matcher),), []).append(layer)
+    if not any(request.batch.counts):
+        return []
+    return [
+        _Task(index, layers, request.matchers[layers[0]], Scored.of(request.matched, layers, request.batch))
+        for layers in alike.values()
+    ]
 
 
-def _proposed(index: int, request: MatchRequest) -> list[_Proposed]:
-    """What staged matchers propose, for all layers that one of them matches at once."""
-    layers_of: dict[int, list[int]] = {}
+def _costed(tasks: Sequence[_Task]) -> list[tuple[_Task, CostMatcher, Costs]]:
+    """The tasks of matchers that read costs alone, with these; all tasks with the same cost are costed together."""
+    alike: dict[tuple[object, ...], list[tuple[_Task, CostMatcher]]] = {}
+    for task in tasks:
+        if isinstance(task.matcher, CostMatcher):
+            # Groups may learn other labels than one another, but not other boxes.
+            alike.setdefault((task.matcher.cost, id(task.scored.target_boxes)), []).append((task, task.matcher))
+    costed = []
+    for members in alike.values():
+        pairs = _pairs(members[0][1].cost, [task.scored for task, _ in members])
+        for (task, matcher), of_task in zip(members, pairs, strict=True):
+            costs = Costs(of_task, task.scored.image, task.scored.counts, matcher.k or 0)
+            costed.append((task, matcher, costs))
+    return costed
+
+
+def _pairs(cost: PairCost, groups: Sequence[Scored]) -> list[Tensor]:
+    """Costs (M, L, N) of each group."""
+    of_batch = getattr(cost, "of_batch", None)
+    if of_batch is not None:
+        together: list[Tensor] = of_batch(groups)
+        return together
+    return [torch.cat([cost(*image).movedim(-1, 0) for image in group.images()]) for group in groups]
+
+
+def _proposed(tasks: Sequence[_Task]) -> list[tuple[_Task, StagedMatcher, list[Tensor]]]:
+    """The tasks of staged matchers, with what these propose."""
+    return [
+        (task, task.matcher, task.matcher.propose_batch(task.scored))
+        for task in tasks
+        if isinstance(task.matcher, StagedMatcher)
+    ]
+
+
+def _solved_one_by_one(
+    task: _Task, matcher: CostMatcher, matrices: Sequence[Tensor], classes: Sequence[Tensor]
+) -> list[Assignment]:
+    """What a matcher of its own kind makes of the (N, m) costs of its problems.
+
+    Args:
+        task: of it.
+        matcher: whose demands may depend on classes.
+        matrices: image after image that has targets, layer after layer.
+        classes: of the targets of each image.
+    """
+    solvers = [at for of_image in classes if len(of_image) for at in [matcher.at(of_image)] * len(task.layers)]
+    return [
+        Assignment(*solver.solve(cost), int((~cost.isfinite()).all(1).sum()))
+        for solver, cost in zip(solvers, matrices, strict=True)
+    ]
+
+
+def _seen(
+    costed: Sequence[tuple[_Task, CostMatcher, Costs]], staged: Sequence[_Task], solved: _Solutions
+) -> list[Solved]:
+    """Every image of every task with its solutions."""
+    tasks: list[tuple[_Task, Costs | None, bool]] = [(task, costs, m.is_optimal) for task, m, costs in costed]
+    tasks += [(task, None, False) for task in staged]
+    return [
+        Solved(
+            task.request,
+            image,
+            task.layers,
+            None if costs is None else costs.of_image(image),
+            [solved[task.request, layer, image] for layer in task.layers],
+            is_optimal,
+        )
+        for task, costs, is_optimal in tasks
+        for image, count in enumerate(task.scored.counts)
+        if count
+    ]
+
+
+def _collect(index: int, request: MatchRequest, solved: _Solutions) -> Matches:
+    """The matches of one group on the host: those that are solved, and those of matchers that see one image a time."""
+    batch, num_queries = request.batch, request.predictions.logits.shape[2]
+    found: list[tuple[Tensor, Tensor]] = []
+    places: list[tuple[int, int, int]] = []
+    per_layer, unmatchable = [0] * len(request.matchers), 0
     for layer, matcher in enumerate(request.matchers):
-        if isinstance(matcher, StagedMatcher):
-            layers_of.setdefault(id(matcher), []).append(layer)
-    proposed = []
-    for layers in layers_of.values():
-        matcher = request.matchers[layers[0]]
-        assert isinstance(matcher, StagedMatcher)
-        proposed += [
-            _Proposed(index, image, layers, matcher, matcher.propose(*arguments))
-            for image, arguments in _images(request, layers)
-        ]
-    return proposed
-
-
-def _images(request: MatchRequest, layers: list[int]) -> Iterator[tuple[int, tuple[Tensor, Tensor, Tensor, Tensor]]]:
-    """Each image with targets: its index; logits and boxes of some layers, labels and target boxes."""
-    whole = len(layers) == len(request.matchers)
-    for image, targets in enumerate(request.targets):
-        if len(targets.labels):
-            logits, boxes = request.matched.logits[:, image], request.matched.boxes[:, image]
-            of_layers = (logits, boxes) if whole else (logits[layers], boxes[layers])
-            yield image, (*of_layers, targets.labels, targets.boxes)
-
-
-def _collect(index: int, request: MatchRequest, solved: dict[tuple[int, int, int], Assignment]) -> Matches:
-    """The matches of one group: those that are solved, and those of matchers that match one image at a time."""
-    num_queries, device = request.predictions.logits.shape[2], request.predictions.logits.device
-    layers, rows, columns, per_layer, unmatchable = [], [], [], [], 0
-    for layer, matcher in enumerate(request.matchers):
-        matched = 0
-        for image, (targets, offset) in enumerate(zip(request.batch, request.batch.offsets)):
-            if len(targets.labels):
-                if isinstance(matcher, (CostMatcher, StagedMatcher)):
-                    solution = solved[index, layer, image]
-                    queries, chosen = solution.rows, solution.columns
-                    unmatchable += solution.unmatchable
-                else:
-                    logits, boxes = request.matched.logits[layer, image], request.matched.boxes[layer, image]
-                    queries, chosen = matcher(logits, boxes, targets.labels, targets.boxes)
-                layers.append(torch.full_like(queries, layer))
-                rows.append(queries + image * num_queries)
-                columns.append(chosen + offset)
-                matched += len(queries)
-        per_layer.append(matched)
-    packed = torch.zeros(3, 0, dtype=torch.int64)
-    if layers:
-        packed = torch.stack([torch.cat(layers), torch.cat(rows), torch.cat(columns)])
+        for image, targets in enumerate(batch):
+            if not batch.counts[image]:
+                continue
+            solution = solved.get((index, layer, image))
+            if solution is not None:
+                found.append((solution.rows, solution.columns))
+                unmatchable += solution.unmatchable
+            else:
+                logits, boxes = request.matched.logits[layer, image], request.matched.boxes[layer, image]
+                found.append(matcher(logits, boxes, targets.labels, targets.boxes))
+            places.append((layer, image * num_queries, batch.offsets[image]))
+            per_layer[layer] += len(found[-1][0])
+    layers = rows = columns = torch.zeros(0, dtype=torch.int64)
+    if found:
+        sizes = torch.tensor([len(queries) for queries, _ in found])
+        layers, first_row, first_column = torch.tensor(places).repeat_interleave(sizes, 0).unbind(1)
+        rows = torch.cat([queries for queries, _ in found]) + first_row
+        columns = torch.cat([chosen for _, chosen in found]) + first_column
     last = None
     if any(matcher.may_repeat for matcher in request.matchers):
-        last = _last_of_each(packed[0] * len(request.targets) * num_queries + packed[1]).to(device, non_blocking=True)
-    layer_index, row_index, column_index = packed.to(device, non_blocking=True).unbind(0)
-    return Matches(layer_index, row_index, column_index, per_layer, unmatchable, last)
+        last = _last_of_each(layers * len(batch) * num_queries + rows)
+    return Matches(layers, rows, columns, per_layer, unmatchable, last)
+
+
+def _on_device(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> list[Matches]:
+    """The matches where the predictions are, all in one copy."""
+    fields = ("layer", "row", "target", "last")
+    tensors = {
+        (i, name): getattr(matches, name)
+        for i, matches in enumerate(found)
+        for name in fields
+        if getattr(matches, name) is not None
+    }
+    if not tensors:
+        return []
+    copied = dict(zip(tensors, to_device(list(tensors.values()), requests[0].predictions.logits.device)))
+    return [
+        replace(
+            matches,
+            layer=copied[i, "layer"],
+            row=copied[i, "row"],
+            target=copied[i, "target"],
+            last=copied.get((i, "last")),
+        )
+        for i, matches in enumerate(found)
+    ]
 
 
 def _last_of_each(key: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Matching by quality: every target is given as many queries as find it best, the best ones."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -8,8 +9,11 @@ from torch import Tensor
 from hdetr_d2.arguments import check_whole, check_within
 from hdetr_d2.layers import box_iou, cxcywh_to_xyxy
 from hdetr_d2.registry import MATCHER_REGISTRY
+from hdetr_d2.structures import offsets_of
+from hdetr_d2.transfer import to_device
 
 from .base import StagedMatcher
+from .scored import Scored
 from .solver import Assignment
 
 
@@ -55,13 +59,6 @@ class TopKMatcher(StagedMatcher):
         self.max_positives = max_positives
         self.best_last = best_last
 
-    def scores(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> Tensor:
-        """(L, M, N) float32 in [0, 1] of every pair, not finite where a prediction is not; arguments as ``propose``."""
-        probability = logits.mT[:, labels].float().sigmoid()
-        iou = box_iou(cxcywh_to_xyxy(boxes.float())[:, None], cxcywh_to_xyxy(target_boxes.float())[:, None])
-        return self.iou_weight * iou + (1 - self.iou_weight) * probability
-
-    @torch.no_grad()
     def propose(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, ...]:
         """Propose queries for each target.
 
@@ -69,17 +66,62 @@ class TopKMatcher(StagedMatcher):
             Each target's best queries (L, M, k), best first, and their scores, how many of them it is given (L, M), and
             how many queries have no finite score (L,).
         """
-        with torch.autocast(device_type=logits.device.type, enabled=False):
-            scores = self.scores(logits, boxes, labels, target_boxes)
-        finite = scores.isfinite()
-        scores = scores.masked_fill(~finite, -1.0)
+        image = torch.zeros_like(labels)
+        scored = Scored(logits[:, None], boxes[:, None], labels, target_boxes, image, (len(labels),))
+        return tuple(x[0] for x in self.propose_batch(scored))
+
+    @torch.no_grad()
+    def propose_batch(self, scored: Scored) -> list[Tensor]:
+        """As the base class says, with as many targets in each image as the one with most has.
+
+        Returns:
+            What ``propose`` returns, of B images: (B, L, M, k) twice, (B, L, M) and (B, L).
+        """
+        if not sum(scored.counts):
+            return []
+        place, given = to_device(_padded_places(scored.counts), scored.labels.device)
+        with torch.autocast(device_type=scored.logits.device.type, enabled=False):
+            scores = self._scores(scored, place)
+        possible = scores.isfinite() & given[..., None, None]
+        # What is not possible is worse than anything, and what is not there worse than that.
+        scores = scores.masked_fill(~possible, -1.0).masked_fill(~given[..., None, None], -2.0)
         best, target = scores.max(dim=1)
-        votes = (best >= self.threshold).scatter(1, scores.argmax(dim=2), True) & (best >= 0)
+        of_layers = given.long()[:, None].expand(-1, target.shape[1], -1)
+        found_best = torch.zeros_like(target).scatter_add(2, scores.argmax(3).mT, of_layers)
+        votes = ((best >= self.threshold) | (found_best > 0)) & (best >= 0)
         if self.max_positives is not None:
-            votes = votes & (votes.cumsum(1) <= self.max_positives)
-        values, queries = scores.topk(min(self.k, scores.shape[2]), dim=2)
-        count = torch.zeros_like(queries[..., 0]).scatter_add(1, target, votes.long()).clamp(max=self.k)
-        return queries, values, count, (~finite).all(1).sum(1)
+            votes = votes & (votes.cumsum(2) <= self.max_positives)
+        values, queries = scores.topk(min(self.k, scores.shape[3]), dim=3)
+        none = target.new_zeros(*target.shape[:2], scores.shape[1])
+        count = none.scatter_add(2, target, votes.long()).clamp(max=self.k)
+        return [queries.transpose(1, 2), values.transpose(1, 2), count, (~possible).all(1).sum(2)]
+
+    def finish_batch(self, proposed: Sequence[Tensor], counts: Sequence[int]) -> list[list[Assignment]]:
+        """As the base class says."""
+        if not proposed:
+            return []
+        queries, values, given, unmatchable = proposed
+        return [
+            [
+                self.finish(*one)
+                for one in zip(queries[i, :, :m], values[i, :, :m], given[i, :, :m], unmatchable[i], strict=True)
+            ]
+            for i, m in enumerate(counts)
+            if m
+        ]
+
+    def _scores(self, scored: Scored, place: Tensor) -> Tensor:
+        """(B, M, L, N) float32 in [0, 1] of every pair, not finite where a prediction is not.
+
+        Args:
+            scored: of B images.
+            place: (B, M) int64, the targets of each.
+        """
+        image = torch.arange(len(place), device=place.device)[:, None]
+        probability = scored.logits[:, image, :, scored.labels[place]].float().sigmoid()
+        boxes = cxcywh_to_xyxy(scored.boxes.float()).transpose(0, 1)[:, None]
+        target_boxes = cxcywh_to_xyxy(scored.target_boxes.float())[place][:, :, None, None]
+        return self.iou_weight * box_iou(boxes, target_boxes) + (1 - self.iou_weight) * probability
 
     def finish(self, *proposed: Tensor) -> Assignment:
         """As the base class says; pairs by target and falling score, or by rising score."""
@@ -90,3 +132,10 @@ class TopKMatcher(StagedMatcher):
             order = values[given].argsort(stable=True)
             rows, columns = rows[order], columns[order]
         return Assignment(rows, columns, int(unmatchable))
+
+
+def _padded_places(counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The targets of each image, (B, M) int64 with M those of the image with most, and which of them there are."""
+    column = torch.arange(max(counts))
+    given = column < torch.tensor(counts)[:, None]
+    return (torch.tensor(offsets_of(counts))[:, None] + column).where(given, 0), given

@@ -67,6 +67,11 @@ def _script(folder: str, recipe: str) -> Entry:
     return Entry(config=f"{folder}/{recipe}.py", ap=None, source=_SCRIPT)
 
 
+def _ours(folder: str, recipe: str) -> Entry:
+    """A recipe of ours for COCO, which nobody has trained."""
+    return Entry(config=f"{folder}/{recipe}.py", ap=None, source="ours, not trained")
+
+
 def _lvis(recipe: str, ap: float | None, source: str) -> Entry:
     """A model for LVIS; nobody says which of two FFN widths its result belongs to, so that two recipes have it."""
     return Entry(config=f"lvis/{recipe}.py", ap=ap, source=source, num_classes=1203)
@@ -131,11 +136,14 @@ ENTRIES: tuple[Entry, ...] = (
     _plus_plus("swin_tiny", 36, 51.8, "swin_tiny"),
     _plus_plus("swin_large", 12, 54.5, "swin_large"),
     _plus_plus("swin_large", 36, 56.3, "drop_path0.5_swin_large"),
+    _ours("deformable_detr", "deformable_detr_plus_plus_r50_12ep_distinct"),
     _hybrid("r50_12ep", 48.7, "H-DETR, table 1", "r50"),
     _paper("h_deformable_detr", "h_deformable_detr_r50_24ep", 49.9, 13),
     _hybrid("r50_36ep", 50.0, "H-DETR, table 1", "r50"),
     _script("h_deformable_detr", "h_deformable_detr_r101_12ep"),
     _script("h_deformable_detr", "h_deformable_detr_r101_36ep"),
+    _ours("h_deformable_detr", "hybrid_proposals_r50_12ep_distinct"),
+    _ours("h_deformable_detr", "h_deformable_detr_r50_12ep_distinct"),
     _hybrid("swin_tiny_12ep", 50.6, "H-DETR, table 1", "swin_tiny"),
     _hybrid("swin_tiny_36ep", 53.2, "H-DETR, table 1", "swin_tiny"),
     _hybrid("swin_tiny_wd005_12ep", 51.2, _REPOSITORY, "decay0.05_swin_tiny"),
@@ -169,6 +177,9 @@ ENTRIES: tuple[Entry, ...] = (
         for width in ("", "ffn1024_")
         for number, model in enumerate(("deformable_detr_plus_plus", "h_deformable_detr"))
     ),
+    _lvis("deformable_detr_plus_plus_lvis_r50_24ep_distinct", None, "ours, not trained"),
+    _lvis("hybrid_proposals_lvis_r50_24ep_distinct", None, "ours, not trained"),
+    _lvis("h_deformable_detr_lvis_r50_24ep_distinct", None, "ours, not trained"),
     _lvis("small/deformable_detr_plus_plus_lvis_24gb_r50_24ep", None, "ours, not trained"),
     _lvis("small/h_deformable_detr_lvis_24gb_r50_24ep", None, "ours, not trained"),
     _lvis("small/h_deformable_detr_lvis_24gb_short_r50_12ep", None, "ours, not trained"),

@@ -3,7 +3,7 @@
 from . import flops as flops  # registers how attention is counted
 from .backbone import TimmBackbone
 from .denoising import DenoisingQueries
-from .deploy import deploy
+from .deploy import deploy, optimize
 from .heads import PredictionHeads
 from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
@@ -67,6 +67,7 @@ __all__ = [
     "TwoStageQueries",
     "deploy",
     "frequency_prior",
+    "optimize",
     "to_instances",
     "top_detections",
 ]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hdetr_d2.structures import Memory
+from hdetr_d2.transfer import to_device
 
 
 def valid_pixels(
@@ -22,14 +23,19 @@ def valid_pixels(
     Returns:
         (B, H) and (B, W) float32, 0 or 1.
     """
-    sizes = torch.tensor([tuple(size) for size in image_sizes], device=device)
+    (sizes,) = to_device([torch.tensor([tuple(size) for size in image_sizes])], device)
     rows, columns = (torch.arange(length, device=device) for length in padded_size)
     return (rows < sizes[:, :1]).float(), (columns < sizes[:, 1:]).float()
 
 
 def nearest(axis: Tensor, size: int) -> Tensor:
-    """A (B, length) mask at another resolution, (B, size) bool, by the rule of the authors' mask interpolation."""
-    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0] > 0
+    """A (B, length) mask of 0 and 1 at another resolution, (B, size), by the rule of the authors' interpolation."""
+    return F.interpolate(axis[:, None], size=size, mode="nearest")[:, 0]
+
+
+def outside(rows: Tensor, columns: Tensor) -> Tensor:
+    """Which cells are padding, (B, H * W) bool, row-major, by which rows (B, H) and columns (B, W) are not: 0 or 1."""
+    return (rows[:, :, None] * columns[:, None]).flatten(1) == 0
 
 
 def is_padded(padded_size: tuple[int, int], image_sizes: Sequence[tuple[int, int]]) -> bool:
@@ -57,22 +63,23 @@ def padded_cells(
     rows, columns = (
         nearest(axis, size) for axis, size in zip(valid_pixels(padded_size, image_sizes, device), map_size)
     )
-    return ~(rows[:, :, None] & columns[:, None]).flatten(1)
+    return outside(rows, columns)
 
 
 def cell_centres(memory: Memory) -> Tensor:
-    """Centres of all cells, in [0, 1] of the un-padded image.
+    """Centres of all cells, in [0, 1] of the un-padded image; those of the memory, where it has them.
 
     Returns:
         (B, S, 2) as (x, y), float32; above 1 on padding.
     """
-    device = memory.valid_ratios.device
-    centres = []
+    if memory.centres is not None:
+        return memory.centres
+    (sizes,) = to_device([memory.spatial_shapes.flip(1)], memory.valid_ratios.device)
+    # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
+    valid_cells = (memory.valid_ratios * sizes).round()
+    grids, counts = [], []
     for level, (height, width) in enumerate(memory.level_sizes):
-        x = torch.arange(width, device=device, dtype=torch.float32) + 0.5
-        y = torch.arange(height, device=device, dtype=torch.float32) + 0.5
-        grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
-        # Rounded to whole cells, because a centre may lie just on the margin where proposals begin to be valid.
-        valid_cells = (memory.valid_ratios[:, level] * torch.tensor([width, height], device=device)).round()
-        centres.append(grid[None] / valid_cells[:, None])
-    return torch.cat(centres, dim=1)
+        x, y = (torch.arange(n, device=valid_cells.device, dtype=torch.float32) for n in (width, height))
+        grids.append(torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1))
+        counts.append(valid_cells[:, level, None].expand(-1, height * width, -1))
+    return (torch.cat(grids) + 0.5) / torch.cat(counts, dim=1)

@@ -4,6 +4,7 @@ Parts declare what they give and need; nothing here knows a part by its class, s
 as those of the package are.
 """
 
+import logging
 from collections.abc import Sequence
 
 from torch import nn
@@ -12,6 +13,8 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.supervision import PRIMARY, Supervision
 
 from .transformer import Transformer
+
+logger = logging.getLogger(__name__)
 
 CHANNELS = 3
 """Of an image, in the order that the mapper gives them."""
@@ -140,6 +143,16 @@ def _check_proposals(transformer: Transformer, supervision: Supervision, criteri
     for spec in supervision.extra_groups():
         if spec.queries == "own" and not source.makes_proposals:
             raise ValueError(f"group {spec.name!r} ranks proposals by heads of its own, but {name} has no proposals")
+    if supervision.needs_proposals and not source.makes_proposals:
+        raise ValueError(
+            f"{type(supervision).__name__} is of the encoder's proposals, but {name} has none; use TwoStageQueries, or "
+            "a scheme such as HybridBranch"
+        )
+    if source.makes_proposals and source.keeps_apart and not supervision.encoder_rule(0.0).matcher.one_to_one:
+        logger.warning(
+            "the encoder's proposals are matched one-to-many, but only those learn that were chosen to be distinct, of "
+            "which several are pulled onto each object; set model.transformer.query_source.supervise=ranked"
+        )
     if source.makes_proposals and not source.keeps_anchors and supervision.encoder_rule(0.0).on_anchors:
         raise ValueError(
             'proposals are matched by their anchors where all of them are supervised; with supervise="selected" '

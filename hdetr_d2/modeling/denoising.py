@@ -3,16 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from hdetr_d2.arguments import ArgumentError, check_whole, check_within
 from hdetr_d2.distributed import mean_count_over_ranks
 from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from hdetr_d2.structures import BatchedTargets, KnownMatches, QueryGroup, Targets
 from hdetr_d2.supervision import PRIMARY
+from hdetr_d2.transfer import to_device
 
 from .building import require_class_count
 
@@ -58,6 +59,28 @@ class NoisedTargets:
     num_groups: int
     group_size: int
     known: KnownMatches
+
+
+class _Slots(NamedTuple):
+    """The P slots of each image.
+
+    Args:
+        valid, positive, gt_index: as of ``NoisedTargets``.
+        negative: (P,) bool.
+        target: (B, P) int64, index into the targets of the batch; their number in empty slots.
+        row, matched: of the positive slots, as ``KnownMatches.row`` and ``target``.
+        empty_label, empty_box: (1,) int64 and (1, 4), what empty slots take.
+    """
+
+    valid: Tensor
+    negative: Tensor
+    positive: Tensor
+    target: Tensor
+    gt_index: Tensor
+    row: Tensor
+    matched: Tensor
+    empty_label: Tensor
+    empty_box: Tensor
 
 
 class DenoisingQueries(nn.Module):
@@ -217,38 +240,56 @@ class DenoisingQueries(nn.Module):
             draws: the random numbers; None draws them.
         """
         batch = BatchedTargets.of(targets)
-        device = self.label_embed.weight.device
         most = max(batch.counts, default=0)
         groups = self.groups_for(most)
         dummies = self.authors_dummies and most == 0
-        images: Sequence[Targets] = batch
         if dummies:
             most, groups = 1, 1
-            place = torch.tensor([[0.5, 0.5, 0.1, 0.1]], device=device)
-            unknown = torch.full((1,), self.num_classes, device=device)
-            images = [Targets(labels=unknown, boxes=place)] * len(batch)
-        group_size = most * (2 if self.contrastive else 1)
-        slots = torch.arange(groups * group_size, device=device)
-        column = slots % max(1, most)
-        valid = column < torch.tensor(batch.counts, device=device)[:, None]
-        negative = (slots // max(1, most) % 2 == 1) if self.contrastive else torch.zeros_like(valid[0])
-        draws = self.draw(len(batch), len(slots)) if draws is None else draws
+        slots = self._slots(batch, most, groups, in_empty=[0.5, 0.5, 0.1, 0.1] if dummies else [0.0] * 4)
+        valid, negative = slots.valid, slots.negative
+        draws = self.draw(*valid.shape) if draws is None else draws
 
-        labels = pad_sequence([t.labels for t in images], batch_first=True, padding_value=self.num_classes)[:, column]
-        boxes = pad_sequence([t.boxes.float() for t in images], batch_first=True)[:, column]
+        labels = torch.cat([batch.labels, slots.empty_label])[slots.target]
+        boxes = torch.cat([batch.boxes.float(), slots.empty_box])[slots.target]
         labels = torch.where(valid & (draws.flip < self.label_noise), draws.label, labels)
         boxes = self._move_corners(boxes, draws.shift, negative) if self.contrastive else self._move(boxes, draws.shift)
-        positive = valid & ~negative
         return NoisedTargets(
             labels=labels,
             boxes=boxes if dummies else boxes.masked_fill(~valid[..., None], self.padding_box),
             valid=valid,
-            gt_index=column.expand_as(valid).masked_fill(~valid, -1),
-            positive=positive,
+            gt_index=slots.gt_index,
+            positive=slots.positive,
             num_groups=groups,
-            group_size=group_size,
-            known=self._matches(batch, groups, group_size, None if self.train_background else positive),
+            group_size=valid.shape[1] // groups,
+            known=KnownMatches(
+                row=slots.row,
+                target=slots.matched,
+                divisor=self._divisor(groups, len(batch.labels)),
+                trained=None if self.train_background else slots.row,
+            ),
         )
+
+    def _slots(self, batch: BatchedTargets, most: int, groups: int, in_empty: list[float]) -> "_Slots":
+        """Which target each slot of a group of ``most`` targets takes; counted on the host and copied at once."""
+        group_size = most * (2 if self.contrastive else 1)
+        slot = torch.arange(groups * group_size)
+        column = slot % max(1, most)
+        valid = column < torch.tensor(batch.counts)[:, None]
+        negative = (slot // max(1, most) % 2 == 1) if self.contrastive else torch.zeros_like(slot, dtype=torch.bool)
+        positive = valid & ~negative
+        target = torch.tensor(batch.offsets)[:, None] + column
+        host = _Slots(
+            valid=valid,
+            negative=negative,
+            positive=positive,
+            target=target.where(valid, len(batch.labels)),
+            gt_index=column.expand_as(valid).where(valid, -1),
+            row=positive.flatten().nonzero()[:, 0],
+            matched=target[positive],
+            empty_label=torch.tensor([self.num_classes]),
+            empty_box=torch.tensor([in_empty]),
+        )
+        return _Slots(*to_device(host, self.label_embed.weight.device))
 
     def _move(self, boxes: Tensor, shift: Tensor) -> Tensor:
         sizes = boxes[..., 2:]
@@ -261,21 +302,11 @@ class DenoisingQueries(nn.Module):
         moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + shift * half * self.box_noise).clamp(0.0, 1.0))
         return moved.abs() if self.absolute else moved
 
-    def _matches(self, targets: BatchedTargets, groups: int, group_size: int, trained: Tensor | None) -> KnownMatches:
-        device = self.label_embed.weight.device
-        starts = torch.arange(groups)[:, None] * group_size
-        rows, columns = [], []
-        for image, (count, offset) in enumerate(zip(targets.counts, targets.offsets)):
-            own = torch.arange(count)
-            rows.append((image * groups * group_size + starts + own).flatten())
-            columns.append((offset + own).repeat(groups))
-        row, target = torch.stack([torch.cat(rows), torch.cat(columns)]).to(device, non_blocking=True).unbind(0)
-        total = len(targets.labels)
-        divisor: Tensor | float = float(max(1, groups * total))
-        if not self.local_divisor:
-            # Every process takes part in every step, also one without targets.
-            divisor = groups * mean_count_over_ranks(total, self.label_embed.weight).clamp(min=1.0)
-        return KnownMatches(row=row, target=target, divisor=divisor, trained=trained)
+    def _divisor(self, groups: int, total: int) -> Tensor | float:
+        if self.local_divisor:
+            return float(max(1, groups * total))
+        # Every process takes part in every step, also one without targets.
+        return groups * mean_count_over_ranks(total, self.label_embed.weight).clamp(min=1.0)
 
     def forward(self, noised: NoisedTargets) -> QueryGroup:
         """Make the queries of the primary group's route, without positions."""

@@ -2,11 +2,32 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from hdetr_d2.layers.conv import ConvNorm, RepVGG
 
+from .backbone.folding import fuse_norms
 from .denoising import DenoisingQueries
+
+
+def optimize(model: nn.Module) -> nn.Module:
+    """Make a model as fast for inference as is known how to, in place; outputs stay the same but for rounding (1e-5).
+
+    It is ``deploy`` with all that it can fold, and, on a CPU, convolutions whose weights lie as they are read. Moving
+    or casting the model afterwards is fine; its state dict no longer loads into a model for training.
+
+    Args:
+        model: any of this package's, or a part of one; of others, what is known of it is folded.
+
+    Returns:
+        The same object, in evaluation mode. It cannot be trained any more.
+    """
+    deploy(model, conv_norms=True)
+    for part in model.modules():
+        if isinstance(part, nn.Conv2d) and part.weight.device.type == "cpu":
+            part.weight.data = part.weight.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
 def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
@@ -17,7 +38,8 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
 
     Args:
         model: to change; a whole model or a part of one.
-        conv_norms: also fold the BatchNorm of every other ``ConvNorm`` into its convolution, as DEIM does.
+        conv_norms: also fold the BatchNorm of every other convolution into it: those of ``ConvNorm``, as DEIM does, of
+            the backbone, and of the neck.
 
     Returns:
         The same object, in evaluation mode. It cannot be trained any more.
@@ -29,4 +51,6 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
         denoising = getattr(part, "denoising", None)
         if isinstance(denoising, DenoisingQueries) and not denoising.unknown_content:
             part.denoising = None
+    if conv_norms:
+        fuse_norms(model)
     return model.eval()

@@ -9,14 +9,16 @@ from detectron2.modeling.backbone import Backbone
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from hdetr_d2.arguments import ArgumentError, Score, check_choice, check_whole, check_within
-from hdetr_d2.layers import xyxy_to_cxcywh
+from hdetr_d2.arguments import Score, check_choice, check_whole, check_within
 from hdetr_d2.losses import SetCriterion
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision, warn_of_no_progress
+from hdetr_d2.transfer import to_device
 
+from .backbone.folding import fold_frozen_norms
 from .building import FromLazyConfig
 from .composition import check_channels, check_composition, check_heads, check_levels
+from .inputs import HostTargets, normalized, padded_pixels
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
 
@@ -75,6 +77,7 @@ class DETR(FromLazyConfig, nn.Module):
         check_choice(self, Score, score=score)
         check_whole(self, 1, num_classes=num_classes, num_detections=num_detections)
         self.backbone = backbone
+        fold_frozen_norms(backbone)
         self.neck = neck
         self.transformer = transformer
         self.supervision = supervision
@@ -132,11 +135,15 @@ class DETR(FromLazyConfig, nn.Module):
             Training: weighted losses, each a scalar, the same keys in every step. Evaluation: ``{"instances": ...}``
             for each image.
         """
-        images = self.preprocess(batched_inputs)
+        targets = None
+        if self.training:
+            pixels, targets = self._moved(batched_inputs)
+            images = self._normalised(pixels, batched_inputs)
+        else:
+            images = self.preprocess(batched_inputs)
         features = self.backbone(images.tensor)
         padded_size = tuple(images.tensor.shape[-2:])
-        if self.training:
-            targets = self.targets(batched_inputs)
+        if targets is not None:
             columns = self.criterion.begin_step(targets)
             predictions, proposals = self.predict(features, padded_size, images.image_sizes, targets, columns)
             return self.losses(predictions, proposals, targets, columns)
@@ -191,8 +198,13 @@ class DETR(FromLazyConfig, nn.Module):
 
         Pixels are float32 before, and afterwards of the model's precision.
         """
-        images = [(x["image"].to(self.device).float() - self.pixel_mean) / self.pixel_std for x in batched_inputs]
-        return ImageList.from_tensors([image.to(self.pixel_mean.dtype) for image in images])
+        (pixels,) = to_device([padded_pixels([x["image"] for x in batched_inputs])], self.device)
+        return self._normalised(pixels, batched_inputs)
+
+    def _normalised(self, pixels: Tensor, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
+        """Pixels of the images (B, 3, H, W), padded and on the device, normalised."""
+        sizes = [(int(x["image"].shape[-2]), int(x["image"].shape[-1])) for x in batched_inputs]
+        return ImageList(normalized(pixels, sizes, self.pixel_mean, self.pixel_std), sizes)
 
     @_not_traced  # what a class or a box is decides what is done
     def targets(self, batched_inputs: Sequence[dict[str, Any]]) -> BatchedTargets:
@@ -201,22 +213,12 @@ class DETR(FromLazyConfig, nn.Module):
         Raises:
             ArgumentError: for a class outside [0, num_classes), naming the image.
         """
-        targets: list[Targets] = []
-        for x in batched_inputs:
-            instances = x["instances"]
-            labels = instances.gt_classes
-            outside = labels[(labels < 0) | (labels >= self.num_classes)]
-            if len(outside):
-                raise ArgumentError(
-                    f"{x.get('file_name', x.get('image_id', 'image'))}: class {int(outside[0])} is outside the "
-                    f"{self.num_classes} classes of the model; set dataset.num_classes"
-                )
-            height, width = instances.image_size
-            boxes = instances.gt_boxes.tensor.to(self.device, torch.float32)
-            scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=self.device)
-            negatives, not_exhaustive = (
-                torch.tensor(x[key], dtype=torch.int64, device=self.device) if key in x else None
-                for key in ("neg_category_ids", "not_exhaustive_category_ids")
-            )
-            targets.append(Targets(labels.to(self.device), xyxy_to_cxcywh(boxes / scale), negatives, not_exhaustive))
-        return BatchedTargets.of(targets)
+        host = HostTargets.of(batched_inputs, self.num_classes)
+        return host.at(to_device(host.tensors, self.device))
+
+    @_not_traced
+    def _moved(self, batched_inputs: Sequence[dict[str, Any]]) -> tuple[Tensor, BatchedTargets]:
+        """Padded pixels and targets of a training step, copied to the device at once."""
+        host = HostTargets.of(batched_inputs, self.num_classes)
+        pixels, *tensors = to_device([padded_pixels([x["image"] for x in batched_inputs]), *host.tensors], self.device)
+        return pixels, host.at(tensors)

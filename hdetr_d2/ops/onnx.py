@@ -1,6 +1,7 @@
-"""ONNX export of multi-scale deformable attention: both operators become standard ones (GridSample).
+"""ONNX export of the operators: they become standard ones (GridSample, NonMaxSuppression).
 
-The decomposition reads the level shapes at run time, so batch and image size stay dynamic. Values must be float32.
+The decomposition of multi-scale deformable attention reads the level shapes at run time, so batch and image size stay
+dynamic. Values must be float32.
 Exporting with ``torch.export`` needs nothing of this: the operators have fake kernels.
 
     torch.onnx.export(model, arguments, file, dynamo=True, custom_translation_table=onnx_translations(), ...)
@@ -14,7 +15,7 @@ import torch
 
 __all__ = ["onnx_translations"]
 
-_FLOAT = 1  # TensorProto.FLOAT
+_FLOAT, _BOOL = 1, 9  # of TensorProto
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,18 @@ class _StaticSizes:
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The operators in standard ones, for ``custom_translation_table`` of ``torch.onnx.export``. Needs onnxscript.
+    """The operators, and stable sorting, in standard ones: ``custom_translation_table`` of ``torch.onnx.export``.
 
+    Needs onnxscript.
     The GridSample of opset 16 to 19 is used, so exporting with ``opset_version`` 18 needs no conversion.
     """
     operators = torch.ops.hdetr_d2
-    return {operators.ms_deform_attn.default: _translate, operators.ms_deform_attn_fused.default: _translate_fused}
+    return {
+        operators.ms_deform_attn.default: _translate,
+        operators.ms_deform_attn_fused.default: _translate_fused,
+        operators.nms_mask.default: _translate_nms,
+        torch.ops.aten.sort.stable: _translate_stable_sort,
+    }
 
 
 def _translate(value: Any, spatial_shapes: Any, sampling_locations: Any, attention_weights: Any) -> Any:
@@ -95,6 +102,30 @@ def _translate_fused(
         locations = op.Add(centres, op.Mul(sampling_offsets, boxes))
     locations.shape = sampling_offsets.shape
     return _translate(value, spatial_shapes, locations, weights)
+
+
+def _translate_nms(boxes: Any, threshold: Any) -> Any:
+    """``nms_mask``: the one operator that suppresses, whose list of what remains becomes a mask (B, M)."""
+    from onnxscript import opset18 as op
+
+    size: Any = op.Slice(op.Shape(boxes), _ints(0), _ints(2))  # B, M
+    count = op.Slice(size, _ints(1), _ints(2))
+    falling: Any = op.CumSum(op.Expand(_float(-1.0), count), _ints(0))  # scores without ties
+    scores: Any = op.Unsqueeze(op.Expand(falling, size), _ints(1))
+    threshold = op.Constant(value_floats=[threshold])
+    found = op.NonMaxSuppression(boxes, scores, count, threshold)  # (image, class, box)
+    places = op.Gather(found, _ints(0, 2), axis=1)
+    ones = op.Expand(_ints(1), op.Slice(op.Shape(places), _ints(0), _ints(1)))
+    zeros = op.Expand(_ints(0), size)
+    return op.Cast(op.ScatterND(zeros, places, ones), to=_BOOL)
+
+
+def _translate_stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``sort(stable=True)``, which PyTorch's exporter does not have: TopK, in which of equals the first comes first."""
+    from onnxscript import opset18 as op
+
+    shape: Any = op.Shape(x)
+    return op.TopK(x, op.Gather(shape, _ints(dim)), axis=dim, largest=int(descending), sorted=1)
 
 
 def _ints(*numbers: int) -> Any:

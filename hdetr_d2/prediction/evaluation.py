@@ -5,18 +5,15 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hdetr_d2.annotations.layouts import CocoSplit, prepare_dataset
 from hdetr_d2.data import load_dataset_dicts, read_annotation_file, read_rgb_image
 from hdetr_d2.detector import Detector
 from hdetr_d2.errors import UserError
-from hdetr_d2.evaluation import evaluate_coco, evaluate_lvis
+from hdetr_d2.evaluation.measuring import Measurement, measure, style_of
 from hdetr_d2.evaluation.metrics import Metrics
 from hdetr_d2.progress import progress
-
-Style = Literal["auto", "coco", "lvis"]
 
 
 class ModelAndDataError(UserError, ValueError):
@@ -24,7 +21,7 @@ class ModelAndDataError(UserError, ValueError):
 
 
 def evaluate_model(
-    detector: Detector, path: str, *, split: str = "val", style: Style = "auto", batch_size: int = 1
+    detector: Detector, path: str, *, split: str = "val", wanted: Measurement | None = None, batch_size: int = 1
 ) -> Mapping[str, Metrics]:
     """Detect in every image of a split and compare with its annotations.
 
@@ -32,20 +29,17 @@ def evaluate_model(
         detector: with ``score_threshold=0``, as average precision wants all detections.
         path: the dataset, as `prepare_dataset` takes it.
         split: "val", "test" or "train"; a dataset of one split has it under every name.
-        style: whose metrics; "auto" is LVIS's where the file lists which classes were looked for.
+        wanted: which metrics; None is those of the dataset's own format.
         batch_size: images of one size that are detected in at once.
 
     Raises:
-        UserError: the dataset cannot be read, or has other classes than the model.
+        UserError: the dataset cannot be read, or has other classes than the model, or options do not go together.
     """
     with tempfile.TemporaryDirectory() as folder:
         part = _split(path, split, folder)
-        results = detect_all(detector, part, batch_size=batch_size)
-        if style == "auto":
-            style = "lvis" if read_annotation_file(part.json).image_negative is not None else "coco"
-        if style == "lvis":
-            return evaluate_lvis(str(part.json), results)
-        return evaluate_coco(str(part.json), results)
+        wanted = wanted or Measurement()
+        style_of(part.json, wanted)
+        return measure(part.json, detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid), wanted)
 
 
 def _split(path: str, split: str, folder: str) -> CocoSplit:
@@ -58,7 +52,12 @@ def _split(path: str, split: str, folder: str) -> CocoSplit:
 
 
 def detect_all(
-    detector: Detector, part: CocoSplit, *, batch_size: int = 1, category_of: Mapping[int, int] | None = None
+    detector: Detector,
+    part: CocoSplit,
+    *,
+    batch_size: int = 1,
+    category_of: Mapping[int, int] | None = None,
+    invalid: str = "error",
 ) -> list[dict[str, Any]]:
     """All detections of a split in COCO's results format, with the category ids of its file.
 
@@ -67,6 +66,7 @@ def detect_all(
         part: the split.
         batch_size: images of one size that are detected in at once.
         category_of: the file's category id of each class that is kept; None compares the classes' names.
+        invalid: what becomes of faulty annotations, "error" or "drop".
 
     Raises:
         ModelAndDataError: the file has classes that the model does not know.
@@ -74,7 +74,7 @@ def detect_all(
     """
     if category_of is None:
         category_of = category_ids(detector, part)
-    records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
+    records = load_dataset_dicts(json_file=part.json, image_root=part.images, invalid=invalid, training=False)
     results: list[dict[str, Any]] = []
     waiting = progress(records, what="evaluating", unit="image", total=len(records))
     while batch := list(itertools.islice(waiting, batch_size)):
@@ -113,16 +113,3 @@ def category_ids(detector: Detector, part: CocoSplit) -> dict[int, int]:
             f"{', '.join(known[:10])}"
         )
     return {known.index(name): identity for name, identity in zip(categories.names, categories.ids, strict=True)}
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Metrics]) -> None:
-    """Write metrics as json, in percent; what belongs to no object is null."""
-    import json
-    import math
-
-    content = {
-        task: {name: None if math.isnan(value) else value for name, value in values.items()}
-        for task, values in metrics.items()
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

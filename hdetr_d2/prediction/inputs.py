@@ -104,17 +104,18 @@ def open_inputs(names: Sequence[str]) -> Inputs:
                 raise InputsError(f'"{name}": a camera is named by its number, such as camera:0')
             cameras.append(int(number))
             continue
-        path = Path(name).expanduser()
-        if path.is_dir():
+        path = Path(os.path.expanduser(name))
+        if os.path.isdir(path):  # Path's own functions raise on a name that is too long
             found = _images_below(path)
             if not found:
                 raise InputsError(f"{name}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
             images.update((str(each), each.relative_to(path).as_posix()) for each in found)
-        elif not path.exists():
+        elif not os.path.exists(path):
             raise InputsError(f"{name}: there is no such file or folder")
         elif not path.is_file():
             raise InputsError(f"{name}: is no regular file")
         elif path.suffix.lower() in VIDEO_SUFFIXES:
+            _capture(str(path)).release()  # before a model is loaded
             videos.append(str(path))
         else:
             images.setdefault(str(path), path.name)
@@ -132,7 +133,12 @@ def _expanded(names: Sequence[str]) -> Iterator[str]:
             found = sorted(glob.glob(os.path.expanduser(name), recursive=True))
             if not found:
                 raise InputsError(f"{name}: no file fits this pattern")
-            yield from (each for each in found if os.path.isdir(each) or _is_known(each))
+            known = [each for each in found if os.path.isdir(each) or _is_known(each)]
+            if not known:
+                raise InputsError(
+                    f"{name}: only files fit this pattern that are neither images nor videos by their names"
+                )
+            yield from known
         else:
             yield name
 

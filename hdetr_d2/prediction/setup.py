@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hdetr_d2.detector import Detector
-from hdetr_d2.errors import UserError
+from hdetr_d2.output import OutputError
 
 from .run import Detect
-
-
-class OutputError(UserError, OSError):
-    """A folder that cannot be written to; the message says why."""
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -41,11 +37,15 @@ def image_ids_of(annotations: Path | None) -> dict[str, int]:
     return {name: int(identity) for names, identity in zip(table.image_names, table.image_ids) for name in names[:1]}
 
 
-def make_detect(model: str, *, tile: int | None, overlap: float, **options: Any) -> tuple[Detector, Detect]:
+def make_detect(
+    model: str, *, tile: int | None, overlap: float, batch_size: int, **options: Any
+) -> tuple[Detector, Detect]:
     """The detector, and its function of images, which works in tiles where a tile's size is given."""
     detector = Detector.load(model, **options)
     if tile is None:
         return detector, detector.detect
     from .tiles import Tiled
 
-    return detector, Tiled(detector=detector, side=tile, overlap=overlap, max_detections=options.get("max_detections"))
+    most = options.get("max_detections")
+    tiled = Tiled(detector=detector, side=tile, overlap=overlap, max_detections=most, batch_size=batch_size)
+    return detector, tiled

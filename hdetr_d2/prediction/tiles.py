@@ -52,13 +52,20 @@ class Tiled:
         side: of a tile, in pixels.
         overlap: of neighbouring tiles, as a part of the side; objects up to this size are whole in one of them.
         max_detections: of an image, the best so many; None for all.
+        batch_size: tiles that are detected in at once.
 
     Raises:
         TilesError: a value is out of bounds, or supervision is not installed.
     """
 
     def __init__(
-        self, *, detector: DetectsArrays, side: int, overlap: float = 0.2, max_detections: int | None = None
+        self,
+        *,
+        detector: DetectsArrays,
+        side: int,
+        overlap: float = 0.2,
+        max_detections: int | None = None,
+        batch_size: int = 1,
     ) -> None:
         if side < SMALLEST_SIDE:
             raise TilesError(f"--tile {side}: a tile has at least {SMALLEST_SIDE} pixels a side")
@@ -68,7 +75,8 @@ class Tiled:
         self.side = side
         self._max_detections = max_detections
         # At least a pixel: without any, the last tile of a row is not shifted inside but what is left, maybe a sliver.
-        self._slicer = _slicer(self._tile, side, min(max(1, round(side * overlap)), side - 1))
+        pixels = min(max(1, round(side * overlap)), side - 1)
+        self._slicer = _slicer(self._tiles if batch_size > 1 else self._tile, side, pixels, batch_size)
 
     def __call__(self, pixels: Sequence[Pixels]) -> list[DetectedInstances]:
         """Detect.
@@ -79,12 +87,13 @@ class Tiled:
         Returns:
             Of each, best first, in pixels of the whole image.
         """
-        return [self._image(each) for each in pixels]
+        plain = [index for index, each in enumerate(pixels) if max(each.shape[:2]) <= self.side]
+        found = self.detector.detect([pixels[index] for index in plain]) if plain else []
+        of_index = dict(zip(plain, found, strict=True))
+        return [of_index[index] if index in of_index else self._sliced(each) for index, each in enumerate(pixels)]
 
-    def _image(self, pixels: Pixels) -> DetectedInstances:
+    def _sliced(self, pixels: Pixels) -> DetectedInstances:
         height, width = pixels.shape[:2]
-        if max(height, width) <= self.side:
-            return self.detector.detect([pixels])[0]
         found = self._slicer(pixels)
         scores = np.zeros(0) if found.confidence is None else found.confidence
         classes = np.zeros(0, int) if found.class_id is None else found.class_id
@@ -96,14 +105,20 @@ class Tiled:
         return named(instances, self.detector.class_names)
 
     def _tile(self, pixels: Pixels) -> Any:
+        return self._tiles([pixels])[0]
+
+    def _tiles(self, pixels: Sequence[Pixels]) -> list[Any]:
+        """What is found in tiles, as supervision has it."""
         import supervision
 
-        (found,) = self.detector.detect([np.ascontiguousarray(pixels)])
-        return supervision.Detections(
-            xyxy=found.pred_boxes.tensor.cpu().numpy().astype(np.float32).reshape(-1, 4),
-            confidence=found.scores.cpu().numpy(),
-            class_id=found.pred_classes.cpu().numpy().astype(int),
-        )
+        return [
+            supervision.Detections(
+                xyxy=found.pred_boxes.tensor.cpu().numpy().astype(np.float32).reshape(-1, 4),
+                confidence=found.scores.cpu().numpy(),
+                class_id=found.pred_classes.cpu().numpy().astype(int),
+            )
+            for found in self.detector.detect([np.ascontiguousarray(each) for each in pixels])
+        ]
 
 
 def _inside(boxes: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.float32]:
@@ -111,7 +126,7 @@ def _inside(boxes: npt.NDArray[Any], width: int, height: int) -> npt.NDArray[np.
     return boxes.astype(np.float32).clip(0, limits)
 
 
-def _slicer(callback: Any, side: int, overlap: int) -> Any:
+def _slicer(callback: Any, side: int, overlap: int, batch_size: int) -> Any:
     try:
         import supervision
     except ImportError as error:
@@ -125,4 +140,5 @@ def _slicer(callback: Any, side: int, overlap: int) -> Any:
         overlap_filter=supervision.OverlapFilter.NON_MAX_MERGE,
         overlap_metric=supervision.OverlapMetric.IOS,
         iou_threshold=MERGED_FROM,
+        batch_size=batch_size,
     )

@@ -8,6 +8,7 @@ from .hybrid import HybridSupervision
 from .hybrid_branch import HybridBranch
 from .hybrid_epoch import HybridEpoch
 from .hybrid_layer import HybridLayer
+from .hybrid_proposals import HybridProposals
 from .one_to_one import OneToOne
 from .progress import TakesProgress, set_progress, warn_of_no_progress
 from .rule import PRIMARY, GroupSpec, Rule
@@ -22,6 +23,7 @@ __all__ = [
     "HybridBranch",
     "HybridEpoch",
     "HybridLayer",
+    "HybridProposals",
     "HybridSupervision",
     "OneToOne",
     "Rule",

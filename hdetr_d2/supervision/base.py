@@ -21,6 +21,8 @@ class Supervision(ABC):
 
     changes_at: tuple[float, ...] = ()
     """Where in training the rules change; between two of these they depend on group and layer alone."""
+    needs_proposals: bool = False
+    """Whether it is of the encoder's proposals, which only two-stage models have."""
 
     def __init__(self, *, cost: MatchingCost | None = None) -> None:
         self.one_to_one = Rule(matcher=HungarianMatcher(cost=cost))

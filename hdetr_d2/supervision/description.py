@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isclose
 from typing import Protocol
 
 from tabulate import tabulate
@@ -114,6 +115,9 @@ class Description:
         headers = ("training", "group", "queries", "layers", "positives a target", "an image", "weight", "divided by")
         budget = "varies with the predictions" if self.budget is None else f"{self.budget:g} times one-to-one matching"
         title = f"{self.scheme}, {self.num_layers} decoder layers, {self.num_targets} targets an image: "
+        of_encoder = self.positives(group=ENCODER)
+        if of_encoder is not None and not isclose(of_encoder, 1.0):
+            budget += f", of the encoder {of_encoder:g} times"
         tables = sorted({(share.group, share.by_class) for share in self.shares if share.by_class is not None})
         lines = [f"positives of a target by class, {group}: {_class_table(demands)}" for group, demands in tables]
         table = tabulate(rows, headers=headers, tablefmt="github")

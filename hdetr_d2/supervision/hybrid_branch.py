@@ -20,6 +20,7 @@ class HybridBranch(HybridSupervision):
         weight: of its losses; the paper's lambda.
         normaliser: its losses are divided by this times the number of targets; None is k, as in the authors' code.
         encoder: how the encoder's proposals are matched, ``"one2one"`` as in the authors' code, or ``"one2many"``.
+        encoder_k: proposals a target gets with ``"one2many"``; None is k.
         cost: the matching cost; None is Deformable DETR's.
         demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
@@ -34,10 +35,13 @@ class HybridBranch(HybridSupervision):
         weight: float = 1.0,
         normaliser: float | None = None,
         encoder: EncoderMatching = "one2one",
+        encoder_k: int | None = None,
         cost: MatchingCost | None = None,
         demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, weight=weight, normaliser=normaliser, encoder=encoder, cost=cost, demand=demand)
+        super().__init__(
+            k=k, weight=weight, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost, demand=demand
+        )
         check_whole(self, 1, "OneToOne has no branch", num_queries=num_queries)
         if k > num_queries:
             raise ArgumentError(f"HybridBranch: k={k} queries of one target are more than num_queries={num_queries}")

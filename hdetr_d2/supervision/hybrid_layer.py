@@ -18,6 +18,7 @@ class HybridLayer(HybridSupervision):
         normaliser: losses of those layers are divided by this times the number of targets; None is k.
         encoder: how the encoder's proposals are matched, on which the paper is silent: ``"one2one"``, as in the
             authors' hybrid branch, or ``"one2many"``.
+        encoder_k: proposals a target gets with ``"one2many"``; None is k.
         cost: the matching cost; None is Deformable DETR's.
         demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
@@ -29,10 +30,11 @@ class HybridLayer(HybridSupervision):
         num_one2many_layers: int = 4,
         normaliser: float | None = None,
         encoder: EncoderMatching = "one2one",
+        encoder_k: int | None = None,
         cost: MatchingCost | None = None,
         demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, normaliser=normaliser, encoder=encoder, cost=cost, demand=demand)
+        super().__init__(k=k, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost, demand=demand)
         check_whole(self, 0, num_one2many_layers=num_one2many_layers)
         self.num_one2many_layers = num_one2many_layers
 

@@ -60,7 +60,7 @@ def plot_runs(
         loss: the series of the left diagram.
 
     Raises:
-        DatasetError: a run has no metrics.json, or none has recorded ``loss``.
+        DatasetError: a run has no metrics.json, a named file is something else, or no run has recorded ``loss``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -68,6 +68,9 @@ def plot_runs(
     if not runs:
         raise ValueError("there are no runs to draw")
     series = {name: read_metrics(path) for name, path in runs.items()}
+    for name, path in runs.items():
+        if not series[name] and os.path.isfile(path) and os.path.getsize(path):
+            raise DatasetError(f"{os.fspath(path)} is no metrics.json of a run: no line of it has an iteration")
     known = sorted({key for metrics in series.values() for key in metrics})
     if known and loss not in known:
         raise DatasetError(f'no run has recorded "{loss}"; there are {", ".join(known[:20])}')

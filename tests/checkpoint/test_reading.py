@@ -1,6 +1,5 @@
 """What is read, what is refused and by which words: damaged files, files of another kind, files without weights."""
 
-import os
 import random
 import zipfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from hdetr_d2.checkpoint import (
     find_damage,
     load_checkpoint,
 )
-from hdetr_d2.checkpoint.reading import OutputError, refuse_unwritable, state_in
+from hdetr_d2.checkpoint.reading import state_in
 
 
 def content() -> dict[str, Any]:
@@ -221,22 +220,3 @@ def test_a_file_without_weights_says_what_it_holds(checkpoint: dict[str, Any], m
     torch.save(checkpoint, tmp_path / "model.pth")
     with pytest.raises(NoWeightsError, match=rf"model\.pth: {message}"):
         SafeCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "model.pth"))
-
-
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    refuse_unwritable(tmp_path / "new" / "deep" / "m.onnx", make_folder=True)
-    assert (tmp_path / "new" / "deep").is_dir()
-    for path, message in (
-        (tmp_path, "is a folder"),
-        (tmp_path / "absent" / "m.pth", "there is no folder"),
-        (tmp_path / "file" / "m.pth", "there is no folder"),
-    ):
-        with pytest.raises(OutputError, match=message):
-            refuse_unwritable(path)
-    with pytest.raises(OutputError, match="cannot be made"):
-        refuse_unwritable(tmp_path / "file" / "m.onnx", make_folder=True)
-    if os.geteuid():
-        (tmp_path / "new").chmod(0o500)
-        with pytest.raises(OutputError, match="may not be written"):
-            refuse_unwritable(tmp_path / "new" / "m.onnx")

@@ -21,8 +21,8 @@ from tests.cli.conftest import Program
 RECIPE = "h_deformable_detr_r50_12ep"
 MODEL = ("--model", "foreign.pth", "--output", "out")
 # Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/,
-# photo.png, note.txt, broken.json, val.json (images that are not there), results.json, mine.py (defines nothing) and
-# foreign.pth.
+# photo.png, note.txt, film.mp4 (a text), broken.json, weird.json (lists of numbers), val.json (images that are not
+# there), results.json, mine.py (defines nothing) and foreign.pth.
 MISTAKES: dict[str, list[tuple[list[str], str]]] = {
     "train": [
         ([], "CONFIG"),
@@ -46,6 +46,11 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
     ],
     "predict": [
         ([], "INPUT"),
+        (["film.mp4", *MODEL], "film.mp4"),
+        (["*.txt", *MODEL], "*.txt"),
+        (["~nobody_of_this_name/a.jpg", *MODEL], "nobody_of_this_name"),
+        (["x" * 5000, *MODEL], "there is no such file"),
+        (["photo.png", "--model", "x" * 5000, "--output", "out"], "neither a run"),
         (["photo.png"], "--model"),
         (["photo.png", *MODEL], "foreign.pth"),
         (["nowhere.png", *MODEL], "nowhere.png"),
@@ -89,6 +94,8 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["nowhere", "--output", "out"], "nowhere"),
         (["empty", "--output", "out"], "empty"),
         (["empty", "--output", "note.txt"], "note.txt"),
+        (["weird.json", "--output", "out"], "weird.json"),
+        (["~nobody_of_this_name/photos", "--output", "out"], "nobody_of_this_name"),
     ],
     "data generate": [
         (["--num-train", "no"], "--num-train"),
@@ -97,7 +104,12 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--num-classes", "100000", "--output", "out"], "num_classes"),
         (["--image-size", "96", "--largest-size", "64", "--output", "out"], "image_size"),
     ],
-    "report curves": [([], "RUN"), (["nowhere"], "nowhere"), (["empty"], "empty")],
+    "report curves": [
+        ([], "RUN"),
+        (["nowhere"], "nowhere"),
+        (["empty"], "empty"),
+        (["note.txt", "--output", "curves.png"], "note.txt"),
+    ],
     "report longtail": [
         ([], "--results"),
         (["empty"], "empty"),
@@ -179,7 +191,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (40, 30)).save("photo.png")
     Path("note.txt").write_text("a note")
+    Path("film.mp4").write_text("no film")
     Path("broken.json").write_text('{"images": [')
+    Path("weird.json").write_text('{"images": [1, 2], "annotations": [3], "categories": [4]}')
     Path("mine.py").write_text("number = 3\n")
     content = {
         "images": [{"id": 1, "file_name": "gone.png", "width": 40, "height": 30}],

@@ -172,6 +172,7 @@ def test_curves_of_odd_runs_are_drawn_or_refused_in_one_line(
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text(text)
+    (tmp_path / "note.txt").write_text("a note")
     (tmp_path / "binary").mkdir()
     (tmp_path / "binary" / "metrics.json").write_bytes(b"\xff\xfe\x00" * 9)
     assert program("report curves", "one_step", "average_alone", "odd", "binary", "--output", "a.png")[0] == 0
@@ -180,6 +181,8 @@ def test_curves_of_odd_runs_are_drawn_or_refused_in_one_line(
         (["one_step", "--loss", "totalloss"], 'no run has recorded "totalloss"; there are total_loss'),
         (["one_step", "./one_step"], "two runs have the same name"),
         (["nowhere"], "there is no nowhere"),
+        (["one_step", "note.txt"], "note.txt is no metrics.json"),
+        (["binary/metrics.json"], "metrics.json is no metrics.json of a run"),
     ):
         require_one_line("report curves", program("report curves", *arguments), message)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,48 @@ def test_an_image_turned_by_exif_has_either_size(coco_folder: Any) -> None:
     assert len(load(coco_folder)) == 6
     Image.new("RGB", (48, 64)).save(coco_folder.images / "001.png", exif=exif)
     assert len(load(coco_folder)) == 6
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_file_in_the_middle_that_was_cut_short_is_named_when_the_dataset_is_loaded(
+    coco_folder: Any, training: bool
+) -> None:
+    path = coco_folder.images / "004.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DatasetError, match=r'image 96: ".*004\.png" cannot be read as an image'):
+        load(coco_folder, training=training)
+
+
+def test_files_that_the_time_does_not_suffice_for_are_said_and_not_looked_into(
+    coco_folder: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (coco_folder.images / "001.png").write_bytes(b"no image")
+    seconds = iter([0.0, 0.5, 1.5])
+    monkeypatch.setattr("hdetr_d2.data.image_files.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("hdetr_d2.data.image_files._AT_ONCE", 1)
+    monkeypatch.setattr("hdetr_d2.data.datasets.HEADER_SECONDS", 1.0)
+    logging.getLogger("hdetr_d2").propagate = True
+    with caplog.at_level("INFO"):
+        assert len(load(coco_folder)) == 6
+    assert "1 of 6 image files were looked at in 1 s" in caplog.text
+
+
+def test_all_files_are_looked_into_where_faulty_ones_are_left_out_or_of_many_none(
+    coco_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (coco_folder.images / "001.png").write_bytes(b"no image")
+    monkeypatch.setattr("hdetr_d2.data.datasets.HEADER_SECONDS", 0.0)  # one process may be slower than another
+    assert len(load(coco_folder, invalid="drop")) == 5
+    monkeypatch.setattr("hdetr_d2.data.datasets.HEADER_LIMIT_OF_DROP", 5)
+    assert len(load(coco_folder, invalid="drop")) == 6
+
+
+def test_a_path_that_was_written_on_windows_is_found(coco_folder: Any) -> None:
+    (coco_folder.images / "sub").mkdir()
+    (coco_folder.images / "001.png").rename(coco_folder.images / "sub" / "001.png")
+    coco_folder.content["images"][1]["file_name"] = "sub\\001.png"
+    assert load(coco_folder)[1]["file_name"] == str(coco_folder.images / "sub" / "001.png")
+    (coco_folder.images / "sub\\001.png").symlink_to(
+        coco_folder.images / "sub" / "001.png"
+    )  # a name that is a name here
+    assert load(coco_folder)[1]["file_name"] == str(coco_folder.images / "sub\\001.png")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from hdetr_d2.data import UnusableImageError, read_rgb_image
+from hdetr_d2.data import DatasetError, UnusableImageError, read_rgb_image
 from hdetr_d2.data.images import check_header
 
 GRADIENT = np.linspace(0, 1, 24).reshape(4, 6)
@@ -151,13 +151,59 @@ def test_a_file_of_another_size_is_refused_before_it_is_decoded(
         read(path, height=10, width=60)
 
 
-def test_a_file_that_is_too_large_as_its_record_says_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+def declared(path: Path, width: int, height: int) -> str:
+    """A PNG that has nothing but a header."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 0) + b"IDAT" + bytes(4))
-    with pytest.raises(UnusableImageError, match=r'a\.png" cannot be read as an image \(DecompressionBombError'):
-        read_rgb_image(str(path), height=100_000, width=100_000)
+    return str(path)
+
+
+@pytest.mark.parametrize("side", [13_400, 100_000])
+def test_a_file_that_declares_too_many_pixels_is_refused_by_name_even_if_its_record_says_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    path = declared(tmp_path / "a.png", side, side)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("it was decoded"))
+    for read, size in ((read_rgb_image, side), (check_header, side), (read_rgb_image, None)):
+        with pytest.raises(UnusableImageError, match=r'a\.png" says that it has .* pixels, more than the 178956970'):
+            read(path, height=size, width=size)
+
+
+@pytest.mark.parametrize("of_pillow", [None, 100, 89_478_485])
+def test_how_many_pixels_are_too_many_is_the_users_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of_pillow: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", of_pillow)  # as another library may have set it
+    path = saved(tmp_path, np.zeros((30, 20, 3), dtype=np.uint8))
+    monkeypatch.setenv("HDETR_D2_MAX_IMAGE_PIXELS", "599")
+    with pytest.raises(UnusableImageError, match=r"has .* pixels, more than the 599 .*HDETR_D2_MAX_IMAGE_PIXELS"):
+        read_rgb_image(path)
+    monkeypatch.setenv("HDETR_D2_MAX_IMAGE_PIXELS", "600")
+    assert read_rgb_image(path).shape == (30, 20, 3)
+    check_header(path, height=30, width=20)
+
+
+@pytest.mark.parametrize("text", ["many", "-5", "0", "1e9"])
+def test_a_limit_that_is_no_number_of_pixels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("HDETR_D2_MAX_IMAGE_PIXELS", text)
+    with pytest.raises(DatasetError, match=r"HDETR_D2_MAX_IMAGE_PIXELS=.*give a number of pixels"):
+        check_header(saved(tmp_path, np.zeros((3, 3, 3), dtype=np.uint8)), height=3, width=3)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif"])
+def test_a_file_that_was_cut_short_is_seen_before_it_is_needed(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+    path = Path(saved(tmp_path, noise, name))
+    check_header(str(path), height=40, width=30)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(UnusableImageError, match="cannot be read as an image"):
+        check_header(str(path), height=40, width=30)
+    path.write_bytes(whole + b"what a camera appends" * 9)
+    check_header(str(path), height=40, width=30)
 
 
 @pytest.mark.parametrize("read", [read_rgb_image, check_header])

@@ -76,3 +76,26 @@ def test_names_that_are_not_registered_and_records_that_are_none_are_told(folder
     MetadataCatalog.get("own_fish").thing_classes = ["carp"]
     with pytest.raises(DatasetError, match=r'"own_fish", record 0: .*no\.png'):
         resolve_dataset(node(name="own_fish"))
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, r"returns a NoneType, not Detectron2's list"),
+        (
+            [{"file_name": "BOX", "annotations": [{"bbox": [5, 5, 3, 3, 30], "bbox_mode": BoxMode.XYWHA_ABS}]}],
+            "record 0",
+        ),
+        ([{"file_name": "BOX", "annotations": [{"bbox": None, "bbox_mode": 0, "category_id": 0}]}], "record 0"),
+        (["a.png"], "record 0"),
+    ],
+)
+def test_what_is_no_dataset_of_detectron2_is_told(folder: Path, returned: Any, message: str) -> None:
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    for record in returned or ():
+        if isinstance(record, dict):
+            record["file_name"] = str(folder / "a.png")
+    DatasetCatalog.register("own_wrong", lambda: returned)
+    MetadataCatalog.get("own_wrong").thing_classes = ["carp"]
+    with pytest.raises(DatasetError, match=rf'"own_wrong".*{message}'):
+        resolve_dataset(node(name="own_wrong"))

@@ -144,6 +144,7 @@ def test_more_detections_than_in_training_can_be_asked_for() -> None:
         {"max_detections": 0},
         {"precision": "int8"},
         {"device": "tpu9"},
+        {"device": "meta"},
         {"num_queries": 0},
         {"num_queries": 13},
     ],

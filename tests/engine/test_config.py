@@ -6,9 +6,9 @@ from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from hdetr_d2.compat import load_config
-from hdetr_d2.engine import ConfigError
+from hdetr_d2.engine import ConfigError, build_schedule
 from hdetr_d2.engine.cli import main, parse_arguments
-from hdetr_d2.engine.config import find_config, load, run_length, save_resolved, train_settings
+from hdetr_d2.engine.config import find_config, load, run_length, save_resolved, schedule_settings, train_settings
 from hdetr_d2.engine.overrides import apply_overrides
 from tests.engine.toy import CONFIG, losses, run_in_process
 
@@ -66,6 +66,7 @@ def test_settings_that_a_config_file_misspells_are_refused_too() -> None:
         ("train.batch_size=0", "at least 1"),
         ("train.batch_size=four", "type int"),
         ("train.precision=fp8", "bf16"),
+        ("train.matmul_precision=medium", "highest"),
         ("train.clip_grad.max_norm=0", "clip_grad=null"),
         ("train.checkpoint.max_to_keep=0", "max_to_keep"),
     ],
@@ -121,3 +122,31 @@ def test_overrides_leave_the_config_alone_when_one_is_refused() -> None:
     with pytest.raises(ConfigError):
         apply_overrides(cfg, ["train.sede=1"])
     assert OmegaConf.to_container(cfg, resolve=False) == before
+
+
+@pytest.mark.parametrize("epochs", ["1e12", "1e300", "1e9"])
+def test_a_run_longer_than_any_is_refused_with_its_iterations(epochs: str) -> None:
+    cfg = load(CONFIG, ["train.batch_size=4", f"schedule.epochs={epochs}", "schedule.drop_epochs=[]"])
+    with pytest.raises(ConfigError, match=r"schedule\.epochs=.* of 3 iterations each .*2147483647"):
+        run_length(cfg, 12)
+
+
+@pytest.mark.parametrize(
+    "key", ["train.eval_period_epochs", "train.checkpoint.period_epochs", "schedule.drop_epochs.0"]
+)
+def test_what_comes_after_the_end_of_any_run_never_comes(key: str) -> None:
+    cfg = load(CONFIG, ["schedule.epochs=2", f"{key}=1e308"])
+    length = run_length(cfg, 12)
+    assert length.max_iter == 2 * length.iterations_per_epoch
+    rates = build_schedule(schedule_settings(cfg), length.iterations_per_epoch)
+    assert rates(length.max_iter - 1) == 1
+    assert length.eval_period > length.max_iter or key != "train.eval_period_epochs"
+
+
+def test_a_path_object_in_a_config_is_its_text_and_a_nul_is_told() -> None:
+    cfg = load(CONFIG)
+    cfg.train.output_dir = Path("some/where")
+    assert train_settings(cfg).output_dir == "some/where"
+    cfg.train.output_dir = "a\0b"
+    with pytest.raises(ConfigError, match=r"train\.output_dir=.* has a NUL"):
+        train_settings(cfg)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ConfigError
-from hdetr_d2.engine.launch import Job
+from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu
 from hdetr_d2.engine.stopping import STOPPED_EXIT_CODE
 from hdetr_d2.processes import is_running
 from tests.engine.test_distributed import PYTHON, TORCHRUN, run_program
@@ -39,6 +40,18 @@ LONG = ["schedule.epochs=100000", "schedule.drop_epochs=[]", "train.eval_period_
 def test_a_job_that_cannot_be_is_refused_with_the_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Job(**options)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "refused"),
+    [("auto", True, True), ("cuda", True, True), ("cpu", True, False), ("auto", False, False)],
+)
+def test_no_gpu_is_one_process_on_the_cpu_and_refused_where_gpus_would_be_used(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: bool, refused: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpus)
+    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=cpu") if refused else contextlib.nullcontext():
+        assert Job(num_processes=0, device=device).world_size == 1
 
 
 @pytest.mark.parametrize("launcher", [[*PYTHON], TORCHRUN], ids=["num-gpus", "torchrun"])
@@ -139,3 +152,16 @@ def test_torchrun_restarts_go_on_by_themselves(data: list[str], tmp_path: Path) 
     run_in_process(*options[:-1], f"train.output_dir={tmp_path / 'one'}", "train.accumulate=2")
     for iteration, expected in losses(tmp_path / "one").items():
         assert losses(run)[iteration] == pytest.approx(expected, rel=1e-4)
+
+
+def test_processes_share_gpus_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert _choose_gpu(1, 2) == "nccl"
+    with pytest.raises(ConfigError, match=f"4 processes on a machine with 2 GPU.*{SHARE_VARIABLE}=1"):
+        _choose_gpu(3, 4)
+    monkeypatch.setenv(SHARE_VARIABLE, "1")
+    assert _choose_gpu(1, 2) == "nccl"
+    assert _choose_gpu(3, 4) == "gloo"
+    assert chosen == [1, 1, 1]

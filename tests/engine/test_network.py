@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hdetr_d2.engine.network import choose_interface, interface_to
+from hdetr_d2.engine import ConfigError
+from hdetr_d2.engine.network import choose_interface, interface_to, require_address, whole_number
 from tests.engine.toy import CONFIG, ROOT, losses, run_in_process
 
 ADDRESSES = ("10.231.77.1", "10.231.77.2")
@@ -117,3 +118,32 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
     assert choose_interface("tcp://10.0.0.1:1", num_machines=2) == ""
     assert os.environ["GLOO_SOCKET_IFNAME"] == "mine"
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "1.5", " ", "1e3"])
+def test_a_launcher_s_variable_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", text)
+    with pytest.raises(ConfigError, match=r"SLURM_RESTART_COUNT is .*unset it"):
+        whole_number("SLURM_RESTART_COUNT")
+
+
+def test_a_launcher_s_variable_that_is_empty_or_missing_is_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "")
+    assert whole_number("LOCAL_WORLD_SIZE", 4) == 4
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert whole_number("LOCAL_WORLD_SIZE", 4) == 4
+    with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is ''"):
+        whole_number("LOCAL_WORLD_SIZE", None)
+
+
+@pytest.mark.parametrize("address", ["tcp://", "tcp://h", "tcp://:5", "tcp://h:99999", "tcp://h:0", "tcp://h:abc"])
+def test_an_address_without_a_host_or_a_port_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="--dist-url"):
+        require_address(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://10.0.0.1:29500", "tcp://[::1]:29500", "tcp://node-1:1", "env://", "file:///x"]
+)
+def test_an_address_with_both_is_taken(address: str) -> None:
+    require_address(address)

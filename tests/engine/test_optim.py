@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +271,40 @@ def test_a_state_of_other_groups_or_of_another_optimiser_is_refused() -> None:
     groups = get_param_groups(model, base_lr=1e-3, weight_decay=0.0, rules=RULES)
     with pytest.raises(ValueError, match="no SGD"):
         load_optimizer_state(torch.optim.SGD(groups, lr=1e-3, momentum=0.9), state)
+
+
+Optim = torch.optim
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lacking"),
+    [
+        ((Optim.AdamW, {}), (Optim.AdamW, {"amsgrad": True}), "max_exp_avg_sq"),
+        ((Optim.AdamW, {}), (Optim.NAdam, {}), "mu_product"),
+        ((Optim.RMSprop, {}), (Optim.RMSprop, {"centered": True}), "grad_avg"),
+        ((Optim.AdamW, {}), (Optim.SGD, {}), "nothing"),
+        ((Optim.AdamW, {"amsgrad": True}), (Optim.AdamW, {}), ""),
+        ((Optim.SGD, {}), (Optim.SGD, {"momentum": 0.9}), ""),
+        ((Optim.AdamW, {}), (Optim.Adam, {}), ""),
+    ],
+)
+def test_a_state_serves_an_optimiser_that_keeps_no_more_of_a_parameter(before: Any, now: Any, lacking: str) -> None:
+    model = Model()
+    kind, options = before
+    state = stepped(model, kind(get_param_groups(model, base_lr=0.1, weight_decay=0.1), lr=0.1, **options))
+    kind, options = now
+    resumed = kind(get_param_groups(model, base_lr=0.1, weight_decay=0.1), lr=0.1, **options)
+    with pytest.raises(ValueError, match=rf"{lacking}.*set optimizer back") if lacking else nullcontext():
+        load_optimizer_state(resumed, state)
+        stepped(model, resumed)
+
+
+def test_a_state_of_an_earlier_torch_lacks_options_that_are_taken_from_the_config() -> None:
+    model = Model()
+    state = stepped(model, adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES))
+    for group in state["param_groups"]:
+        for name in ("decoupled_weight_decay", "fused", "foreach"):
+            group.pop(name, None)
+    resumed = adamw(model, weight_decay=1e-4, betas=(0.9, 0.999), rules=RULES)
+    load_optimizer_state(resumed, state)
+    stepped(model, resumed)

@@ -347,3 +347,10 @@ def test_the_program_of_random_overrides_prints_its_counts() -> None:
         check=True,
     )
     assert "told" in done.stdout
+
+
+@pytest.mark.parametrize("key", ["dataset.train", "dataset.val"])
+def test_a_split_that_stands_for_another_part_of_the_config_is_told(key: str) -> None:
+    overrides = [f"model.num_classes=${{{key}}}", f"{key}=${{model.num_classes}}"]
+    with pytest.raises(ConfigError, match=r"cannot be resolved"):
+        validate(load("quickstart/h_deformable_detr_generated.py", overrides), overrides)

@@ -9,7 +9,7 @@ import torch
 from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.engine import ResumeError
 from hdetr_d2.engine.records import read_evaluations
-from tests.engine.toy import losses, run_in_process, run_until_killed
+from tests.engine.toy import losses, metrics, run_in_process, run_until_killed
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,43 @@ def test_a_run_can_be_made_longer(whole_run: Path, data: list[str], tmp_path: Pa
     run_in_process("--resume", *data, f"train.output_dir={tmp_path / 'run'}", "schedule.epochs=4")
     assert sorted(losses(tmp_path / "run")) == list(range(12))
     assert {key: losses(tmp_path / "run")[key] for key in range(9)} == losses(whole_run)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("optimizer.lr=0.002", "optimizer.lr=0.002 (was 0.01)"),
+        ("schedule.drop_factor=0.2", "schedule.drop_factor=0.2 (was 0.1)"),
+        ("schedule.drop_epochs=[3.5]", "schedule.drop_epochs=[3.5] (was [2])"),
+        ("train.clip_grad.max_norm=0.5", "train.clip_grad.max_norm=0.5 (was 0.1)"),
+        ("model.dropout=0.2", "model.dropout=0.2 (was nothing)"),
+    ],
+)
+def test_a_setting_that_a_resumed_run_changes_holds_and_is_told(
+    whole_run: Path, data: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str, told: str
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    run_in_process("--resume", *data, f"train.output_dir={tmp_path / 'run'}", "schedule.epochs=4", "+" + change)
+    assert f"which hold from now on: {told}" in capfd.readouterr().out.replace("schedule.epochs=4 (was 3), ", "")
+    rate = metrics(tmp_path / "run")[-1]["lr"]
+    rates = {"optimizer.lr=0.002": 0.0002, "schedule.drop_factor=0.2": 0.002, "schedule.drop_epochs=[3.5]": 0.001}
+    assert rate == pytest.approx(rates.get(change, 0.001))
+
+
+def test_the_same_settings_are_not_told(
+    whole_run: Path, data: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    run_in_process("--resume", *data, f"train.output_dir={tmp_path / 'run'}", "train.checkpoint.max_to_keep=9")
+    assert "other settings" not in capfd.readouterr().out
+
+
+def test_an_option_that_the_kept_state_does_not_serve_is_refused(
+    whole_run: Path, data: list[str], tmp_path: Path
+) -> None:
+    shutil.copytree(whole_run, tmp_path / "run")
+    with pytest.raises(ResumeError, match=r"max_exp_avg_sq.*set optimizer back"):
+        run_in_process("--resume", *data, f"train.output_dir={tmp_path / 'run'}", "optimizer.amsgrad=true")
 
 
 def test_only_the_latest_checkpoints_the_best_and_the_final_weights_stay(data: list[str], tmp_path: Path) -> None:

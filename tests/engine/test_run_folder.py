@@ -316,3 +316,23 @@ def test_a_folder_in_place_of_a_file_of_the_run_is_named(data: list[str], used: 
     error = refusal(capsys, "--resume", "schedule.epochs=4", *data, f"train.output_dir={used}")
     assert f"{used}/{name}: " in error
     assert "it is in the place of a file; move it away" in error
+
+
+@pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a pipe"), (os.mkdir, "a folder")])
+def test_a_lock_that_is_no_file_is_told_and_not_waited_for(tmp_path: Path, make: Any, kind: str) -> None:
+    make(tmp_path / "run.lock")
+    with pytest.raises(RunFolderError, match=rf"run\.lock: is {kind}"), claimed(str(tmp_path), purpose="start"):
+        pass
+
+
+@pytest.mark.parametrize("content", ["garbage", "", "[1, 2]", "{", "\0"])
+def test_a_lock_that_says_nothing_is_nobody_s(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.lock").write_text(content)
+    with claimed(str(tmp_path), purpose="start") as folder:
+        assert folder == str(tmp_path)
+
+
+def test_a_run_of_tens_of_millions_of_steps_is_a_training_too(tmp_path: Path) -> None:
+    (tmp_path / "model_12345678.pth").write_bytes(b"x")
+    with pytest.raises(RunFolderError, match=r"model_12345678\.pth"), claimed(str(tmp_path), purpose="start"):
+        pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -165,3 +167,26 @@ def test_a_tracker_that_cannot_begin_is_one_line(
     monkeypatch.setattr(sys.modules["wandb"], "init", refuse)
     with pytest.raises(TrackerError, match="mode=offline"):
         WandbWriter(project="cells", output_dir=str(tmp_path), mode="online")
+
+
+def test_a_package_that_lacks_one_itself_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wandb.py").write_text("import a_package_that_is_nowhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(TrackerError, match=r"wandb cannot be imported .*a_package_that_is_nowhere"):
+        WandbWriter(project="cells", output_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(("uri", "allowed"), [(None, "true"), ("http://localhost:5000", None)])
+def test_mlflow_is_told_that_files_are_wanted(
+    uri: str | None,
+    allowed: str | None,
+    mlflow: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # so that it is put back
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    with contextlib.suppress(TrackerError):
+        MLflowWriter(experiment="cells", output_dir=str(tmp_path), tracking_uri=uri)
+    assert os.environ.get("MLFLOW_ALLOW_FILE_STORE") == allowed

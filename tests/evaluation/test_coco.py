@@ -2,11 +2,7 @@
 
 import contextlib
 import io
-import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +20,6 @@ from hdetr_d2.evaluation import (
     load_ground_truth,
     load_results,
 )
-
-PROGRAM = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
 
 def random_problem(seed: int) -> tuple[dict, list[dict]]:
@@ -210,56 +204,3 @@ def test_what_is_marked_ignore_is_neither_to_be_found_nor_an_error_to_find(backe
     found, expected = (evaluate_coco(each, results, backend=backend)["bbox"] for each in (truth, plain))
     assert found == pytest.approx(expected, nan_ok=True)
     assert found["AP"] > 0
-
-
-def run_program(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, PROGRAM, *map(str, arguments)], text=True, capture_output=True)
-
-
-def test_the_program_prints_and_writes_the_metrics_of_two_files(tmp_path: Path) -> None:
-    truth, results = random_problem(seed=6)
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    files = ["--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json", "--output", tmp_path / "out.json"]
-    done = run_program(*files, "--style", "coco")
-    assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "out.json").read_text())["bbox"]
-    expected = evaluate_coco(truth, results)["bbox"]
-    assert written["AP"] == expected["AP"]
-    assert written["AP-class 4"] is None
-    assert f"{expected['AP']:.2f}" in done.stdout
-    assert "class 3" in done.stdout
-
-
-def test_the_program_says_what_is_wrong_with_a_file_without_a_traceback(tmp_path: Path) -> None:
-    truth, results = random_problem(seed=6)
-    results[4]["image_id"] = 1
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json")
-    assert done.returncode == 2
-    assert "detection 4 (image 1) is of an image" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--max-dets", "0"], "must be a positive integer, not 0"),
-        (["--max-dets", "-3", "--style", "lvis"], "must be a positive integer, not -3"),
-        (["--fixed"], "are for --style lvis"),
-        (["--style", "lvis"], "not in LVIS format"),
-        (["--gt", "nowhere.json"], "there is no"),
-        (["--results", "nowhere.json"], "cannot be read"),
-        (["--output", "/dev/null/out.json"], "cannot be written"),
-    ],
-)
-def test_the_program_ends_with_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    truth, results = random_problem(seed=6)
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    done = run_program("--gt", tmp_path / "gt.json", "--results", tmp_path / "results.json", *arguments)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("evaluate.py: error: ")
-    assert message in line

@@ -4,8 +4,6 @@ import copy
 import json
 import logging
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,38 +252,3 @@ def test_annotations_without_the_lists_of_lvis_are_refused(key: str) -> None:
         del image[key]
     with pytest.raises(GroundTruthError, match=f'not in LVIS format: no image has a list "{key}"'):
         evaluate_lvis(truth, [])
-
-
-def run_program(*arguments: object) -> subprocess.CompletedProcess:
-    program = ROOT / "tools" / "evaluate.py"
-    return subprocess.run([sys.executable, program, *map(str, arguments)], text=True, capture_output=True)
-
-
-def test_the_program_prints_and_writes_the_metrics_of_two_files(tmp_path: Path) -> None:
-    truth = drawn(2)
-    for image in truth["images"]:
-        image["file_name"] = f"{image['id']}.jpg"
-    results = detections_of(truth, 2, noise=10, decimals=3)
-    frequencies = ["r"] * 9  # every class is in at most 10 of 25 images
-    expected = evaluate_lvis(truth, results, fixed=True)
-    gt, found, training = (tmp_path / name for name in ("gt.json", "results.json", "train.json"))
-    gt.write_text(json.dumps(truth))
-    found.write_text(json.dumps(results))
-    for category in truth["categories"]:
-        del category["frequency"]
-    training.write_text(json.dumps(truth))
-    files = ["--results", found, "--output", tmp_path / "out.json", "--style", "lvis"]
-    done = run_program("--gt", gt, *files, "--fixed")
-    assert done.returncode == 0, done.stderr
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written["bbox"] == expected["bbox"]
-    assert written["bbox_fixed"] == expected["bbox_fixed"]
-    assert f"{expected['bbox']['APr']:.2f}" in done.stdout
-    assert "class 7" in done.stdout
-
-    counted = run_program("--gt", training, *files, "--frequency-json", training)
-    assert counted.returncode == 0, counted.stderr
-    known = evaluate_lvis(truth, results, frequencies={3 + 2 * i: f for i, f in enumerate(frequencies)})["bbox"]
-    written = json.loads((tmp_path / "out.json").read_text())["bbox"]
-    assert written["APr"] == known["APr"] == known["AP"]
-    assert written["APf"] is None

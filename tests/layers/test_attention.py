@@ -1,5 +1,9 @@
 """Attention by groups against PyTorch's module with one mask over the whole sequence."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -81,3 +85,18 @@ def test_attention_drops_weights_in_training_only() -> None:
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"10.*num_heads 4"):
         MultiheadAttention(embed_dim=10, num_heads=4)
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_bfloat16_works_with_fewer_instructions_than_the_cpu_has(capability: str) -> None:
+    program = "import torch; from hdetr_d2.layers.attention import attend, attend_to_memory\n"
+    program += "torch.manual_seed(0); x = torch.randn(3, 1, 2, 300, 16)\n"
+    program += "for function in (attend, lambda *x: attend_to_memory(*x, None)):\n"
+    program += (
+        "    half = [part.bfloat16().requires_grad_() for part in x]; found = function(*half); found.sum().backward()\n"
+    )
+    program += (
+        "    assert (found.float() - function(*x)).abs().max() < 0.02, (found.float() - function(*x)).abs().max()\n"
+    )
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

@@ -1,5 +1,6 @@
 """The deformable attention module against grid_sample and the published initialisation."""
 
+import copy
 import itertools
 import math
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP, MultiScaleDeformableAttention
+from hdetr_d2.layers.deformable_attention import project
 from hdetr_d2.ops.onnx import onnx_translations
 
 SHAPES = torch.tensor([[6, 8], [3, 4]])
@@ -257,3 +259,22 @@ def test_an_mlp_can_be_made_to_start_at_a_value_whatever_it_reads() -> None:
     assert [tuple(layer.weight.shape) for layer in mlp.layers] == [(7, 6), (7, 7), (4, 7)]
     with pytest.raises(ValueError, match="num_layers"):
         MLP(in_features=6, hidden_features=7, out_features=4, num_layers=0)
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(torch.bfloat16, 2.0**-9), (torch.float16, 2.0**-12)])
+def test_offsets_of_half_precision_factors_are_as_near_to_float64_as_these_factors_allow(
+    dtype: torch.dtype, unit: float
+) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 64).double()
+    query = torch.randn(50, 256, dtype=torch.float64) + torch.rand(50, 256, dtype=torch.float64)
+    with torch.no_grad():
+        linear.bias.mul_(100)
+        exact = linear(query)
+        found = project(query.float(), copy.deepcopy(linear).float(), dtype)
+        assert found.dtype == torch.float32
+        # each factor and the product are rounded once to nearest, to which the sum in float32 adds little
+        bound = 3.1 * unit * (query.abs() @ linear.weight.abs().t()) + 2.0**-22 * exact.abs()
+        assert ((found - exact).abs() <= bound).all()
+        with torch.autocast("cpu", dtype=dtype):
+            assert (linear.float()(query.float()) - exact).norm() > 2 * (found - exact).norm()  # rounds the bias too

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.losses import ClassificationLoss, EqualizedFocalLoss, FederatedLoss, Positives, SeesawLoss
-from hdetr_d2.losses.criterion import _verified
+from hdetr_d2.losses.sums import _verified
 from hdetr_d2.modeling import DETR
 from hdetr_d2.structures import BatchedTargets, Targets
 

@@ -12,7 +12,7 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.losses.criterion import MatchedStep
 from hdetr_d2.matching import FrequencyDemand, OneToManyMatcher, solve_one_to_many, solve_transportation
 from hdetr_d2.structures import Predictions, Targets
-from hdetr_d2.supervision import PRIMARY, HybridBranch
+from hdetr_d2.supervision import PRIMARY, HybridBranch, HybridProposals, HybridSupervision
 
 TAIL = [1000, 400, 300, 90, 40, 12, 5, 1]
 
@@ -124,3 +124,18 @@ def test_a_description_says_what_each_class_gets() -> None:
     assert share.positives == 6
     assert description.positives(group="one2many", layer=0) == 6
     assert "positives of a target by class, one2many: 60 (1 class)" in str(description)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        HybridProposals(k=4, demand=FrequencyDemand(image_counts=TAIL)),
+        HybridBranch(encoder="one2many", encoder_k=4, demand=FrequencyDemand(image_counts=TAIL)),
+    ],
+    ids=lambda scheme: type(scheme).__name__,
+)
+def test_proposals_have_the_demands_of_a_k_of_their_own(scheme: HybridSupervision) -> None:
+    matcher = scheme.encoder_rule(0.0).matcher
+    assert isinstance(matcher, OneToManyMatcher)
+    assert matcher.k_of_class is not None
+    assert matcher.k_of_class.tolist() == FrequencyDemand(image_counts=TAIL).of_classes(4).tolist()

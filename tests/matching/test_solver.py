@@ -131,6 +131,14 @@ def test_what_is_asked_wrongly_is_refused() -> None:
         OneToManyMatcher(k=-1)
 
 
+@pytest.mark.parametrize("k", [1.5, True, "2", None])
+def test_k_that_is_no_whole_number_and_costs_that_are_complex_are_refused(k: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="solve_one_to_many: k must be"):
+        solve_one_to_many(torch.zeros(3, 2), k)
+    with pytest.raises(ValueError, match=r"cost must be real, got torch\.complex64"):
+        solve_one_to_many(torch.zeros(3, 2, dtype=torch.complex64), 1)
+
+
 @pytest.mark.parametrize("matcher", [HungarianMatcher(), OneToManyMatcher(k=2)])
 def test_a_matcher_finds_the_queries_that_look_like_the_targets(matcher: Any) -> None:
     targets, labels = torch.tensor([[0.2, 0.2, 0.1, 0.1], [0.7, 0.6, 0.3, 0.2]]), torch.tensor([2, 0])

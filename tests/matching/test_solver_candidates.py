@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.matching import HungarianMatcher, OneToManyMatcher, candidates, step
-from hdetr_d2.matching.candidates import pack, select_candidates, solve_by_candidates, solve_stacks, unpack
+from hdetr_d2.matching.candidates import Asking, Costs, select_candidates, solve_by_candidates, solve_stacks
 from hdetr_d2.matching.solver import Assignment
 from hdetr_d2.structures import Predictions, Targets
 
@@ -24,6 +24,18 @@ def whole_matrices(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(candidates, "solve_many", counting)
     return sizes
+
+
+def of_one_image(costs: Tensor, k: int) -> Costs:
+    """Of (L, N, M) costs."""
+    return Costs(costs.permute(2, 0, 1), torch.zeros(costs.shape[2], dtype=torch.int64), (costs.shape[2],), k)
+
+
+def both_ways(costs: Tensor, k: int) -> tuple[list[Assignment], list[Assignment]]:
+    """The solutions of each layer of (L, N, M) costs, by candidates and by whole matrices."""
+    stacks = [of_one_image(costs, k)]
+    ((ours,), _), ((whole,), _) = solve_by_candidates(stacks), solve_stacks(stacks)
+    return ours, whole
 
 
 def assert_equally_good(costs: Tensor, k: int, ours: list[Assignment], whole: list[Assignment]) -> None:
@@ -43,23 +55,20 @@ def test_candidates_give_the_optimum_of_the_whole_matrix(k: int, shape: tuple[in
     costs = torch.randn(2, *shape) if levels is None else torch.randint(levels, (2, *shape)).float()
     costs[:, ::7] = math.nan
     costs[1, 3::11, ::2] = math.inf
-    (ours,), (whole,) = solve_by_candidates([costs], [k]), solve_stacks([costs], [k])
-    assert_equally_good(costs, k, ours, whole)
+    assert_equally_good(costs, k, *both_ways(costs, k))
 
 
 def test_independent_targets_are_proven_from_candidates(whole_matrices: list[int]) -> None:
     costs = torch.randn(6, 1500, 30)
-    (ours,) = solve_by_candidates([costs], [6])
-    assert whole_matrices == []
-    assert_equally_good(costs, 6, ours, solve_stacks([costs], [6])[0])
+    assert_equally_good(costs, 6, *both_ways(costs, 6))
+    assert whole_matrices == [6]  # those that the comparison solves
 
 
 def test_targets_that_want_the_same_queries_are_solved_from_the_whole_matrix(whole_matrices: list[int]) -> None:
     costs = torch.randn(3, 1500, 1) + 1e-3 * torch.randn(3, 1500, 100)
     costs[1] = torch.randn(1500, 100)
-    (ours,) = solve_by_candidates([costs], [6])
-    assert whole_matrices == [2]
-    assert_equally_good(costs, 6, ours, solve_stacks([costs], [6])[0])
+    assert_equally_good(costs, 6, *both_ways(costs, 6))
+    assert whole_matrices == [2, 3]  # the last are those that the comparison solves
 
 
 @pytest.fixture
@@ -82,16 +91,15 @@ def test_where_candidates_prove_nothing_pairs_that_can_improve_are_asked_for(
     shape: tuple[int, int], k: int, whole_matrices: list[int], copies_to_the_host: list[int]
 ) -> None:
     costs = torch.rand(4, *shape) + 0.3 * torch.rand(4, shape[0], 1) + 0.6 * torch.rand(4, 1, shape[1])
-    (ours,) = solve_by_candidates([costs], [k])
-    assert whole_matrices == []
-    assert 1 < len(copies_to_the_host) < 9
-    assert_equally_good(costs, k, ours, solve_stacks([costs], [k])[0])
+    assert_equally_good(costs, k, *both_ways(costs, k))
+    assert whole_matrices == [4]  # those that the comparison solves
+    assert 2 < len(copies_to_the_host) < 10
 
 
 def test_candidates_that_are_added_are_counted_once_and_with_their_source() -> None:
-    chosen = candidates.Candidates(torch.zeros(1, 3, 2), torch.zeros(1, 3, 2), torch.zeros(1), 10, 1, True)
+    asking = Asking(sinks=10, k=1, by_target=True)
     listed = torch.tensor([[7, 1], [5, 6], [9, 2]], dtype=torch.int16)
-    problem = candidates._Problem(0, 0, chosen, torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), listed, 0)
+    problem = candidates._Problem((0, 0, 0), asking, torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]]), listed, 0)
     assert problem.bounds.tolist() == [2, 3, 4]
     places = torch.tensor([24, 3, 28, 9], dtype=torch.int32)
     assert problem.add(torch.tensor([6.0, 5.0, math.inf, 8.0]), places)
@@ -102,15 +110,27 @@ def test_candidates_that_are_added_are_counted_once_and_with_their_source() -> N
 
 
 def test_a_candidate_list_grows_with_the_targets_and_not_with_the_queries() -> None:
-    sizes = [sum(x.nbytes for x in select_candidates(torch.randn(1, n, 30), 6).tensors) for n in (1500, 15000)]
+    sizes = []
+    for queries in (1500, 15000):
+        (chosen,), _ = select_candidates(of_one_image(torch.randn(1, queries, 30), 6))
+        sizes.append(chosen.costs.nbytes + chosen.indices.nbytes)
     assert sizes[0] == sizes[1] < 1500 * 30 * 4 / 15
 
 
-def test_packed_tensors_come_out_as_they_went_in() -> None:
-    tensors = [torch.randn(3, 5), torch.arange(7, dtype=torch.int32), torch.arange(9, dtype=torch.int16).view(3, 3)]
-    for before, after in zip(tensors, unpack(pack(tensors), tensors), strict=True):
-        assert torch.equal(before, after)
-        assert before.dtype == after.dtype
+@pytest.mark.parametrize("k", [1, 4])
+def test_images_that_ask_otherwise_than_one_another_are_solved_as_alone(k: int) -> None:
+    counts = (3, 0, 50, 7, 20)
+    pairs = torch.randn(sum(counts), 2, 30)
+    pairs[5:40, :, ::7] = math.nan
+    pairs[1, 1] = math.inf
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    costs = Costs(pairs, image, counts, k)
+    passenger = torch.arange(3)
+    (ours,), (same,) = solve_by_candidates([costs], [passenger])
+    assert torch.equal(same, passenger)
+    expected = [one for i, count in enumerate(counts) if count for one in both_ways(costs.of_image(i), k)[1]]
+    for matrix, one, other in zip(costs.matrices(), ours, expected, strict=True):
+        assert_equally_good(matrix[None], k, [one], [other])
 
 
 def test_a_step_by_candidates_matches_as_a_step_by_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR
-from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer
+from hdetr_d2.supervision import HybridBranch, HybridEpoch, HybridLayer, HybridProposals
 from tests.conftest import NUM_CLASSES, PatchBackbone
 
 CHANNELS = [16, 16, 32]
@@ -37,6 +37,11 @@ SCHEMES = {
     "epoch": L(HybridEpoch)(k=3, rho=0.5),
     "layer": L(HybridLayer)(k=3, num_one2many_layers=2),
 }
+OF_PROPOSALS = {
+    "proposals": L(HybridProposals)(k=3),
+    "branch, encoder": L(HybridBranch)(num_queries=20, k=3, encoder="one2many", encoder_k=2),
+}
+"""Schemes for two-stage models alone."""
 
 
 def shrink(model: Any) -> None:
@@ -71,24 +76,35 @@ def shrink(model: Any) -> None:
         model.neck.update(in_channels=CHANNELS[-taken:], in_features=features[-taken:], num_groups=8)
 
 
-def config_of(name: str, scheme: str | None = None) -> Any:
-    """The config of a tiny model, with a hybrid scheme in place of its supervision where one is named."""
+def config_of(name: str, scheme: str | None = None, *, query_source: dict[str, Any] | None = None) -> Any:
+    """The config of a tiny model, with a hybrid scheme in place of its supervision where one is named.
+
+    ``query_source`` are arguments that it takes besides.
+    """
     model = get_config(f"common/models/{name}.py").model
     shrink(model)
+    model.transformer.query_source.update(query_source or {})
     model.num_classes = NUM_CLASSES
     model.backbone = L(PatchBackbone)(channels=CHANNELS)
     if scheme is not None:
         cost = model.supervision.get("cost")
-        model.supervision = OmegaConf.create(SCHEMES[scheme], flags={"allow_objects": True})
+        model.supervision = OmegaConf.create({**SCHEMES, **OF_PROPOSALS}[scheme], flags={"allow_objects": True})
         if cost is not None:
             model.supervision.cost = cost
     return model
 
 
-def build(name: str, scheme: str | None = None, *, seed: int = 0, perturb: float = 0.1) -> DETR:
+def build(
+    name: str,
+    scheme: str | None = None,
+    *,
+    seed: int = 0,
+    perturb: float = 0.1,
+    query_source: dict[str, Any] | None = None,
+) -> DETR:
     """A tiny model whose parameters are all perturbed, so that zero-initialised weights hide nothing."""
     torch.manual_seed(seed)
-    built: DETR = instantiate(config_of(name, scheme))
+    built: DETR = instantiate(config_of(name, scheme, query_source=query_source))
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(perturb * torch.randn_like(parameter))

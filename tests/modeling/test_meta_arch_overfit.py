@@ -44,9 +44,19 @@ def found(picture: dict[str, Any], detections: Instances) -> list[float]:
     return (overlap * same).amax(dim=1).tolist()
 
 
-@pytest.mark.parametrize("name", ONE_TO_ONE + ONE_TO_MANY)
-def test_eight_pictures_are_learned_by_heart(name: str) -> None:
-    model = build(name, perturb=0.0)
+Case = tuple[str, str | None, dict[str, Any]]
+CASES: list[Case] = [(name, None, {}) for name in ONE_TO_ONE + ONE_TO_MANY]
+CASES += [
+    ("deformable_detr_plus_plus", "proposals", {"distinct": 0.5}),
+    ("deformable_detr_plus_plus", "branch, encoder", {"distinct": 0.5}),
+    ("rtdetr", "proposals", {"distinct": 0.5, "supervise": "ranked"}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(filter(None, case[:2])))
+def test_eight_pictures_are_learned_by_heart(case: Case) -> None:
+    name, scheme, query_source = case
+    model = build(name, scheme, perturb=0.0, query_source=query_source)
     batch = [paint(number) for number in range(8)]
     steps = STEPS.get(name, 120)
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)

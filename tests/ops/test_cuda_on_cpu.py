@@ -1,6 +1,7 @@
-"""The CUDA kernels' source, compiled for the CPU with one thread a lane, against the CPU kernels.
+"""The CUDA kernels' source, compiled for the CPU with a fibre a lane, against the CPU kernels.
 
-No proof that they run on a GPU, but mistakes in arithmetic, indices, shuffle masks or atomics show on any machine.
+No proof that they run on a GPU, but mistakes in arithmetic, indices, alignment, shuffle masks or atomics show on any
+machine: the emulator (csrc/tests/cuda_on_cpu) refuses what is undefined on a GPU and may seem to work there.
 """
 
 import ctypes
@@ -26,55 +27,94 @@ TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, to
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The launchers of forward.cu and backward.cu as they are for sm_90, in a shared object."""
+    """The kernels as they are for sm_90."""
+    return compile_kernels(tmp_path_factory.mktemp("sm_90"), 900)
+
+
+def compile_kernels(folder: Path, architecture: int) -> ctypes.CDLL:
+    """The launchers of forward.cu and backward.cu in a shared object."""
+    sources = [EMULATOR / "entry.cpp"]
+    for name in ("forward", "backward", "gather"):
+        launched, count = LAUNCH.subn(r"emulator::launch(\2, [&] { \1(\3); });", (KERNELS / f"{name}.cu").read_text())
+        assert count >= 1
+        sources.append(folder / f"{name}.cpp")
+        sources[-1].write_text(launched)
+    library = compile_for_cpu(sources, folder, f"-D__CUDA_ARCH__={architecture}")
+    library.run_kernel.restype = ctypes.c_char_p
+    return library
+
+
+def compile_for_cpu(sources: list[Path], folder: Path, *flags: str) -> ctypes.CDLL:
+    """A shared object of kernels, which ends the process where they read from a misaligned address."""
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("needs a C++ compiler")
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-    sources = [EMULATOR / "entry.cpp"]
-    for name in ("forward", "backward"):
-        launched, count = LAUNCH.subn(
-            r"emulator::launch(\2, [=, *this] { \1(\3); });", (KERNELS / f"{name}.cu").read_text()
-        )
-        assert count == 1
-        sources.append(folder / f"{name}.cpp")
-        sources[-1].write_text(launched)
-    flags = ["-std=c++20", "-O1", "-w", "-fPIC", "-shared", "-pthread", "-D__CUDA_ARCH__=900", f"-I{EMULATOR}"]
-    result = subprocess.run(
-        [compiler, *flags, f"-I{KERNELS}", *map(str, sources), "-o", str(folder / "kernels.so")],
-        capture_output=True,
-        text=True,
-    )
+    flags = ("-std=c++20", "-O1", "-w", "-fPIC", "-shared", f"-I{EMULATOR}", f"-I{KERNELS}", *flags)
+    strict = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
+    command = [compiler, *flags, *strict, *map(str, sources), "-o", str(folder / "kernels.so")]
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return ctypes.CDLL(str(folder / "kernels.so"))
 
 
-def run_emulated(library: ctypes.CDLL, problem: Problem, shapes_on_device: bool) -> list[Tensor]:
-    """What :meth:`Problem.run` returns, from the CUDA kernels. Memory they must write is NaN before."""
-    value, shapes, positions, attention, *rest = (tensor.detach().contiguous() for tensor in problem.arguments)
+def fenced(tensor: Tensor) -> Tensor:
+    """A copy in the middle of NaN, so that a kernel that reads beyond it gives NaN. Aligned to 16 bytes."""
+    fence = torch.full((64 // tensor.element_size(),), torch.nan, dtype=tensor.dtype)
+    return torch.cat([fence, tensor.detach().flatten(), fence])[len(fence) : -len(fence)].view(tensor.shape)
+
+
+def fences_of(tensor: Tensor) -> Tensor:
+    """What is around a tensor of :func:`fenced`, NaN if no kernel wrote beyond it."""
+    size = tensor.untyped_storage().nbytes() // tensor.element_size()
+    whole = tensor.as_strided((size,), (1,), 0)
+    return torch.cat([whole[: tensor.storage_offset()], whole[tensor.storage_offset() + tensor.numel() :]])
+
+
+def run_emulated(
+    library: ctypes.CDLL, problem: Problem, shapes_on_device: bool, *, ordered: bool = False
+) -> list[Tensor]:
+    """What :meth:`Problem.run` returns, from the CUDA kernels. Memory they must write is NaN before.
+
+    With ``ordered`` the gradient of value is gathered without atomics, as ``torch.use_deterministic_algorithms`` asks.
+    """
+    value, _, positions, attention, *rest = (fenced(t) if t.is_floating_point() else t for t in problem.arguments)
     reference = rest[0] if rest else None
+    shapes = problem.arguments[1]
     batch, tokens, heads, width = value.shape
     queries, levels, points = positions.shape[1], positions.shape[3], positions.shape[4]
-    output = torch.full((batch, queries, heads * width), torch.nan, dtype=value.dtype)
+    output = fenced(torch.full((batch, queries, heads * width), torch.nan, dtype=value.dtype))
     gradients = [
-        torch.zeros_like(value, dtype=positions.dtype),
-        torch.full_like(positions, torch.nan),
-        torch.full_like(attention, torch.nan),
+        fenced(torch.zeros_like(value, dtype=positions.dtype)),
+        fenced(torch.full_like(positions, torch.nan)),
+        fenced(torch.full_like(attention, torch.nan)),
     ]
     if reference is not None:
-        gradients.append(reference.new_full((batch, heads, *reference.shape[1:]), torch.nan))
+        gradients.append(fenced(reference.new_full((batch, heads, *reference.shape[1:]), torch.nan)))
     coordinates = 0 if reference is None else reference.shape[-1]
     sizes = (ctypes.c_int64 * 8)(batch, tokens, heads, width, queries, levels, points, coordinates)
     numbers = (ctypes.c_int64 * (2 * levels))(*shapes.flatten().tolist())
 
-    def call(tensors: list[Tensor], backward: bool) -> None:
+    def call(what: int, *tensors: Tensor | None) -> None:
         inputs = [value, positions, attention, reference]
         addresses = [None if tensor is None else tensor.data_ptr() for tensor in [*inputs, *tensors]]
         pointers = (ctypes.c_void_p * 9)(*addresses, *[None] * (9 - len(addresses)))
-        library.run_kernel(sizes, numbers, shapes_on_device, pointers, TYPES[value.dtype], backward)
+        violation = library.run_kernel(sizes, numbers, shapes_on_device, pointers, TYPES[value.dtype], what)
+        assert violation is None, violation.decode()
 
-    call([output], False)
-    call([random_grad(output), *gradients], True)
+    grad_output = fenced(random_grad(output))
+    call(0, output)
+    if ordered:
+        gradients[0] = fenced(torch.full_like(value, torch.nan))
+        cells, factors = torch.empty(attention.numel(), dtype=torch.int32), positions.new_empty(attention.numel(), 4)
+        call(1, grad_output, None, *gradients[1:])
+        call(2, cells, factors)
+        by_cell, order = cells.sort(stable=True)
+        count = batch * heads * 2 * (tokens + levels)
+        starts = torch.searchsorted(by_cell, torch.arange(count + 1, dtype=torch.int32), out_int32=True)
+        call(3, grad_output, order, starts, factors, gradients[0])
+    else:
+        call(1, grad_output, *gradients)
+    assert all(fences_of(written).isnan().all() for written in [output, *gradients])
     gradients[0] = gradients[0].to(value.dtype)
     return [output, *gradients[:3], *(gradient.sum(1) for gradient in gradients[3:])]
 
@@ -84,36 +124,108 @@ def random_grad(output: Tensor) -> Tensor:
     return torch.randn(output.shape, generator=torch.Generator().manual_seed(7)).to(output)
 
 
-@pytest.mark.parametrize(("form", "reference_width"), FORMS)
-@pytest.mark.parametrize(
-    ("dtype", "width", "shapes_on_device"),
-    [
-        (torch.float32, 32, False),
-        (torch.float32, 64, True),
-        (torch.float32, 16, False),
-        (torch.float32, 5, True),
-        (torch.float64, 40, False),
-        (torch.float16, 32, True),
-        (torch.bfloat16, 16, False),
-        (torch.bfloat16, 64, False),
-    ],
-    ids=str,
-)
-def test_cuda_kernels_equal_the_cpu_kernels(
-    library: ctypes.CDLL, form: str, reference_width: int, dtype: torch.dtype, width: int, shapes_on_device: bool
-) -> None:
-    sizes = {"queries": 3, "points": 2, "shapes": ((6, 7), (3, 4))}  # every exchange between lanes costs milliseconds
-    problem = random_problem(form, reference_width, dtype=dtype, width=width, **sizes)
+def check_equal(library: ctypes.CDLL, form: str, problem: Problem, shapes_on_device: bool = False) -> None:
+    """Output and gradients of the CUDA kernels, and the gathered gradient of value, are those of the CPU kernels."""
     expected = problem.run(ms_deform_attn if form == "plain" else ms_deform_attn_fused)
-    for ours, theirs in zip(run_emulated(library, problem, shapes_on_device), expected):
-        assert float((ours - theirs).abs().max()) <= TOLERANCE[dtype] * float(theirs.abs().max())
+    tolerance = TOLERANCE[problem.arguments[0].dtype]
+    computed = run_emulated(library, problem, shapes_on_device)
+    gathered = run_emulated(library, problem, shapes_on_device, ordered=True)
+    for ours, theirs in [*zip(computed, expected), *zip(gathered, expected)]:
+        assert float((ours - theirs).abs().max()) <= tolerance * max(float(theirs.abs().max()), 1e-3)
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("width", [1, 2, 16, 17, 32, 64, 96])
+def test_at_any_head_width(
+    library: ctypes.CDLL, form: str, reference_width: int, dtype: torch.dtype, width: int
+) -> None:
+    sizes = {"queries": 3, "points": 2, "shapes": ((6, 7), (3, 4))}
+    check_equal(library, form, random_problem(form, reference_width, dtype=dtype, width=width, **sizes))
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [16, 20, 64])
+def test_with_groups_beyond_the_last_query(
+    library: ctypes.CDLL, form: str, reference_width: int, dtype: torch.dtype, width: int
+) -> None:
+    """Warps and blocks that are full, and that are not: a block has 8 to 128 queries."""
+    for queries in (1, 33, 65, 129):
+        sizes = {"queries": queries, "points": 1, "heads": 2, "batch": 1, "shapes": ((5, 4), (2, 3))}
+        check_equal(library, form, random_problem(form, reference_width, dtype=dtype, width=width, **sizes))
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+@pytest.mark.parametrize(("width", "shapes_on_device"), [(16, False), (32, True), (64, False)])
+def test_with_any_levels_points_and_heads(
+    library: ctypes.CDLL, form: str, reference_width: int, width: int, shapes_on_device: bool
+) -> None:
+    for points in (1, 3, 4, 13):  # fewer than lanes of a group, as many, and more
+        sizes = {"queries": 7, "points": points, "heads": 3, "shapes": ((5, 4), (2, 3), (1, 1))}
+        problem = random_problem(form, reference_width, dtype=torch.float32, width=width, **sizes)
+        check_equal(library, form, problem, shapes_on_device)
+    for shapes in (((1, 50), (50, 1), (1, 1), (7, 7)), ((4, 4), (0, 5), (2, 3)), ((9, 8),)):
+        problem = random_problem(form, reference_width, dtype=torch.float32, width=width, heads=3, shapes=shapes)
+        check_equal(library, form, problem, shapes_on_device)
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+def test_with_more_levels_than_fit_into_the_arguments(library: ctypes.CDLL, form: str, reference_width: int) -> None:
+    sizes = {"shapes": ((2, 2),) * 20, "points": 2, "queries": 11}
+    check_equal(library, form, random_problem(form, reference_width, dtype=torch.float32, **sizes), True)
+
+
+def test_architectures_without_vector_atomics(tmp_path: Path) -> None:
+    library = compile_kernels(tmp_path, 800)
+    for form, reference_width in FORMS:
+        for dtype in TYPES:
+            for width in (5, 32):
+                check_equal(library, form, random_problem(form, reference_width, dtype=dtype, width=width, queries=3))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e30, -1e30, 3.0])
+def test_a_location_that_is_not_finite_or_far_outside_reads_zeros(library: ctypes.CDLL, number: float) -> None:
+    for width in (5, 32):
+        value, shapes, locations, weights = random_problem(dtype=torch.float32, width=width).arguments
+        locations = locations.detach().clone()
+        locations[:, 1, :, :, 0, 0] = number
+        locations[:, 2, :, 1, :, 1] = number
+        check_equal(library, "plain", Problem((value, shapes, locations.requires_grad_(), weights)))
 
 
 def test_levels_on_the_device_that_do_not_fit_read_as_empty(library: ctypes.CDLL) -> None:
     """The host cannot check them without waiting for the device; the kernels must not read out of bounds."""
     value, _, locations, weights = random_problem(dtype=torch.float32, queries=2).arguments
     for shapes in ([[6, 7], [30, 40], [1, 2]], [[-6, 7], [2**40, 2**40], [7, 9]]):
-        output, *gradients = run_emulated(library, Problem((value, torch.tensor(shapes), locations, weights)), True)
-        assert output.isfinite().all()
-        assert all(gradient.isfinite().all() for gradient in gradients)
-        assert not gradients[1][:, :, :, 1].any()
+        problem = Problem((value, torch.tensor(shapes), locations, weights))
+        for ordered in (False, True):
+            output, *gradients = run_emulated(library, problem, True, ordered=ordered)
+            assert output.isfinite().all()
+            assert all(gradient.isfinite().all() for gradient in gradients)
+            assert not gradients[1][:, :, :, 1].any()
+
+
+WRONG_KERNELS = {
+    "a lane of the mask has left the kernel": "if (threadIdx.x % 32 == 5) return; __shfl_xor_sync(~0u, 1, 1);",
+    "the lane is not in its own mask": "__shfl_xor_sync(0xfffffffeu, 1.f, 2);",
+    "it reads from a lane that is not in the mask": "__shfl_xor_sync(0xffu << threadIdx.x / 8 % 4 * 8, 1.f, 8);",
+    "a lane of the mask waits with another mask": "__syncwarp(threadIdx.x % 32 < 16 ? 0xffffffffu : 0xffff0001u);",
+    "is at another operation": "threadIdx.x % 2 ? __syncwarp(~0u) : (void)__shfl_sync(~0u, 1, 0, 32);",
+}
+
+
+def test_the_emulator_refuses_what_is_undefined_on_a_gpu(tmp_path: Path) -> None:
+    source = tmp_path / "wrong.cpp"
+    kernels = "".join(
+        f"  if (index == {i}) launch(1, [] {{ {body} }});\n" for i, body in enumerate(WRONG_KERNELS.values())
+    )
+    source.write_text(
+        '#include "emulator.h"\nusing emulator::launch;\nextern "C" const char* run_wrong(int index) {\n'
+        f"  emulator::violation[0] = 0;\n{kernels}  return emulator::violation;\n}}\n"
+    )
+    library = compile_for_cpu([source], tmp_path)
+    library.run_wrong.restype = ctypes.c_char_p
+    for index, reason in enumerate(WRONG_KERNELS):
+        assert reason in library.run_wrong(index).decode()
+    assert library.run_wrong(len(WRONG_KERNELS)) == b""

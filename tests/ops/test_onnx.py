@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
+from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused, nms_mask
 from hdetr_d2.ops.onnx import onnx_translations
 from hdetr_d2.ops.reference import fused_inputs_to_sampling
+from tests.ops.test_nms import grid_boxes
 
 WIDTH, HEADS, POINTS = 16, 2, 3
 
@@ -90,3 +91,33 @@ def test_torch_export_keeps_the_operators_and_other_sizes() -> None:
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, height, width)
         assert torch.equal(program.module()(image), module(image))
+
+
+class Suppression(nn.Module):
+    """What remains of boxes that are given, as numbers."""
+
+    def forward(self, boxes: Tensor) -> Tensor:
+        return nms_mask(boxes, 0.53033).float()
+
+
+def test_suppression_is_one_operator_of_onnx_for_any_number_of_images_and_boxes(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    file = tmp_path / "suppression.onnx"
+    torch.onnx.export(
+        Suppression(),
+        (grid_boxes(2, 20, side=9),),
+        str(file),
+        dynamo=True,
+        opset_version=18,
+        input_names=["boxes"],
+        dynamic_shapes=({0: torch.export.Dim("batch"), 1: torch.export.Dim("count")},),
+        custom_translation_table=onnx_translations(),
+    )
+    assert [node.op_type for node in onnx.load(str(file)).graph.node].count("NonMaxSuppression") == 1
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    for images, count in ((2, 20), (1, 90), (3, 7)):
+        boxes = grid_boxes(images, count, side=9, seed=count)
+        (found,) = session.run(None, {"boxes": boxes.numpy()})
+        assert torch.equal(torch.from_numpy(found).bool(), nms_mask(boxes, 0.53033))

@@ -67,10 +67,15 @@ def test_an_image_named_twice_is_one(photos: Path) -> None:
     assert len(open_inputs([str(photos / "a.jpg"), str(photos / "*.jpg")]).images) == 1
 
 
-@pytest.mark.parametrize("name", ["nowhere.jpg", "empty", "*.nothing", "camera:first", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["nowhere.jpg", "empty", "*.nothing", "*.txt", "film.mp4", "~nobody_of_this_name/a.jpg", "camera:first", ""],
+)
 def test_what_is_not_there_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    for file in ("note.txt", "film.mp4"):
+        (tmp_path / file).write_text("neither an image nor a video")
     with pytest.raises(InputsError, match=name.replace("*", r"\*") or "there is nothing"):
         open_inputs([name] if name else [])
 

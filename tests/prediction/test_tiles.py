@@ -25,10 +25,12 @@ class FindsColours:
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, ...]] = []
+        self.batches: list[int] = []
 
     def detect(self, pixels: Sequence[Pixels]) -> list[DetectedInstances]:
         """One detection for each colour that is there; the more of it, the better."""
         found = []
+        self.batches.append(len(pixels))
         for each in pixels:
             self.sizes.append(each.shape[:2])
             instances = Instances(each.shape[:2])
@@ -88,6 +90,19 @@ def test_tiles_have_one_size_and_cover_the_image(size: tuple[int, int], overlap:
     for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1), (width // 2, height // 2)):
         (found,) = tiled([picture(width, height, red=(*corner, corner[0] + 1, corner[1] + 1))])
         assert found.pred_boxes.tensor.tolist() == [[*corner, corner[0] + 1, corner[1] + 1]]
+
+
+def test_tiles_are_detected_in_together_and_so_are_images_that_need_none() -> None:
+    detector = FindsColours()
+    pictures = [picture(40, 30, red=(1, 2, 9, 9)), picture(200, 64, green=(60, 4, 130, 30)), picture(64, 64)]
+    found = Tiled(detector=detector, side=64, overlap=0.25, batch_size=3)(pictures)
+    assert detector.batches == [2, 3, 1]  # the first and the last picture, and four tiles of the other one
+    alone = Tiled(detector=FindsColours(), side=64, overlap=0.25)(pictures)
+    for together, one in zip(found, alone, strict=True):
+        assert torch.equal(together.pred_boxes.tensor, one.pred_boxes.tensor)
+        assert torch.equal(together.scores, one.scores)
+        assert together.names == one.names
+    assert [each.image_size for each in found] == [(30, 40), (64, 200), (64, 64)]
 
 
 def test_only_the_best_of_the_whole_image_are_kept() -> None:

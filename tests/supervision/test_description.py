@@ -17,6 +17,7 @@ from hdetr_d2.supervision import (
     HybridBranch,
     HybridEpoch,
     HybridLayer,
+    HybridProposals,
     OneToOne,
     Rule,
     Supervision,
@@ -61,6 +62,7 @@ def test_the_encoder_is_matched_one_to_one_unless_asked(scheme: Supervision, num
         (HybridBranch(encoder="one2many"), 6.0),
         (HybridEpoch(encoder="one2many"), 7.0),
         (HybridLayer(encoder="one2many"), 10.0),
+        (HybridBranch(encoder="one2many", encoder_k=4), 4.0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -68,6 +70,14 @@ def test_the_encoder_is_matched_one_to_many_where_asked(scheme: Supervision, exp
     description = scheme.describe(num_queries=1800, num_layers=6)
     assert description.positives(group=ENCODER) == pytest.approx(expected)
     assert description.budget == pytest.approx(7)  # of the decoder alone
+
+
+def test_a_scheme_of_the_encoder_alone_says_so() -> None:
+    description = HybridProposals(k=5).describe(num_queries=300, num_layers=6)
+    assert description.positives(group=ENCODER) == 5
+    assert description.budget == 1
+    assert "positives 1 times one-to-one matching, of the encoder 5 times" in str(description)
+    assert "encoder" not in str(OneToOne().describe(num_queries=300, num_layers=6)).splitlines()[0]
 
 
 def test_positives_by_layer_and_group_are_averaged_over_training() -> None:
@@ -154,6 +164,7 @@ def a_step_by_hand(scheme: Supervision, group: str, queries: int, targets: int, 
         HybridBranch(num_queries=12, k=5),
         HybridEpoch(k=5, rho=0.25),
         HybridLayer(k=5, num_one2many_layers=2),
+        HybridProposals(k=5),
         GroupwiseOneToOne(num_groups=3, num_queries=9),
         AuxiliaryOneToMany(matcher=OneToManyMatcher(k=4), routes={"other": "same"}, num_queries=9),
     ],

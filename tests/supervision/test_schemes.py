@@ -6,7 +6,16 @@ import pytest
 
 from hdetr_d2.matching import HungarianMatcher, MatchingCost, OneToManyMatcher
 from hdetr_d2.registry import SUPERVISION_REGISTRY
-from hdetr_d2.supervision import PRIMARY, HybridBranch, HybridEpoch, HybridLayer, OneToOne, Rule, Supervision
+from hdetr_d2.supervision import (
+    PRIMARY,
+    HybridBranch,
+    HybridEpoch,
+    HybridLayer,
+    HybridProposals,
+    OneToOne,
+    Rule,
+    Supervision,
+)
 
 PROGRESS = [0.0, 0.3, 0.66, 0.67, 0.999]
 
@@ -75,9 +84,31 @@ def test_proposals_are_matched_one_to_one_in_every_scheme(scheme: Supervision, p
     assert described(scheme.encoder_rule(progress)) == ONE_TO_ONE
 
 
+@pytest.mark.parametrize("progress", PROGRESS)
+def test_hybrid_proposals_is_one_to_many_in_the_encoder_alone(progress: float) -> None:
+    scheme = HybridProposals(k=4, weight=0.5)
+    assert scheme.extra_groups() == ()
+    assert rules(scheme, PRIMARY, progress) == [ONE_TO_ONE] * 6
+    assert described(scheme.encoder_rule(progress)) == ("4", 0.5, 4.0)
+    assert described(HybridProposals(normaliser=2.0).encoder_rule(progress)) == ("6", 1.0, 2.0)
+
+
+@pytest.mark.parametrize("scheme", [HybridBranch, HybridEpoch, HybridLayer])
+def test_the_encoder_may_have_a_k_of_its_own(scheme: Any) -> None:
+    assert described(scheme(k=5, encoder="one2many").encoder_rule(0.0)) == ("5", 1.0, 5.0)
+    built = scheme(k=5, normaliser=2.0, encoder="one2many", encoder_k=3)
+    assert described(built.encoder_rule(0.0)) == ("3", 1.0, 3.0)
+    assert described(built.one_to_many) == ("5", 1.0, 2.0)
+    with pytest.raises(ValueError, match='encoder_k=3 needs encoder="one2many"'):
+        scheme(encoder_k=3)
+    with pytest.raises(ValueError, match="encoder_k must be at least 1, got 0"):
+        scheme(encoder="one2many", encoder_k=0)
+
+
 @pytest.mark.parametrize(
     ("scheme", "group", "progress"),
     [
+        (HybridProposals, PRIMARY, 0.0),
         (OneToOne, PRIMARY, 0.0),
         (HybridBranch, "one2many", 0.0),
         (HybridEpoch, PRIMARY, 0.0),
@@ -113,5 +144,5 @@ def test_settings_that_make_no_sense_are_refused(build: Any, message: str) -> No
 
 
 def test_schemes_are_found_by_name() -> None:
-    for scheme in (OneToOne, HybridBranch, HybridEpoch, HybridLayer):
+    for scheme in (OneToOne, HybridBranch, HybridEpoch, HybridLayer, HybridProposals):
         assert SUPERVISION_REGISTRY.get(scheme.__name__) is scheme

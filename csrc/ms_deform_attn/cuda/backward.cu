@@ -24,101 +24,150 @@ __device__ __forceinline__ void add_atomically(double* to, const double (&number
   for (int k = 0; k < kVector; ++k) atomicAdd(to + k, numbers[k]);
 }
 
-// One sample: adds to grad_value and returns, in every lane of the group, the gradients of weight and pixel position.
-// They have a closed form in the dot products <grad_output, corner>, so three sums over the group are all the lanes
-// exchange.
-template <class T, int kGroup, int kVector, bool kExact, class A>
-__device__ __forceinline__ void differentiate_sample(const Level& level, const Corners<A>& corners, A weight,
-                                                     const T* image, A* grad_image, const T* grad_output,
-                                                     const A (&kept)[kVector], int width, int stride,
-                                                     const Place<kGroup>& place, A& grad_weight, A& grad_x, A& grad_y) {
-  using Channels = Pack<T, kVector>;
-  A dot[4] = {};
-  for (int channel = place.lane * kVector; channel < width; channel += kGroup * kVector) {
-    A grad[kVector];
+// What a lane works out of a sample, for its group.
+template <class A>
+struct Sample {
+  int element;  // of the first corner, from the image's first; only meaningful where the corner is inside
+  unsigned inside;
+  A right, lower, weight;
+
+  template <int kGroup>
+  __device__ __forceinline__ Sample of_lane(int lane) const {
+    Sample found;
+    found.element = __shfl_sync(kAllLanes, element, lane, kGroup);
+    found.inside = __shfl_sync(kAllLanes, inside, lane, kGroup);
+    found.right = __shfl_sync(kAllLanes, right, lane, kGroup);
+    found.lower = __shfl_sync(kAllLanes, lower, lane, kGroup);
+    found.weight = __shfl_sync(kAllLanes, weight, lane, kGroup);
+    return found;
+  }
+};
+
+// Gradients of a sample's weight and pixel position. They have a closed form in the dot products <grad_output, corner>,
+// so three sums over the group are all that lanes exchange.
+template <class A>
+struct SampleGradient {
+  A weight, x, y;
+
+  // The part of the lane's channels, from the lane's part of the dot products.
+  __device__ __forceinline__ SampleGradient(const Sample<A>& sample, const A (&dot)[4]) {
+    const A right = sample.right, lower = sample.lower, left = A(1) - right, upper = A(1) - lower;
+    weight = upper * (left * dot[0] + right * dot[1]) + lower * (left * dot[2] + right * dot[3]);
+    x = upper * (dot[1] - dot[0]) + lower * (dot[3] - dot[2]);
+    y = left * (dot[2] - dot[0]) + right * (dot[3] - dot[1]);
+  }
+};
+
+// Adds the dot products <grad, corner> over the lane's channels, and to grad_value unless that is null.
+template <class T, class C, int kGroup, int kVector, int kOfPack, class A = Accumulation<T>>
+__device__ __forceinline__ void visit_corners(const Sample<A>& sample, const T* image, A* grad_image,
+                                              const A (&grad)[kVector], int stride, int row, A (&dot)[4]) {
 #pragma unroll
-    for (int k = 0; k < kVector; ++k) grad[k] = kExact ? kept[k] : widen(grad_output[channel + k]);
-    Channels read[4];
+  for (int corner = 0; corner < 4; ++corner) {
+    C read{};
+    const bool inside = sample.inside >> corner & 1u;
+    const int element = sample.element + step_to(corner, stride, row);
+    if (inside) read.read(image + element);
+    A numbers[kVector];
+    read.widen_to(numbers);
 #pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      read[corner] = Channels{};
-      if (corners.inside[corner])
-        read[corner] =
-            *reinterpret_cast<const Channels*>(image + int64_t(corners.token_of(corner, level)) * stride + channel);
-    }
+    for (int k = 0; k < kVector; ++k) dot[corner] += grad[k] * numbers[k];
+  }
+  if (grad_image == nullptr) return;
 #pragma unroll
-    for (int corner = 0; corner < 4; ++corner) {
-      const A factor = weight * corners.bilinear(corner);
-      A added[kVector];
+  for (int corner = 0; corner < 4; ++corner) {
+    const A factor = sample.weight * bilinear(corner, sample.right, sample.lower);
+    A* to = grad_image + (sample.element + step_to(corner, stride, row));
+    if (!(sample.inside >> corner & 1u)) continue;
 #pragma unroll
-      for (int k = 0; k < kVector; ++k) {
-        dot[corner] += grad[k] * widen(read[corner].element[k]);
-        added[k] = factor * grad[k];
-      }
-      if (corners.inside[corner])
-        add_atomically<kVector>(grad_image + int64_t(corners.token_of(corner, level)) * stride + channel, added);
+    for (int pack = 0; pack < kVector / kOfPack; ++pack) {
+      A added[kOfPack];
+#pragma unroll
+      for (int k = 0; k < kOfPack; ++k) added[k] = factor * grad[pack * kOfPack + k];
+      add_atomically<kOfPack>(to + pack * kGroup * kOfPack, added);
     }
   }
-  const A right = corners.right, lower = corners.lower, left = A(1) - right, upper = A(1) - lower;
-  grad_weight = sum_of_group<kGroup>(
-      upper * (left * dot[0] + right * dot[1]) + lower * (left * dot[2] + right * dot[3]), place.mask);
-  grad_x = weight * sum_of_group<kGroup>(upper * (dot[1] - dot[0]) + lower * (dot[3] - dot[2]), place.mask);
-  grad_y = weight * sum_of_group<kGroup>(left * (dot[2] - dot[0]) + right * (dot[3] - dot[1]), place.mask);
 }
 
+// Packs hold 4 channels whatever the type, for then the gradients of value that one instruction adds are without gaps.
 template <class T, int kGroup, int kVector, bool kExact, bool kFused>
 __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
     backward_kernel(const Inputs in, const Gradients out) {
   using A = Accumulation<T>;
+  constexpr int kOfPack = kVector == 1 ? 1 : 4;
+  using C = Channels<T, kGroup, kVector, kOfPack>;
   const Place<kGroup> place(in);
-  if (!place.inside) return;  // whole groups leave, and shuffles stay within a group
-  Attention<A, kFused> attention;
-  attention.prepare(in, place);
   const int64_t row_and_head = place.row * in.heads + place.head, at = row_and_head * in.levels * in.points;
-  const A* positions = static_cast<const A*>(in.positions) + 2 * at;
-  A* grad_positions = static_cast<A*>(out.positions) + 2 * at;
-  A* grad_attention = static_cast<A*>(out.attention) + at;
+  Attention<A, kFused> attention;
+  attention.prepare(in, place, at);
   const int stride = in.heads * in.width;
-  const int64_t first = place.image * in.tokens * stride + place.head * in.width;
-  const T* image = static_cast<const T*>(in.value) + first;
-  A* grad_image = static_cast<A*>(out.value) + first;
-  const T* grad_output = static_cast<const T*>(out.output) + row_and_head * in.width;
   const int width = kExact ? kGroup * kVector : in.width;
-  A kept[kVector] = {};
+  const int64_t first = place.image * in.tokens * stride + place.head * in.width + place.lane * kOfPack;
+  const T* image = static_cast<const T*>(in.value) + first;
+  A* grad_image = out.value ? static_cast<A*>(out.value) + first : nullptr;
+  const T* grad_output = static_cast<const T*>(out.output) + row_and_head * in.width + place.lane * kOfPack;
+  A grad[kVector] = {};
   if (kExact) {
-    const Pack<T, kVector> read = *reinterpret_cast<const Pack<T, kVector>*>(grad_output + place.lane * kVector);
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) kept[k] = widen(read.element[k]);
+    C read;
+    read.read(grad_output);
+    read.widen_to(grad);
   }
   A mean = 0;  // of the weights' gradients, under the weights
   LevelWalk walk;
   for (int l = 0; l < in.levels; ++l) {
     const Level level = walk.at(in, l);
-    const PixelMap<A> map(in, level, place.row, l);
+    const PixelMap<A, kFused> map(in, level, place.row, l);
     A box[4] = {};  // gradient of the reference point, in pixels
-    for (int point = 0; point < in.points; ++point) {
-      const int i = l * in.points + point;
-      const Pack<A, 2> position = load_pair(positions, i);
-      const A weight = attention.weight(i);
+    for (int point = 0; point < in.points; point += kGroup) {
+      const int count = in.points - point < kGroup ? in.points - point : kGroup;
+      const bool owns = place.inside && place.lane < count;
+      const int64_t i = at + l * in.points + point + (place.lane < count ? place.lane : 0);
+      const Pack<A, 2> position = load_pair(static_cast<const A*>(in.positions), i);
       const Corners<A> corners(level, position.element[0] * map.scale_x + map.base_x,
                                position.element[1] * map.scale_y + map.base_y);
-      A grad_weight, grad_x, grad_y;
-      differentiate_sample<T, kGroup, kVector, kExact, A>(level, corners, weight, image, grad_image, grad_output, kept,
-                                                          width, stride, place, grad_weight, grad_x, grad_y);
+      const Sample<A> own{corners.token(level) * stride, place.inside ? corners.inside : 0u, corners.right,
+                          corners.lower, attention.weight(in, i)};
+      A own_weight = 0, own_x = 0, own_y = 0;
+#pragma unroll 1  // a second sample at a time has no registers
+      for (int lane = 0; lane < count; ++lane) {
+        const Sample<A> sample = own.template of_lane<kGroup>(lane);
+        A dot[4] = {};
+        if (kExact) {
+          visit_corners<T, C, kGroup, kVector, kOfPack>(sample, image, grad_image, grad, stride, level.width * stride,
+                                                        dot);
+        } else {
+          for (int channel = place.lane; channel < width; channel += kGroup) {
+            grad[0] = widen(grad_output[channel - place.lane]);
+            visit_corners<T, C, kGroup, kVector, kOfPack>(sample, image + (channel - place.lane),
+                                                          grad_image ? grad_image + (channel - place.lane) : nullptr,
+                                                          grad, stride, level.width * stride, dot);
+          }
+        }
+        const SampleGradient<A> part(sample, dot);
+        const A of_weight = sum_of_group<kGroup>(part.weight), of_x = sum_of_group<kGroup>(part.x),
+                of_y = sum_of_group<kGroup>(part.y);
+        own_weight = lane == place.lane ? of_weight : own_weight;
+        own_x = lane == place.lane ? of_x : own_x;
+        own_y = lane == place.lane ? of_y : own_y;
+      }
+      if (!owns) continue;
+      own_x *= own.weight;
+      own_y *= own.weight;
       if (kFused) {
-        mean += weight * grad_weight;
-        box[0] += grad_x;
-        box[1] += grad_y;
-        box[2] += grad_x * position.element[0];
-        box[3] += grad_y * position.element[1];
+        mean += own.weight * own_weight;
+        box[0] += own_x;
+        box[1] += own_y;
+        box[2] += own_x * position.element[0];
+        box[3] += own_y * position.element[1];
       }
-      if (place.lane == 0) {
-        *reinterpret_cast<Pack<A, 2>*>(grad_positions + 2 * i) =
-            Pack<A, 2>{{grad_x * map.scale_x, grad_y * map.scale_y}};
-        grad_attention[i] = grad_weight;
-      }
+      *reinterpret_cast<Pack<A, 2>*>(static_cast<A*>(out.positions) + 2 * i) =
+          Pack<A, 2>{{own_x * map.scale_x, own_y * map.scale_y}};
+      static_cast<A*>(out.attention)[i] = own_weight;
     }
-    if (kFused && out.reference && place.lane == 0) {
+    if (kFused && out.reference) {
+#pragma unroll
+      for (int k = 0; k < 4; ++k) box[k] = sum_of_group<kGroup>(box[k]);
+      if (place.lane != 0 || !place.inside) continue;
       const A half = A(0.5) / A(in.points);
       A* to = static_cast<A*>(out.reference) +
               (((place.image * in.heads + place.head) * in.queries + place.query) * in.levels + l) * in.reference_width;
@@ -131,9 +180,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
     }
   }
   if (!kFused) return;
-  __syncwarp(place.mask);  // lane 0's grad_attention is read by its group
-  for (int i = place.lane; i < in.levels * in.points; i += kGroup)
-    grad_attention[i] = attention.weight(i) * (grad_attention[i] - mean);
+  mean = sum_of_group<kGroup>(mean);
+  if (!place.inside) return;
+  for (int l = 0; l < in.levels; ++l)  // each lane reads again what it wrote itself
+    for (int point = place.lane; point < in.points; point += kGroup) {
+      const int64_t i = at + l * in.points + point;
+      static_cast<A*>(out.attention)[i] = attention.weight(in, i) * (static_cast<A*>(out.attention)[i] - mean);
+    }
 }
 
 struct Backward {

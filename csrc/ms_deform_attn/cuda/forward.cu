@@ -3,54 +3,87 @@
 namespace hdetr_d2::cuda {
 namespace {
 
+// What a lane works out of a sample, for its group.
+template <class A>
+struct Sample {
+  int element;  // of the first corner, from the image's first; only meaningful where the corner is inside
+  unsigned inside;
+  A factor[4];  // weight of the sample times that of the corner
+
+  template <int kGroup>
+  __device__ __forceinline__ Sample of_lane(int lane) const {
+    Sample found;
+    found.element = __shfl_sync(kAllLanes, element, lane, kGroup);
+    found.inside = __shfl_sync(kAllLanes, inside, lane, kGroup);
+#pragma unroll
+    for (int corner = 0; corner < 4; ++corner)
+      found.factor[corner] = __shfl_sync(kAllLanes, factor[corner], lane, kGroup);
+    return found;
+  }
+};
+
+// Adds one sample to the lane's channels. `image` is the address of the lane's first channel of token 0.
+template <class T, class C, int kVector, class A = Accumulation<T>>
+__device__ __forceinline__ void add_sample(const Sample<A>& sample, const T* image, int stride, int row,
+                                           A (&sum)[kVector]) {
+  C read[4];
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+    read[corner] = C{};
+    if (sample.inside >> corner & 1u) read[corner].read(image + (sample.element + step_to(corner, stride, row)));
+  }
+#pragma unroll
+  for (int corner = 0; corner < 4; ++corner) {
+    A numbers[kVector];
+    read[corner].widen_to(numbers);
+#pragma unroll
+    for (int k = 0; k < kVector; ++k) sum[k] += sample.factor[corner] * numbers[k];
+  }
+}
+
 template <class T, int kGroup, int kVector, bool kExact, bool kFused>
 __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
     forward_kernel(const Inputs in, T* __restrict__ output) {
   using A = Accumulation<T>;
-  using Channels = Pack<T, kVector>;
+  constexpr int kOfPack = kVector == 1 ? 1 : 16 / int(sizeof(T));
+  using C = Channels<T, kGroup, kVector, kOfPack>;
   const Place<kGroup> place(in);
-  if (!place.inside) return;  // whole groups leave, and shuffles stay within a group
-  Attention<A, kFused> attention;
-  attention.prepare(in, place);
   const int64_t at = (place.row * in.heads + place.head) * in.levels * in.points;
-  const A* positions = static_cast<const A*>(in.positions) + 2 * at;
+  Attention<A, kFused> attention;
+  attention.prepare(in, place, at);
   const int stride = in.heads * in.width;
-  const T* image = static_cast<const T*>(in.value) + (place.image * in.tokens) * stride + place.head * in.width;
-  output += (place.row * in.heads + place.head) * in.width;
   const int width = kExact ? kGroup * kVector : in.width;
-  for (int channel = place.lane * kVector; channel < width; channel += kGroup * kVector) {
+  const T* value = static_cast<const T*>(in.value) + (place.image * in.tokens) * stride + place.head * in.width;
+  output += (place.row * in.heads + place.head) * in.width;
+  for (int first = 0; first < width; first += kGroup * kVector) {
+    const int channel = first + place.lane * kOfPack;
+    const bool used = place.inside && (kExact || channel < width);
+    const T* image = value + channel;
     A sum[kVector] = {};
     LevelWalk walk;
     for (int l = 0; l < in.levels; ++l) {
       const Level level = walk.at(in, l);
-      const PixelMap<A> map(in, level, place.row, l);
-#pragma unroll 4
-      for (int point = 0; point < in.points; ++point) {
-        const int i = l * in.points + point;
-        const Pack<A, 2> position = load_pair(positions, i);
-        const A weight = attention.weight(i);
+      const PixelMap<A, kFused> map(in, level, place.row, l);
+      for (int point = 0; point < in.points; point += kGroup) {
+        const int count = in.points - point < kGroup ? in.points - point : kGroup;
+        const int64_t i = at + l * in.points + point + (place.lane < count ? place.lane : 0);
+        const Pack<A, 2> position = load_pair(static_cast<const A*>(in.positions), i);
+        const A weight = attention.weight(in, i);
         const Corners<A> corners(level, position.element[0] * map.scale_x + map.base_x,
                                  position.element[1] * map.scale_y + map.base_y);
-        Channels read[4];
+        Sample<A> own{corners.token(level) * stride, corners.inside, {}};
 #pragma unroll
-        for (int corner = 0; corner < 4; ++corner) {
-          read[corner] = Channels{};
-          if (corners.inside[corner])
-            read[corner] =
-                *reinterpret_cast<const Channels*>(image + int64_t(corners.token_of(corner, level)) * stride + channel);
-        }
-#pragma unroll
-        for (int corner = 0; corner < 4; ++corner) {
-          const A factor = weight * corners.bilinear(corner);
-#pragma unroll
-          for (int k = 0; k < kVector; ++k) sum[k] += factor * widen(read[corner].element[k]);
+        for (int corner = 0; corner < 4; ++corner)
+          own.factor[corner] = weight * bilinear(corner, corners.right, corners.lower);
+#pragma unroll 4
+        for (int lane = 0; lane < count; ++lane) {
+          Sample<A> sample = own.template of_lane<kGroup>(lane);
+          sample.inside = used ? sample.inside : 0u;
+          add_sample<T, C>(sample, image, stride, level.width * stride, sum);
         }
       }
     }
-    Channels result;
-#pragma unroll
-    for (int k = 0; k < kVector; ++k) result.element[k] = narrow<T>(sum[k]);
-    *reinterpret_cast<Channels*>(output + channel) = result;
+    if (used) C::write(output + channel, sum);
   }
 }
 

@@ -96,17 +96,42 @@ Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatia
   return output;
 }
 
+// The gradient of value without atomics, (B, S, H, D) in the type of value: samples are sorted by the cell of a level
+// that they lie in, and each pixel sums those of its four cells in their order, the same every time.
+Tensor gather_value(const cuda::Inputs& inputs, const Tensor& grad_output, const Tensor& value,
+                    const Tensor& attention) {
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  const int64_t samples = attention.numel(), count = cuda::number_of_cells(inputs);
+  TORCH_CHECK(samples <= most && count < most, "ms_deform_attn: too large for a deterministic backward pass: value ",
+              value.sizes(), ", attention ", attention.sizes(),
+              "; torch.use_deterministic_algorithms(False) permits the other one");
+  const auto stream = c10::cuda::getCurrentCUDAStream();
+  const Tensor cells = at::empty({samples}, attention.options().dtype(at::kInt));
+  const Tensor factors = at::empty({samples, 4}, attention.options());
+  cuda::launch_samples(inputs, {cells.data_ptr<int32_t>(), factors.data_ptr()}, type_of(value), stream);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const auto [by_cell, order] = at::sort(cells, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const Tensor starts = at::searchsorted(by_cell, at::arange(count + 1, cells.options()), /*out_int32=*/true);
+  Tensor grad_value = at::empty(value.sizes(), value.options());
+  const cuda::Ordered from{grad_output.const_data_ptr(), order.const_data_ptr<int64_t>(),
+                           starts.const_data_ptr<int32_t>(), factors.const_data_ptr(), grad_value.data_ptr()};
+  cuda::launch_gather(inputs, from, type_of(value), stream);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return grad_value;
+}
+
 // (value, positions, attention, reference or undefined)
 std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output,
                                                         const Tensor& value, const Tensor& spatial_shapes,
                                                         const Tensor& positions, const Tensor& attention,
                                                         const Tensor& reference, bool reference_needs_grad) {
   check_grad_output(grad_output, value, sizes);
-  at::globalContext().alertNotDeterministic("ms_deform_attn_backward on CUDA");
   const c10::cuda::CUDAGuard guard(value.device());
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
   const auto options = positions.options();
-  Tensor grad_value = at::zeros(value.sizes(), options);
+  // Atomic additions come in any order; torch.use_deterministic_algorithms(True) asks for one that is always the same.
+  const bool ordered = at::globalContext().deterministicAlgorithms() && !sizes.empty();
+  Tensor grad_value = ordered ? Tensor() : at::zeros(value.sizes(), options);
   Tensor grad_positions = at::empty(positions.sizes(), options), grad_attention = at::empty(attention.sizes(), options);
   Tensor grad_reference;
   if (reference_needs_grad)
@@ -117,11 +142,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, cons
     if (reference_needs_grad) grad_reference.zero_();
   } else {
     const Tensor grad = loadable(grad_output);
-    const cuda::Gradients gradients{grad.const_data_ptr(), grad_value.data_ptr(), grad_positions.data_ptr(),
-                                    grad_attention.data_ptr(),
+    const cuda::Gradients gradients{grad.const_data_ptr(), ordered ? nullptr : grad_value.data_ptr(),
+                                    grad_positions.data_ptr(), grad_attention.data_ptr(),
                                     reference_needs_grad ? grad_reference.data_ptr() : nullptr};
     cuda::launch_backward(arguments.inputs, gradients, type_of(value), c10::cuda::getCurrentCUDAStream());
     C10_CUDA_KERNEL_LAUNCH_CHECK();
+    if (ordered) grad_value = gather_value(arguments.inputs, grad, value, attention);
   }
   if (reference_needs_grad) grad_reference = grad_reference.sum(1);
   return {grad_value.to(value.scalar_type()), grad_positions, grad_attention, grad_reference};

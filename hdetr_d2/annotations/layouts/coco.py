@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def _candidates(root: Path) -> Iterator[Path]:
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
     files = [file for folder in folders for file in sorted(folder.glob("*.json"))]
     for file in sorted(files, key=lambda file: ("instances" not in file.name, folders.index(file.parent), file.name)):
-        if _is_annotations(file):
+        if file.is_file() and _is_annotations(file):
             yield file
 
 
@@ -82,7 +83,7 @@ def _image_folder(file: Path, root: Path, split: SplitName | None) -> Path:
     names = _image_names(file)
     if not names:
         return file.parent
-    counts = {folder: sum((folder / name).is_file() for name in names) for folder in _folders(file, root, split)}
+    counts = {folder: sum(os.path.isfile(folder / name) for name in names) for folder in _folders(file, root, split)}
     best = max(counts, key=lambda folder: counts[folder])
     if not counts[best]:
         raise LayoutError(

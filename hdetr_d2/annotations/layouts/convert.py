@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import Image
-
+from hdetr_d2.annotations.reading import read_annotation_file
 from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
 
+from ..errors import UnusableImageError
+from ..opening import opened_image
 from . import voc, yolo
 from .layout import Layout, LayoutError, RawSplit, SplitName
 from .recognition import recognise
 from .records import RawBox
+from .umbrella import umbrella_categories
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +63,45 @@ def prepare_dataset(
     """Bring a dataset of any known layout into COCO json.
 
     Args:
-        path: as `recognise` takes it. Splits that are COCO json already are used where they are.
+        path: as `recognise` takes it. Splits that are COCO json already are used where they are, unless one category
+            is no class (see `umbrella`).
         folder: gets ``train.json`` and so on, where they must be written.
         need_validation: take a fifth of the training images, by their names, where there is no validation split.
 
     Raises:
-        LayoutError: the dataset cannot be read; the message names file and line.
+        LayoutError, DatasetError: the dataset cannot be read; the message names file and line.
     """
     layout = recognise(path)
     target = Path(folder)
     if layout.name == "coco":
-        splits = {
-            split: CocoSplit(raw.annotations, raw.folder)
-            for split, raw in layout.splits.items()
-            if raw.annotations is not None
-        }
+        splits = _without_umbrella(
+            {
+                split: CocoSplit(raw.annotations, raw.folder)
+                for split, raw in layout.splits.items()
+                if raw.annotations is not None
+            },
+            target,
+        )
     else:
         splits = _convert(layout, target)
     drawn = need_validation and "val" not in splits
     if drawn:
         splits = _draw_validation(splits, target)
     return PreparedDataset(layout, splits, drawn)
+
+
+def _without_umbrella(splits: dict[SplitName, CocoSplit], target: Path) -> dict[SplitName, CocoSplit]:
+    """COCO's splits, copied without the category that stands for the others alone, where there is one."""
+    ids = umbrella_categories(part.json for part in splits.values())
+    if not ids:
+        return splits
+    result: dict[SplitName, CocoSplit] = {}
+    for split, part in splits.items():
+        content = json.loads(part.json.read_bytes())
+        content["categories"] = [each for each in content["categories"] if each["id"] not in ids]
+        _write(target / f"{split}.json", content)
+        result[split] = CocoSplit(target / f"{split}.json", part.images)
+    return result
 
 
 def _convert(layout: Layout, target: Path) -> dict[SplitName, CocoSplit]:
@@ -124,10 +144,10 @@ def _read(layout: Layout, raw: RawSplit, split: SplitName) -> list[Record]:
 def _size(image: Path) -> tuple[int, int]:
     """Width and height as the pixels are stored, from the header alone."""
     try:
-        with Image.open(image) as opened:
+        with opened_image(image) as opened:
             return opened.size
-    except Exception as error:  # Pillow raises many kinds
-        raise LayoutError(f"{image}: cannot be read as an image ({type(error).__name__}: {error})") from error
+    except UnusableImageError as error:
+        raise LayoutError(str(error)) from error
 
 
 def _from_zero(record: Record) -> Record:
@@ -179,6 +199,7 @@ def _clipped(box: RawBox, width: int, height: int) -> tuple[float, float, float,
 def _draw_validation(splits: Mapping[SplitName, CocoSplit], target: Path) -> dict[SplitName, CocoSplit]:
     """Take validation images out of the training split; which ones follows from their names alone."""
     train = splits["train"]
+    read_annotation_file(train.json)  # which tells what is wrong with the lists that are divided here
     content = json.loads(train.json.read_bytes())
     images = content["images"]
     if len(images) < 2:

@@ -69,6 +69,20 @@ def split_of(name: str) -> SplitName | None:
     return None
 
 
+def read_lines(file: Path) -> list[str]:
+    """The lines of a list of names, files or boxes.
+
+    Raises:
+        LayoutError: it is no text, or cannot be read.
+    """
+    try:
+        if not file.is_file():  # opening a pipe waits for ever
+            raise LayoutError(f"{file}: is no regular file")
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LayoutError(f"{file}: cannot be read as text: {error}") from error
+
+
 def images_below(folder: Path) -> tuple[Path, ...]:
     """All image files of a folder and its folders, sorted."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)

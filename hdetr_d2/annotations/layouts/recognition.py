@@ -18,8 +18,8 @@ def recognise(path: str | os.PathLike[str]) -> Layout:
     Raises:
         LayoutError: there is no such path, or it has no known layout.
     """
-    root = Path(path).expanduser()
-    if not root.exists():
+    root = Path(os.path.expanduser(path))
+    if not os.path.exists(root):  # Path.exists raises on a name that is too long
         raise LayoutError(f"{root}: there is no such file or folder")
     if root.is_file():
         if root.suffix.lower() in (".yaml", ".yml"):

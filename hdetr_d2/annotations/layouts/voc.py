@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from xml.etree import ElementTree
 
-from .layout import Layout, LayoutError, RawSplit, SplitName, images_below, require_train, split_of
+from .layout import Layout, LayoutError, RawSplit, SplitName, images_below, read_lines, require_train, split_of
 from .records import RawBox
 
 _IMAGES = "JPEGImages"
@@ -46,7 +46,7 @@ def _challenge(folder: Path) -> dict[SplitName, RawSplit]:
     splits: dict[SplitName, RawSplit] = {}
     for split, file in chosen.items():
         found = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(read_lines(file), start=1):
             words = line.split()
             if not words or words[1:] == ["-1"]:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from .layout import (
     RawSplit,
     SplitName,
     images_below,
+    read_lines,
     require_train,
     split_of,
 )
@@ -32,13 +34,13 @@ def find(root: Path) -> Layout | None:
     for name in _CONFIG_NAMES:
         if (root / name).is_file():
             return read_layout(root / name)
-    others = [file for file in sorted(root.glob("*.y*ml")) if _names_of(_read_yaml(file), file, needed=False)]
+    others = [file for file in sorted(root.glob("*.y*ml")) if file.is_file() and _lists_names(file)]
     if len(others) == 1:
         return read_layout(others[0])
     lists = [root / name for name in _NAME_LISTS if (root / name).is_file()]
     if not lists or not any(root.rglob("labels")):
         return None
-    names = tuple(line.strip() for line in lists[0].read_text(encoding="utf-8").splitlines() if line.strip())
+    names = tuple(line.strip() for line in read_lines(lists[0]) if line.strip())
     splits: dict[SplitName, RawSplit] = {}
     for folder in sorted(path for path in (root / "images").glob("*") if path.is_dir()):
         split = split_of(folder.name)
@@ -47,6 +49,14 @@ def find(root: Path) -> Layout | None:
     if not splits:
         splits["train"] = RawSplit(images_below(root / "images"), root / "images")
     return Layout("yolo", root, require_train(splits, root), names)
+
+
+def _lists_names(file: Path) -> bool:
+    """Whether it may be a ``data.yaml`` of another name; a file that is no YAML is something else."""
+    try:
+        return bool(_names_of(_read_yaml(file), file, needed=False))
+    except LayoutError:
+        return False
 
 
 def read_layout(file: Path) -> Layout:
@@ -76,7 +86,7 @@ def read_layout(file: Path) -> Layout:
 def _read_yaml(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no such date
         raise LayoutError(f"{file}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
 
 
@@ -84,8 +94,8 @@ def _names_of(content: Any, file: Path, *, needed: bool) -> tuple[str, ...]:
     """The class names, from a list or a mapping of numbers to names."""
     names = content.get("names") if isinstance(content, dict) else None
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise LayoutError(f"{file}: names must be numbered from 0 without gaps, not {sorted(names)[:5]}")
+        if set(names) != set(range(len(names))):
+            raise LayoutError(f"{file}: names must be numbered from 0 without gaps, not {list(names)[:5]}")
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list) or not names:
         if needed:
@@ -93,6 +103,11 @@ def _names_of(content: Any, file: Path, *, needed: bool) -> tuple[str, ...]:
         return ()
     if needed and isinstance(content.get("nc"), int) and content["nc"] != len(names):
         raise LayoutError(f"{file}: nc is {content['nc']}, but there are {len(names)} names")
+    for index, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+            raise LayoutError(
+                f'{file}: names: number {index} is {name!r}, not a name; write it as text, with "" around it'
+            )
     return tuple(str(name) for name in names)
 
 
@@ -108,22 +123,22 @@ def _images_of(value: Any, file: Path, base: Any, split: str) -> Iterator[Path]:
     if path.is_dir():
         yield from images_below(path)
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in read_lines(path):
         if line.strip():
             yield _resolve(line.strip(), file, base, split, also=path.parent)
 
 
 def _resolve(value: str, file: Path, base: Any, split: str, also: Path | None = None) -> Path:
     """A path of a data.yaml: below ``path``, beside the file, or, as some tools write it, one folder too high."""
-    given = Path(value).expanduser()
+    given = Path(os.path.expanduser(value))
     roots = [file.parent]
     if isinstance(base, str) and base:
-        roots = [Path(base).expanduser(), file.parent / base, file.parent]
+        roots = [Path(os.path.expanduser(base)), file.parent / base, file.parent]
     if also is not None:
         roots.append(also)
     lower = Path(*[part for part in given.parts if part not in ("..", ".")]) if not given.is_absolute() else given
     for candidate in (given, *(root / given for root in roots), *(root / lower for root in roots)):
-        if candidate.exists():
+        if os.path.exists(candidate):  # Path.exists raises on a name that is too long
             return candidate
     raise LayoutError(f"{file}: {split}: {value} does not exist, neither as it is nor below {file.parent}")
 
@@ -166,11 +181,7 @@ def read_boxes(
     if not file.is_file():
         return []
     boxes = []
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(f"{file}: cannot be read: {error}") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         if line.strip():
             where = f"{file}, line {number}"
             try:

@@ -1,15 +1,17 @@
-"""Names of DINO in the authors' code and in detrex, and of DAB- and DN-Deformable-DETR in the authors'.
+"""Names of DINO and of other models on Deformable DETR, by their authors and in detrex.
 
-Sources: IDEA-Research/DINO, DAB-DETR, DN-DETR and detrex. What a state dict of detrex does not say by its names: its
-DINO has heads of its own in each decoder layer (``heads.shared=False``), a label table without a row for unknown
-classes, and image positions of temperature 10000 with offset -0.5. It bounds the logits of references at 1e-3, and in
-evaluation it does not mask padding.
+Sources: IDEA-Research/DINO, DAB-DETR (DAB-Deformable-DETR), DN-DETR (DN-Deformable-DETR), Atten4Vis/MS-DETR,
+Visual-AI/Mr.DETR and detrex. What a state dict of detrex does not say by its names: its DINO has heads of its own in
+each decoder layer (``heads.shared=False``), a label table without a row for unknown classes, and image positions of
+temperature 10000 with offset -0.5. It bounds the logits of references at 1e-3, and in evaluation it does not mask
+padding.
 """
 
 from hdetr_d2.supervision import PRIMARY
 
 from ..class_heads import Scoring
-from ..renaming import Code, Names, Pairs, State, count_decoder_layers, fixed
+from ..renaming import Code, Names, Pairs, State, count_decoder_layers, fixed, prefixed
+from .backbones import DETECTRON2_RESNET
 from .deformable_detr import AUTHORS as DEFORMABLE_DETR
 from .deformable_detr import DETREX_LAYERS, count_convs, neck_pairs
 from .detr import ANCHORS
@@ -48,7 +50,47 @@ _DETREX_DINO: Pairs = [
     ("transformer.tgt_embed.weight", f"{_SOURCE}content.{PRIMARY}"),
     ("label_enc.weight", "transformer.denoising.label_embed.weight"),
 ]
+_MS: Pairs = [
+    *(pair for pair in DEFORMABLE_DETR if not pair[0].startswith(f"{_DECODER}norm")),
+    # numbered in the order of their use
+    (f"{_DECODER}norm1.", f"{_DECODER}cross_attn_norm."),
+    (f"{_DECODER}norm2.", f"{_DECODER}self_attn_norm."),
+    (f"{_DECODER}norm3.", f"{_DECODER}ffn_norm."),
+    (f"{_DECODER}linear3.", f"{_DECODER}tap.linear1."),
+    (f"{_DECODER}linear4.", f"{_DECODER}tap.linear2."),
+    (f"{_DECODER}norm4.", f"{_DECODER}tap_norm."),
+    ("query_embed.weight", f"{_SOURCE}content.{PRIMARY}"),
+]
+_MR: Pairs = [
+    *prefixed(DETECTRON2_RESNET, "backbone.", "backbone."),
+    ("transformer.level_embeds", "transformer.level_embed"),
+    (f"{_ENCODER}attentions.0.", f"{_ENCODER}self_attn."),
+    (f"{_ENCODER}norms.0.", f"{_ENCODER}self_attn_norm."),
+    (f"{_ENCODER}norms.1.", f"{_ENCODER}ffn_norm."),
+    (f"{_ENCODER}ffns.0.layers.0.0.", f"{_ENCODER}ffn.linear1."),
+    (f"{_ENCODER}ffns.0.layers.1.", f"{_ENCODER}ffn.linear2."),
+    (f"{_DECODER}attentions.0.attn.", f"{_DECODER}self_attn."),
+    (f"{_DECODER}attentions.0.norm_o2o.", f"{_DECODER}self_attn_norm."),
+    (f"{_DECODER}attentions.0.norm_o2m.", f"{_DECODER}routes.instructed.self_attn_norm."),
+    (f"{_DECODER}attentions.0.instruction_o2m.weight", f"{_DECODER}routes.instructed.instruction_content"),
+    (f"{_DECODER}attentions.0.instruction_o2m_pos.weight", f"{_DECODER}routes.instructed.instruction_position"),
+    (f"{_DECODER}attentions.1.", f"{_DECODER}cross_attn."),
+    (f"{_DECODER}norms.0.", f"{_DECODER}cross_attn_norm."),
+    (f"{_DECODER}norms.1.", f"{_DECODER}ffn_norm."),
+    (f"{_DECODER}ffns.0.layers.0.linear.linear.", f"{_DECODER}ffn.linear1."),
+    (f"{_DECODER}ffns.0.layers.0.linear.linear_sep.", f"{_DECODER}routes.own_ffn.ffn.linear1."),
+    (f"{_DECODER}ffns.0.layers.1.linear.", f"{_DECODER}ffn.linear2."),
+    (f"{_DECODER}ffns.0.layers.1.linear_sep.", f"{_DECODER}routes.own_ffn.ffn.linear2."),
+    *((f"transformer.{name}.", f"{_SOURCE}{name}.") for name in ("enc_output", "pos_trans")),
+    *((f"transformer.{name}_norm.", f"{_SOURCE}{name}_norm.") for name in ("enc_output", "pos_trans")),
+    ("transformer.decoder.class_embed_o2m_encoder.", f"{_HEADS}group_class_embed.instructed."),
+    ("transformer.decoder.bbox_embed_enc_o2m.", f"{_HEADS}group_bbox_embed.instructed."),
+    ("query_embedding.weight", f"{_SOURCE}content.{PRIMARY}"),
+    ("label_enc.weight", "transformer.denoising.label_embed.weight"),
+]
 _BOX_ALIAS = [("transformer.decoder.bbox_embed.", "bbox_embed.")]
+_HEADS_OF_DECODER = [(f"transformer.decoder.{head}.", f"{head}.") for head in ("class_embed", "bbox_embed")]
+"""Aliases of codes whose decoder holds the list of heads, too."""
 
 
 def dab_deformable_detr_names() -> Names:
@@ -72,15 +114,27 @@ def detrex_dino_names(num_layers: int, num_convs: int = 3) -> Names:
         num_layers: decoder layers.
         num_convs: feature levels from the backbone; further ones are in a list of their own.
     """
-    pairs = [*_DETREX_DINO, *neck_pairs(num_convs), *slots_with_encoder(num_layers)]
-    return Names(pairs, aliases=HEADS_OF_DECODER, code="detrex's DINO")
+    pairs = [*_DETREX_DINO, *neck_pairs(num_convs), *_slots_with_encoder(num_layers)]
+    return Names(pairs, aliases=_HEADS_OF_DECODER, code="detrex's DINO")
 
 
-HEADS_OF_DECODER = [(f"transformer.decoder.{head}.", f"{head}.") for head in ("class_embed", "bbox_embed")]
-"""Aliases of codes whose decoder holds the list of heads, too."""
+def ms_detr_names(num_layers: int) -> Names:
+    """MS-DETR."""
+    return Names([*_slots_with_encoder(num_layers), *_MS], aliases=_HEADS_OF_DECODER, code="MS-DETR")
 
 
-def slots_with_encoder(num_layers: int) -> Pairs:
+def mr_detr_names(num_layers: int, num_convs: int = 3) -> Names:
+    """Mr. DETR.
+
+    Args:
+        num_layers: decoder layers.
+        num_convs: feature levels that are convolved 1 x 1; further ones are in a list of their own.
+    """
+    pairs = [*_slots_with_encoder(num_layers), *neck_pairs(num_convs), *_MR]
+    return Names(pairs, aliases=_HEADS_OF_DECODER, code="Mr. DETR")
+
+
+def _slots_with_encoder(num_layers: int) -> Pairs:
     """A list of heads in which the encoder's pair comes after those of the decoder's layers."""
     heads = ("class_embed", "bbox_embed")
     encoder = [(f"{head}.{num_layers}.", f"{_HEADS}encoder_{head}.") for head in heads]
@@ -107,9 +161,19 @@ def _detrex_dino(state: State) -> Names:
     return detrex_dino_names(count_decoder_layers(state), count_convs(state))
 
 
+def _ms(state: State) -> Names:
+    return ms_detr_names(count_decoder_layers(state))
+
+
+def _mr(state: State) -> Names:
+    return mr_detr_names(count_decoder_layers(state), count_convs(state))
+
+
 AUTHORS = {
     "dab_deformable_detr": Code(names=fixed(dab_deformable_detr_names())),
     "dn_deformable_detr": Code(names=fixed(dab_deformable_detr_names())),
     "dino": Code(names=_dino, scoring=Scoring()),
+    "ms_detr": Code(names=_ms),
+    "mr_detr": Code(names=_mr),
 }
 DETREX = {"dino": Code(names=_detrex_dino, scoring=Scoring())}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import multiprocessing
@@ -95,51 +96,6 @@ def default_cache_folder() -> Path:
     return Path(os.environ.get("HDETR_D2_CACHE") or Path.home() / ".cache" / "hdetr_d2")
 
 
-def generated_spec(
-    *,
-    num_train: int = 2000,
-    num_val: int = 300,
-    image_size: int | tuple[int, int] = 192,
-    num_classes: int = 20,
-    first_class: int = 0,
-    max_objects: int = 30,
-    object_scale: tuple[float, float] = (0.08, 0.64),
-    max_classes_per_image: int = 8,
-    clutter: float = 1.0,
-    seed: int = 0,
-    long_tail: bool = False,
-    format: str = "coco",
-    label_errors: Mapping[str, float] | None = None,
-    **_drawing: object,
-) -> GeneratedSpec:
-    """What ``ensure_generated`` would draw with these arguments; draws nothing.
-
-    Raises:
-        ValueError: a parameter makes no sense.
-    """
-    low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    scene = Scene(
-        image_size=(int(low), int(high)),
-        max_objects=max_objects,
-        object_scale=(float(object_scale[0]), float(object_scale[1])),
-        max_classes_per_image=max_classes_per_image,
-        clutter=float(clutter),
-    )
-    spec = GeneratedSpec(
-        num_train=num_train,
-        num_val=num_val,
-        num_classes=num_classes,
-        first_class=first_class,
-        seed=seed,
-        long_tail=long_tail,
-        format=format,
-        scene=scene,
-        label_errors=tuple(sorted((str(kind), float(share)) for kind, share in (label_errors or {}).items())),
-    )
-    _check(spec)
-    return spec
-
-
 def ensure_generated(
     *,
     num_train: int = 2000,
@@ -183,7 +139,7 @@ def ensure_generated(
         DatasetError: scikit-image's photographs are not there, a drawing process was killed, or the process that draws
             does not go on.
     """
-    spec = generated_spec(
+    spec = _spec(
         num_train=num_train,
         num_val=num_val,
         image_size=image_size,
@@ -200,6 +156,45 @@ def ensure_generated(
     )
     cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
     return _ensure(spec, cache, num_workers=num_workers, progress=progress)
+
+
+_DRAWING = ("cache_folder", "num_workers", "progress")
+"""Arguments of `ensure_generated` that do not change what is drawn."""
+
+
+def require_drawable(**arguments: Any) -> None:
+    """Refuse what `ensure_generated` would refuse of these arguments, and draw nothing.
+
+    Raises:
+        ValueError, TypeError: a parameter makes no sense.
+    """
+    bound = inspect.signature(ensure_generated).bind(**arguments)
+    bound.apply_defaults()
+    _spec(**{name: value for name, value in bound.arguments.items() if name not in _DRAWING})
+
+
+def _spec(
+    *,
+    image_size: int | tuple[int, int],
+    max_objects: int,
+    object_scale: tuple[float, float],
+    max_classes_per_image: int,
+    clutter: float,
+    label_errors: Mapping[str, float] | None,
+    **content: Any,
+) -> GeneratedSpec:
+    low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    scene = Scene(
+        image_size=(int(low), int(high)),
+        max_objects=max_objects,
+        object_scale=(float(object_scale[0]), float(object_scale[1])),
+        max_classes_per_image=max_classes_per_image,
+        clutter=float(clutter),
+    )
+    errors = tuple(sorted((str(kind), float(share)) for kind, share in (label_errors or {}).items()))
+    spec = GeneratedSpec(scene=scene, label_errors=errors, **content)
+    _check(spec)
+    return spec
 
 
 def _ensure(spec: GeneratedSpec, cache: Path, *, num_workers: int | None, progress: bool) -> GeneratedFiles:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdetr_d2.annotations import UnusableImageError
+from hdetr_d2.annotations.opening import opened_image
 from hdetr_d2.data.images import check_header
 from hdetr_d2.progress import progress
 
@@ -60,7 +61,7 @@ def _look(path: Path, size: tuple[int, int] | None) -> Looked:
         if size is not None:
             check_header(str(path), width=size[0], height=size[1])
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             image.draft("RGB", (8 * SIDE, 8 * SIDE))  # of a JPEG only as much as is needed
             colours = image.convert("RGB")
             small = np.asarray(colours.resize((SIDE, SIDE), Image.Resampling.BOX))

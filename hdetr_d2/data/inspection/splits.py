@@ -8,12 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from hdetr_d2.annotations import DatasetError, annotation_faults, check_annotations, read_annotation_file
+from hdetr_d2.annotations import (
+    DatasetError,
+    UnusableImageError,
+    annotation_faults,
+    check_annotations,
+    read_annotation_file,
+)
 from hdetr_d2.annotations.layouts import Layout, LayoutError, RawSplit, voc, yolo
 from hdetr_d2.annotations.layouts.layout import images_below
 from hdetr_d2.annotations.layouts.records import RawBox
+from hdetr_d2.annotations.layouts.umbrella import umbrella_categories
+from hdetr_d2.annotations.opening import opened_image
 from hdetr_d2.data.image_files import locate_images
 from hdetr_d2.progress import progress
 
@@ -59,7 +66,9 @@ def read_splits(layout: Layout) -> list[InspectedSplit]:
         UserError: a file is wrong as a whole.
     """
     if layout.name == "coco":
-        return [_coco(name, raw) for name, raw in layout.splits.items()]
+        files = [raw.annotations for raw in layout.splits.values() if raw.annotations is not None]
+        umbrella = umbrella_categories(files)
+        return [_coco(name, raw, umbrella) for name, raw in layout.splits.items()]
     loose = {name: _loose(layout, name, raw) for name, raw in layout.splits.items()}
     names = layout.class_names
     if layout.name == "voc":
@@ -69,7 +78,8 @@ def read_splits(layout: Layout) -> list[InspectedSplit]:
     return [_typed(layout, name, layout.splits[name], loose[name], names) for name in layout.splits]
 
 
-def _coco(name: str, raw: RawSplit) -> InspectedSplit:
+def _coco(name: str, raw: RawSplit, umbrella: frozenset[int]) -> InspectedSplit:
+    """A split of COCO's or LVIS's layout, without the categories that are no classes (see `umbrella_categories`)."""
     assert raw.annotations is not None
     table = read_annotation_file(raw.annotations)
     faults = annotation_faults(table, keep=KEPT)
@@ -78,6 +88,9 @@ def _coco(name: str, raw: RawSplit) -> InspectedSplit:
     if nameless:
         raise DatasetError(f'{table.path}: image {nameless[0]} has neither "file_name" nor "coco_url"')
     paths, exists = locate_images(table, str(raw.folder))
+    categories = table.categories
+    kept = [row for row, identity in enumerate(categories.ids) if identity not in umbrella]
+    groups = categories.frequencies
     findings: list[Finding] = []
     if faults.bad.any():
         examples = (
@@ -93,10 +106,10 @@ def _coco(name: str, raw: RawSplit) -> InspectedSplit:
         exists=exists,
         sizes=np.nan_to_num(table.image_sizes[:, ::-1]).astype(np.int64),
         says_size=True,
-        class_names=table.categories.names,
-        declared_groups=table.categories.frequencies,
+        class_names=tuple(categories.names[row] for row in kept),
+        declared_groups=None if groups is None else tuple(groups[row] for row in kept),
         box_images=checked.image_rows,
-        box_classes=checked.classes,
+        box_classes=np.searchsorted(kept, checked.classes),
         boxes=checked.boxes,
         findings=tuple(findings),
     )
@@ -131,9 +144,9 @@ def _loose(layout: Layout, name: str, raw: RawSplit) -> _Loose:
 
 def _size(image: Path) -> tuple[int, int]:
     try:
-        with Image.open(image) as opened:
+        with opened_image(image) as opened:
             return opened.size
-    except Exception:  # Pillow raises many kinds; the look at the pixels says which
+    except UnusableImageError:  # the look at the pixels says why
         return 0, 0
 
 

@@ -17,16 +17,21 @@ h3 { font-size: 1rem; margin: 0 0 6px; }
 p { margin: 4px 0 12px; max-width: 72ch; }
 .soft, .note { color: var(--soft); } .note { font-size: .88rem; }
 .grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); }
-.grid.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
+.grid.two { grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 14px; min-width: 0; }
-.tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); margin: 14px 0; }
+.tiles { display: grid; gap: 10px; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); margin: 14px 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; padding: 10px 12px; }
 .tile b { display: block; font-size: .82rem; font-weight: 500; color: var(--soft); }
 .tile span { font-size: 1.35rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 .tile span + span { margin-left: 10px; }
 .tile .delta { display: block; margin: 0; font-size: .88rem; font-weight: 500; }
 .s0t { color: var(--s0); } .s1t { color: var(--s1); } .up { color: var(--good); } .down { color: var(--bad); }
-.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
+/* a shadow at the edge behind which there is more */
+.scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; --edge: color-mix(in srgb, var(--soft) 50%, transparent);
+  background: linear-gradient(to right, var(--card) 40%, transparent) left / 30px 100% no-repeat local,
+    linear-gradient(to left, var(--card) 40%, transparent) right / 30px 100% no-repeat local,
+    linear-gradient(to right, var(--edge), transparent) left / 12px 100% no-repeat,
+    linear-gradient(to left, var(--edge), transparent) right / 12px 100% no-repeat; }
 table { border-collapse: collapse; font-size: .9rem; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 8px; text-align: right; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child, .text { text-align: left; }
@@ -63,6 +68,7 @@ i.s0 { color: var(--s0); } i.s1 { color: var(--s1); }
   color: var(--soft); white-space: nowrap; }
 details { margin-top: 12px; } summary { cursor: pointer; font-weight: 600; }
 @media (max-width: 480px) { main { padding: 12px 12px 40px; } .card { padding: 10px; } h1 { font-size: 1.35rem; }
-  .examples { grid-template-columns: 1fr 1fr; gap: 10px; } th, td { padding: 4px 6px; } }
+  .examples { grid-template-columns: 1fr 1fr; gap: 10px; }
+  table, table.tight { font-size: .8rem; } th, td { padding: 4px; } }
 @media print { body { background: #fff; } details { display: none; } }
 """

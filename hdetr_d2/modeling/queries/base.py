@@ -23,12 +23,14 @@ class QuerySource(nn.Module, ABC):
         makes_positions: whether it makes positional queries, so that the decoder need not.
         makes_proposals: whether it makes proposals in training, for the encoder's loss.
         keeps_anchors: whether proposals have anchors that they can be matched by.
+        keeps_apart: whether the proposals that the encoder's loss sees were chosen to be apart from one another.
     """
 
     reference_dim: int = 4
     makes_positions: bool = False
     makes_proposals: bool = False
     keeps_anchors: bool = False
+    keeps_apart: bool = False
 
     def __init__(self, *, num_queries: int) -> None:
         super().__init__()

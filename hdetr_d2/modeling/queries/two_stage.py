@@ -1,13 +1,15 @@
 """Queries at the places that the encoder proposes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import check_whole, check_within
 from hdetr_d2.layers import box_sine_embedding
 from hdetr_d2.structures import Memory, Predictions, QueryGroup
 from hdetr_d2.supervision import PRIMARY, GroupSpec
@@ -15,6 +17,7 @@ from hdetr_d2.supervision import PRIMARY, GroupSpec
 from ..cells import cell_centres
 from ..heads import LayerHeads, PredictionHeads
 from .base import QuerySource
+from .ranking import best_tokens, best_valid_tokens, stepped_back
 
 
 def proposal_boxes(memory: Memory, *, size: float = 0.05, margin: float = 0.01) -> tuple[Tensor, Tensor]:
@@ -43,6 +46,9 @@ def proposal_boxes(memory: Memory, *, size: float = 0.05, margin: float = 0.01) 
     logits = torch.log(boxes / (1 - boxes))
     return logits.masked_fill(~valid[..., None], float("inf")), valid
 
+
+DEPTH = 10
+"""How many times as many proposals as queries ``TwoStageQueries`` compares unless told."""
 
 BoxesOf = Callable[[Tensor, Tensor], Tensor]
 """From tokens (..., C) and the logits of their anchors (..., 4) to proposed boxes (..., 4) cxcywh."""
@@ -85,11 +91,26 @@ def proposing(pair: LayerHeads) -> BoxesOf:
     return boxes_of
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What one pair of encoder heads ranks: tokens (B, S, C), their anchors (B, S, 4), and which are valid (B, S)."""
+
+    tokens: Tensor
+    anchors: Tensor
+    valid: Tensor
+    pair: LayerHeads
+    training: bool
+
+
 class TwoStageQueries(QuerySource):
     """The best proposals of the encoder as references (Deformable DETR, two-stage).
 
     Groups share one ranking: the first ranks are the primary group's, the next ones the extra groups', but for those
     that rank by heads of their own. With fewer tokens than queries the groups shrink from the last one on.
+
+    With ``distinct``, proposals that overlap a better one step back behind all others (after DDQ DETR, Zhang et al.,
+    CVPR 2023), so that the primary group's queries are of as many places as there are, and the extra groups' of what
+    is left. Rankings of groups' own, which learn from crowds, stay as they are.
 
     Args:
         num_queries: of the primary group.
@@ -103,11 +124,18 @@ class TwoStageQueries(QuerySource):
         rank_by: ``"first"``, the score of channel 0 (Deformable DETR); ``"best"``, that of the best class (DINO); or
             ``"pairs"``, those of all classes, so that a token is chosen once for each class that it is good at
             (RT-DETRv2's "one2many").
-        supervise: ``"all"`` tokens (Deformable DETR) or the ``"selected"`` ones of each ranking's first group
-            (DINO, RT-DETR).
+        supervise: ``"all"`` tokens (Deformable DETR), the ``"selected"`` ones of each ranking's first group (DINO,
+            RT-DETR), or the ``"ranked"`` ones, as many and without regard to ``distinct``: of places that are
+            distinct, one-to-many matching would pull several onto one object.
         content_init: what learned contents are drawn from: ``"normal"``, of variance 1 (DINO, H-DETR), or ``"xavier"``,
             uniform (RT-DETR).
         margin: of ``proposal_boxes``, which RT-DETR calls eps.
+        distinct: the IoU with a better proposal, of whatever class, above which one steps back; None, as published but
+            in DDQ DETR, is no look at boxes. The choice is greedy and exact, and of equal scores the first token is
+            better. Tokens on padding and at the margin come last, whatever their scores.
+        candidates: how many of the best proposals are compared; those below are taken in their order where they are
+            wanted at all. So queries may repeat places although distinct proposals were left, if these are beyond.
+            None is ten times ``num_queries``, and fewer than ``num_queries`` are as many.
     """
 
     makes_proposals = True
@@ -121,22 +149,28 @@ class TwoStageQueries(QuerySource):
         token_content: bool = False,
         box_position: bool = True,
         rank_by: Literal["first", "best", "pairs"] = "first",
-        supervise: Literal["all", "selected"] = "all",
+        supervise: Literal["all", "selected", "ranked"] = "all",
         content_init: Literal["normal", "xavier"] = "normal",
         margin: float = 0.01,
+        distinct: float | None = None,
+        candidates: int | None = None,
     ) -> None:
         super().__init__(num_queries=num_queries)
         if mixed and token_content:
             raise ValueError("TwoStageQueries: content is either learned (mixed) or the token (token_content)")
         if not (mixed or token_content or box_position):
             raise ValueError("TwoStageQueries: content from boxes (mixed=False) needs box_position=True")
-        if rank_by not in ("first", "best", "pairs") or supervise not in ("all", "selected"):
+        if rank_by not in ("first", "best", "pairs") or supervise not in ("all", "selected", "ranked"):
             raise ValueError(
-                'TwoStageQueries: rank_by is "first", "best" or "pairs" and supervise is "all" or "selected", '
-                f"got {rank_by!r} and {supervise!r}"
+                'TwoStageQueries: rank_by is "first", "best" or "pairs" and supervise is "all", "selected" or '
+                f'"ranked", got {rank_by!r} and {supervise!r}'
             )
         if content_init not in ("normal", "xavier"):
             raise ValueError(f'TwoStageQueries: content_init is "normal" or "xavier", got {content_init!r}')
+        if distinct is not None:
+            check_within(self, 0.0, 1.0, distinct=distinct)
+        if candidates is not None:
+            check_whole(self, 1, candidates=candidates)
         self.embed_dim = embed_dim
         self.mixed = mixed
         self.token_content = token_content
@@ -144,8 +178,11 @@ class TwoStageQueries(QuerySource):
         self.supervise = supervise
         self.makes_positions = box_position
         self.keeps_anchors = supervise == "all"
+        self.keeps_apart = supervise == "selected" and distinct is not None
         self.content_init = content_init
         self.margin = margin
+        self.distinct = distinct
+        self.candidates = DEPTH * num_queries if candidates is None else max(candidates, num_queries)
         self.enc_output = nn.Linear(embed_dim, embed_dim)
         self.enc_output_norm = nn.LayerNorm(embed_dim)
         nn.init.xavier_uniform_(self.enc_output.weight)
@@ -175,53 +212,71 @@ class TwoStageQueries(QuerySource):
         anchors, valid = proposal_boxes(memory, margin=self.margin)
         tokens = self.enc_output_norm(self.enc_output(memory.tokens.masked_fill(~valid[..., None], 0.0)))
         ranked = [self.specs[0], *(self._of_kind("next") if training else [])]
-        groups, proposals = self._ranked(ranked, tokens, anchors, heads.of_encoder(), training)
+        asked = _Asked(tokens, anchors, valid, heads.of_encoder(), training)
+        groups, proposals = self._ranked(ranked, asked, self.distinct)
         results = {PRIMARY: proposals}
         if training:
             groups = groups + self._repeated(groups[0])
             for spec in self._of_kind("own"):
-                pair = heads.of_encoder(spec.name)
-                own, results[spec.name] = self._ranked([spec], tokens, anchors, pair, training)
+                own, results[spec.name] = self._ranked([spec], replace(asked, pair=heads.of_encoder(spec.name)), None)
                 groups = groups + own
         return groups, {group: proposals for group, proposals in results.items() if proposals is not None}
 
     def _ranked(
-        self, specs: list[GroupSpec], tokens: Tensor, anchors: Tensor, pair: LayerHeads, training: bool
+        self, specs: list[GroupSpec], asked: "_Asked", distinct: float | None
     ) -> tuple[list[QueryGroup], Predictions | None]:
         """The groups that share the ranking by one pair of encoder heads, and its proposals."""
-        wanted = sum(spec.num_queries for spec in specs)
+        tokens, anchors, pair = asked.tokens, asked.anchors, asked.pair
         boxes_of = proposing(pair)
-        if training and self.supervise == "all":
+        wanted = sum(spec.num_queries for spec in specs)
+        if asked.training and self.supervise == "all":
             logits = pair.classes(tokens)
             with torch.no_grad():
                 boxes = boxes_of(tokens, anchors)
+            scores = logits.detach()[..., self._ranking]
+            _, ranked = self._choose(asked, scores, wanted, distinct, partial(_rows, boxes))
             proposals = Proposals(logits[None], boxes[None], tokens=tokens, anchors=anchors, boxes_of=boxes_of)
-            ranked = self._best(logits.detach()[..., self._ranking], wanted)
             return self._groups(specs, _rows(boxes, ranked), _rows(tokens, ranked).detach()), proposals
+
+        def boxes_at(index: Tensor) -> Tensor:
+            return boxes_of(_rows(tokens, index), _rows(anchors, index))
+
         with torch.no_grad():  # of the classes, no others are read
             scores = F.linear(tokens, pair.class_head.weight[self._ranking], pair.class_head.bias[self._ranking])
-        ranked = self._best(scores, wanted)
+        best, ranked = self._choose(asked, scores, wanted, distinct, boxes_at)
         chosen = _rows(tokens, ranked)
-        with torch.set_grad_enabled(training and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(asked.training and torch.is_grad_enabled()):
             live = boxes_of(chosen, _rows(anchors, ranked))
-        selected: Predictions | None = None
-        if training:
-            first = slice(0, specs[0].num_queries)
-            selected = Predictions(pair.classes(chosen[:, first])[None], live[None, :, first])
-        return self._groups(specs, live.detach(), chosen.detach()), selected
+        groups = self._groups(specs, live.detach(), chosen.detach())
+        if not asked.training:
+            return groups, None
+        first = slice(0, specs[0].num_queries)
+        learn, boxes = chosen[:, first], live[:, first]
+        if self.supervise == "ranked":
+            learn, boxes = _rows(tokens, best[:, first]), boxes_at(best[:, first])
+        return groups, Predictions(pair.classes(learn)[None], boxes[None])
 
     @property
     def _ranking(self) -> slice:
         """The channels of the class head that rank."""
         return slice(0, 1) if self.rank_by == "first" else slice(None)
 
-    def _best(self, scores: Tensor, wanted: int) -> Tensor:
-        """The tokens of the highest scores (B, S, .), best first: (B, n), as many as are wanted or there are."""
-        if self.rank_by == "pairs":
-            pairs = scores.float().flatten(1)
-            return pairs.topk(min(wanted, pairs.shape[1]), dim=1).indices // scores.shape[-1]
-        best = scores.float().amax(-1)
-        return best.topk(min(wanted, best.shape[1]), dim=1).indices
+    def _choose(
+        self, asked: "_Asked", scores: Tensor, wanted: int, distinct: float | None, boxes_at: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens of the best scores (B, S, .), and those that become queries, (B, n) each, best first.
+
+        ``boxes_at`` gives the boxes (B, m, 4) of tokens (B, m).
+        """
+        pairs = self.rank_by == "pairs"
+        if distinct is None:
+            best = best_tokens(scores, wanted, pairs=pairs)
+            return best, best
+        best = best_valid_tokens(scores, asked.valid, max(wanted, self.candidates), pairs=pairs)
+        compared, others = best[:, : self.candidates], best[:, self.candidates :]
+        with torch.no_grad():
+            compared = stepped_back(compared, boxes_at(compared), asked.valid, distinct)
+        return best, torch.cat([compared, others], dim=1)[:, :wanted]
 
     def position_of(self, reference: Tensor) -> Tensor | None:
         """As the base class says: what ``box_position`` makes from boxes (B, n, 4)."""

@@ -6,10 +6,10 @@ from typing import Literal, cast
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from hdetr_d2.layers import GroupView, MultiheadAttention, MultiScaleDeformableAttention
+from hdetr_d2.layers import FeedForward, GroupView, MultiheadAttention, MultiScaleDeformableAttention
 from hdetr_d2.structures import Memory
 
-from .layer import DecoderLayer, EncoderLayer, FeedForward, LayerOutput, TransformerLayer
+from .layer import DecoderLayer, EncoderLayer, LayerOutput, TransformerLayer
 from .query_position import PositionalQuery
 from .route import DecoderRoute
 

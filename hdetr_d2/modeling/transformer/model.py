@@ -10,7 +10,7 @@ from hdetr_d2.layers import SinePositionEmbedding
 from hdetr_d2.structures import Memory, Predictions, Targets
 from hdetr_d2.supervision import GroupSpec
 
-from ..cells import is_padded, nearest, valid_pixels
+from ..cells import cell_centres, is_padded, nearest, outside, valid_pixels
 from ..denoising import DenoisingQueries
 from ..heads import PredictionHeads
 from ..queries import QuerySource
@@ -107,21 +107,19 @@ class Transformer(nn.Module):
         padded = is_padded(padded_size, image_sizes)
         # Without padding all images are alike; and a batch of any size can be exported.
         valid = valid_pixels(padded_size, image_sizes if padded else [padded_size], device)
-        tokens, positions, paddings, ratios, shapes = [], [], [], [], []
-        for level, feature in enumerate(maps):
-            height, width = feature.shape[-2:]
-            rows, columns = (nearest(axis, size) for axis, size in zip(valid, (height, width)))
-            tokens.append(feature.flatten(2).transpose(1, 2))
-            if self.position_embedding is not None:
-                position = self.position_embedding(rows, columns).to(dtype)
-                positions.append(position if self.level_embed is None else position + self.level_embed[level])
-            paddings.append(~(rows[:, :, None] & columns[:, None]).flatten(1))
-            ratios.append(torch.stack([columns.float().mean(1), rows.float().mean(1)], dim=-1))
-            shapes.append((height, width))
-        return Memory(
-            tokens=torch.cat(tokens, dim=1),
+        sizes = [feature.shape[-2:] for feature in maps]
+        rows, columns = ([nearest(axis, size[i]) for size in sizes] for i, axis in enumerate(valid))
+        positions: list[Tensor] = []
+        if self.position_embedding is not None:
+            positions = [position.to(dtype) for position in self.position_embedding.of_levels(rows, columns)]
+        if self.level_embed is not None:
+            positions = [position + embedded for position, embedded in zip(positions, self.level_embed.unbind(0))]
+        ratios = [x.mean(1) for row, column in zip(rows, columns) for x in (column, row)]
+        memory = Memory(
+            tokens=torch.cat([feature.flatten(2).transpose(1, 2) for feature in maps], dim=1),
             positions=torch.cat(positions, dim=1).expand(batch, -1, -1) if positions else None,
-            padding=torch.cat(paddings, dim=1) if padded else None,
-            level_sizes=tuple(shapes),
-            valid_ratios=torch.stack(ratios, dim=1).expand(batch, -1, -1),
+            padding=torch.cat([outside(*level) for level in zip(rows, columns)], dim=1) if padded else None,
+            level_sizes=tuple((height, width) for height, width in sizes),
+            valid_ratios=torch.stack(ratios, dim=1).unflatten(1, (-1, 2)).expand(batch, -1, -1),
         )
+        return replace(memory, centres=cell_centres(memory))

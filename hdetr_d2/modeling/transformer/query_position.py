@@ -50,8 +50,8 @@ def reference_sine(reference: Tensor, num_features: int) -> Tensor:
         reference: (..., 4) cxcywh or (..., 2) points.
         num_features: of each number.
     """
-    order = torch.tensor([1, 0, 2, 3], device=reference.device)[: reference.shape[-1]]
-    return box_sine_embedding(reference.index_select(-1, order), num_features=num_features)
+    ordered = torch.cat([reference[..., 1:2], reference[..., :1], reference[..., 2:]], dim=-1)
+    return box_sine_embedding(ordered, num_features=num_features)
 
 
 class SineQueryPosition(QueryPosition):

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from hdetr_d2.layers import GroupView, MultiheadAttention
+from hdetr_d2.layers import FeedForward, GroupView, MultiheadAttention
 
-from .layer import FeedForward
 from .stack import Pattern
 
 

@@ -9,7 +9,7 @@ from ..check import Check
 from ..errors import NotSupportedError, ParityError
 from ..model_file import ModelFile
 from ..options import Options, decode
-from . import class_losses, dab, dense_o2o, dino, h_detr, one_to_many, rtdetr
+from . import class_losses, dab, dense_o2o, dino, h_detr, one_to_many, rtdetr, rtdetr_options
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ KINDS: Mapping[str | None, Kind] = {
     "ms_deformable_detr": _model(one_to_many.MsOptions, one_to_many.MsFile),
     "mr_detr_deformable": _model(one_to_many.MrOptions, one_to_many.MrFile),
     "mr_detr_dino": _model(one_to_many.MrDinoOptions, one_to_many.MrDinoFile),
-    "rtdetr": _model(rtdetr.RtdetrOptions, rtdetr.RtdetrFile),
-    "rtdetrv2": _model(rtdetr.Rtdetr2Options, rtdetr.SharingFile),
-    "deim_rtdetrv2": _model(rtdetr.DeimOptions, rtdetr.DeimFile),
+    "rtdetr": _model(rtdetr_options.RtdetrOptions, rtdetr.RtdetrFile),
+    "rtdetrv2": _model(rtdetr_options.Rtdetr2Options, rtdetr.SharingFile),
+    "deim_rtdetrv2": _model(rtdetr_options.DeimOptions, rtdetr.DeimFile),
     "mal_fixture": Kind(class_losses.FixtureOptions, class_losses.class_loss_checks),
     "deim_dense_o2o": Kind(dense_o2o.DenseOptions, dense_o2o.dense_checks),
 }

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, TypeVar
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
-from hdetr_d2.checkpoint.names.mr_ms_detr import mr_detr_names, ms_detr_names
+from hdetr_d2.checkpoint.names.dino import mr_detr_names, ms_detr_names
 from hdetr_d2.matching import MatchingCost
 from hdetr_d2.supervision import PRIMARY
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from detectron2.config import LazyCall as L
@@ -30,100 +30,8 @@ from ..model_file import (
 )
 from ..names import StateNames, joined, parse_loss
 from ..noise import feed_noise, slot_draws
-from ..options import Activation, Options
 from .rtdetr_losses import SharedMatches, SoftmaxCost, class_loss
-
-Size = tuple[int, int]
-
-
-class MatcherOptions(Options, kw_only=True):
-    """Of the matching cost."""
-
-    cost_class: float
-    cost_bbox: float
-    cost_giou: float
-    alpha: float
-    gamma: float
-    use_focal_loss: bool
-
-
-class RtdetrOptions(Options, kw_only=True):
-    """Of RT-DETR."""
-
-    model: str
-    channels: list[int]
-    strides: list[int]
-    hidden_dim: int
-    nhead: int
-    enc_layers: int
-    enc_ffn: int
-    enc_act: Activation
-    act: Activation
-    use_encoder_idx: list[int]
-    pe_temperature: float
-    expansion: float
-    depth_mult: float
-    num_levels: int
-    num_points: int | list[int]
-    dec_layers: int
-    ffn: int
-    activation: Activation
-    num_classes: int
-    num_queries: int
-    num_denoising: int
-    label_noise_ratio: float
-    box_noise_scale: float
-    learn_query_content: bool
-    eval_idx: int
-    eps: float
-    losses: list[Literal["vfl", "mal", "focal", "bce", "boxes"]]
-    weight_dict: dict[str, float]
-    alpha: float
-    gamma: float
-    matcher: MatcherOptions
-    topk: int
-    ngt: list[int]
-    bn_mode: Literal["train", "eval"]
-    frames: dict[str, Size]
-    orig_size_hw: Size
-
-    @property
-    def class_loss(self) -> str | None:
-        """Its name among ``losses``; None for no class loss."""
-        named = [name for name in self.losses if name != "boxes"]
-        if len(named) > 1:
-            raise NotSupportedError(f"losses {self.losses}; one class loss and boxes")
-        return named[0] if named else None
-
-    @property
-    def mal_weight(self) -> float | None:
-        """Weight of background in the matchability-aware loss."""
-        return None
-
-
-class Rtdetr2Options(RtdetrOptions, kw_only=True):
-    """Of RT-DETRv2."""
-
-    cross_attn_method: Literal["default", "discrete"]
-    query_select_method: Literal["default", "one2many", "agnostic"]
-    boxes_weight_format: Literal["iou", "giou"] | None
-    share_matched_indices: bool
-
-
-class DeimOptions(Rtdetr2Options, kw_only=True):
-    """Of DEIM, whose criterion takes ``share_matched_indices`` and never reads it."""
-
-    version: Literal["rt_detrv2"]
-    mlp_act: Activation
-    query_pos_method: Literal["as_reg", "default"]
-    mal_alpha: float | None
-    use_uni_set: bool
-
-    @property
-    def mal_weight(self) -> float | None:
-        """As the base class says."""
-        return self.mal_alpha
-
+from .rtdetr_options import DeimOptions, Rtdetr2Options, RtdetrOptions, Size
 
 RtdetrOptionsT = TypeVar("RtdetrOptionsT", bound=RtdetrOptions)
 Rtdetr2OptionsT = TypeVar("Rtdetr2OptionsT", bound=Rtdetr2Options)

@@ -70,10 +70,17 @@ def write_coco_2017(root: Path) -> Path:
 
 
 def write_roboflow_coco(root: Path) -> Path:
-    """A folder a split, with the images and _annotations.coco.json in it."""
+    """A folder a split, with the images and _annotations.coco.json in it; the first category is the project's name."""
     for split, folder in (("train", "train"), ("val", "valid")):
         write_images(root / folder, split)
-        (root / folder / "_annotations.coco.json").write_text(json.dumps(coco(split)))
+        content: Any = coco(split)
+        for item in content["annotations"]:
+            item["category_id"] += 1
+        classes = [
+            {"id": each["id"] + 1, "name": each["name"], "supercategory": "animals"} for each in content["categories"]
+        ]
+        content["categories"] = [{"id": 0, "name": "animals", "supercategory": "none"}, *classes]
+        (root / folder / "_annotations.coco.json").write_text(json.dumps(content))
     return root
 
 
