@@ -14,11 +14,13 @@ TESTS = ROOT / "tests"
 
 CROSS_CUTTING = {
     "test_docs.py": "README.md and docs",
+    "test_documented_commands.py": "commands in README.md and docs",
     "test_house.py": "the text of the package",
     "test_notebooks.py": "notebooks",
     "test_packaging.py": "what is installed",
     "test_rankings.py": "tests/rankings.py",
     "test_saved_names.py": "names in configs and checkpoints of before",
+    "annotations/layouts/test_strange_files.py": "all layouts",
     "annotations/test_mutations.py": "training's reader and evaluation's",
     "checkpoint/test_family_files.py": "every model's names, with every project's",
     "cli/test_imports.py": "what all commands import",

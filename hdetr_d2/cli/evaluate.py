@@ -16,45 +16,49 @@ class EvalError(UserError, ValueError):
     """Options of eval that do not go together."""
 
 
+MeasuredModel = Annotated[
+    str | None, typer.Option("--model", metavar="RUN|FILE|zoo:NAME", help="The model to measure.")
+]
+Data = Annotated[str | None, typer.Option("--data", metavar="PATH", help="A dataset: COCO, LVIS, YOLO or Pascal VOC.")]
+Split = Annotated[str, typer.Option("--split", help="Of the dataset: val, test or train.")]
+Results = Annotated[
+    Path | None, typer.Option("--results", metavar="FILE", help="Detections in COCO's format, in place of a model.")
+]
+Style = Annotated[
+    Literal["auto", "coco", "lvis"], typer.Option("--style", help="Whose metrics; auto looks at the annotations.")
+]
+Output = Annotated[Path | None, typer.Option("--output", metavar="FILE.json", help="Also write the metrics there.")]
+MaxDets = Annotated[
+    int | None,
+    typer.Option("--max-dets", min=1, help="Detections of an image that count: 100 of each class, LVIS 300 of all."),
+]
+Fixed = Annotated[bool, typer.Option("--fixed", help="LVIS: also AP-fixed, of the 10,000 best of every class.")]
+Train = Annotated[
+    Path | None,
+    typer.Option("--train", metavar="FILE", help="LVIS: training annotations, where the others have no frequencies."),
+]
+Invalid = Annotated[
+    Literal["error", "drop"], typer.Option("--invalid", help="What becomes of faulty annotations, as in training.")
+]
+Backend = Annotated[str, typer.Option("--backend", metavar="NAME", help="Which program compares.")]
+Precision = Annotated[Literal["fp32", "bf16", "fp16"], typer.Option("--precision", help="Of the model.")]
+
+
 def evaluate(
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="RUN|FILE|zoo:NAME", help="The model to measure.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="PATH", help="A dataset: COCO, LVIS, YOLO or Pascal VOC.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="Of the dataset: val, test or train.")] = "val",
+    model: MeasuredModel = None,
+    data: Data = None,
+    split: Split = "val",
     annotations: Annotations = None,
-    results: Annotated[
-        Path | None, typer.Option("--results", metavar="FILE", help="Detections in COCO's format, in place of a model.")
-    ] = None,
-    style: Annotated[
-        Literal["auto", "coco", "lvis"], typer.Option("--style", help="Whose metrics; auto looks at the annotations.")
-    ] = "auto",
-    output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE.json", help="Also write the metrics there.")
-    ] = None,
-    max_dets: Annotated[
-        int | None,
-        typer.Option(
-            "--max-dets", min=1, help="Detections of an image that count: 100 of each class, LVIS 300 of all."
-        ),
-    ] = None,
-    fixed: Annotated[
-        bool, typer.Option("--fixed", help="LVIS: also AP-fixed, of the 10,000 best of every class.")
-    ] = False,
-    train: Annotated[
-        Path | None,
-        typer.Option(
-            "--train", metavar="FILE", help="LVIS: training annotations, where the others have no frequencies."
-        ),
-    ] = None,
-    invalid: Annotated[
-        Literal["error", "drop"], typer.Option("--invalid", help="What becomes of faulty annotations, as in training.")
-    ] = "error",
-    backend: Annotated[str, typer.Option("--backend", metavar="NAME", help="Which program compares.")] = "auto",
+    results: Results = None,
+    style: Style = "auto",
+    output: Output = None,
+    max_dets: MaxDets = None,
+    fixed: Fixed = False,
+    train: Train = None,
+    invalid: Invalid = "error",
+    backend: Backend = "auto",
     device: Device = None,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option("--precision", help="Of the model.")] = "fp32",
+    precision: Precision = "fp32",
     batch_size: BatchSize = 1,
     download: Download = False,
 ) -> None:
