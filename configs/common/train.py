@@ -27,4 +27,5 @@ train: dict[str, Any] = dict(
     hooks=[],  # of your own: L(MyHook)(...)
     writers=[],  # of your own, for the log: L(MyWriter)(...)
     longtail_report=False,  # on a dataset in LVIS format: write longtail.html at the end
+    microscope=False,  # record what every object is matched with, for hdetr-d2 report matching
 )

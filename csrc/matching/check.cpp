@@ -42,16 +42,34 @@ void check_length(const Name& name, std::size_t length, std::size_t problems) {
   TORCH_CHECK(length == problems, name, " must be one for each of ", problems, " costs, got ", length);
 }
 
+void check_matrix(const Name& name, const at::Tensor& cost) {
+  check_tensor(name, cost, {at::kFloat, at::kDouble}, 2, "(queries, targets)");
+  TORCH_CHECK(cost.size(0) <= kMostNodes && cost.size(1) <= kMostNodes, name, " is too large: ", cost.sizes());
+}
+
 }  // namespace
+
+void check_transportation(at::TensorList costs, at::TensorList demands) {
+  constexpr auto function = "solve_transportation";
+  check_length({function, "demands"}, demands.size(), costs.size());
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    const Name demand{function, "demands", static_cast<int64_t>(i)};
+    check_matrix({function, "costs", demand.index}, costs[i]);
+    check_tensor(demand, demands[i], {at::kLong}, 1, "(targets)");
+    TORCH_CHECK(demands[i].size(0) == costs[i].size(1), demand, " must be one for each of ", costs[i].size(1),
+                " targets, got ", demands[i].size(0));
+    if (demands[i].numel() == 0) continue;
+    const int64_t least = demands[i].min().item<int64_t>();
+    TORCH_CHECK(least >= 1, demand, " must be at least 1, got ", least);
+  }
+}
 
 void check_problems(at::TensorList costs, at::IntArrayRef copies) {
   constexpr auto function = "solve_one_to_many";
   check_length({function, "copies"}, copies.size(), costs.size());
   for (std::size_t i = 0; i < costs.size(); ++i) {
     const Name cost{function, "costs", static_cast<int64_t>(i)};
-    check_tensor(cost, costs[i], {at::kFloat, at::kDouble}, 2, "(queries, targets)");
-    const int64_t queries = costs[i].size(0), targets = costs[i].size(1);
-    TORCH_CHECK(queries <= kMostNodes && targets <= kMostNodes, cost, " is too large: ", costs[i].sizes());
+    check_matrix(cost, costs[i]);
     TORCH_CHECK(copies[i] >= 1, Name{function, "copies", cost.index}, " must be at least 1, got ", copies[i]);
   }
 }

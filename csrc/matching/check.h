@@ -9,6 +9,9 @@ namespace hdetr_d2::matching {
 // costs[i] (queries, targets) float32 or float64 of any strides, copies[i] >= 1.
 void check_problems(at::TensorList costs, at::IntArrayRef copies);
 
+// costs[i] the same, demands[i] (targets) int64, of which each is >= 1.
+void check_transportation(at::TensorList costs, at::TensorList demands);
+
 // costs[i] (sources, T) float32, indices[i] (sources, T) int16 or int32, bounds[i] (sources) float32,
 // sinks[i]
 // >= 0, demands[i] >= 1 and capacities[i] >= 1, of which one is 1. The indices themselves are checked where they are

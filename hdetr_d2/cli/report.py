@@ -9,9 +9,11 @@ import typer
 
 from hdetr_d2.errors import UserError
 
-from .options import Annotations, Images, Overrides
+from .options import Annotations, Device, Images, Model, Overrides
 
-app = typer.Typer(help="Reports on runs: curves, long tail, comparisons, duplicates, errors.", no_args_is_help=True)
+app = typer.Typer(
+    help="Reports on runs: curves, long tail, comparisons, matching, duplicates, errors.", no_args_is_help=True
+)
 
 Runs = Annotated[list[str], typer.Argument(metavar="RUN...", help="Output folders of training.")]
 Results = Annotated[
@@ -133,6 +135,61 @@ def compare(
     except comparison.TrainingFailed as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+
+
+@app.command("matching")
+def matching(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Output folders of train.microscope=True.")],
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.html", help="The page.")] = Path("matching.html"),
+) -> None:
+    """Write a page on what trainings matched with what: curves, hard and unstable objects, suspected label errors.
+
+    Example:
+
+    hdetr-d2 report matching output/run --output matching.html
+    """
+    from hdetr_d2.microscope.report import write_report
+
+    page = write_report(runs, output)
+    for run in page.runs:
+        starved, duplicates = 100 * run.epochs.starved[-1], 100 * run.epochs.duplicates[-1]
+        typer.echo(f"{run.name}: starved objects {starved:.1f} %, duplicates {duplicates:.1f} %")
+    for kind, found in page.suspects.items():
+        dearest = f", the dearest {found[0].price:.2f}" if found else ""
+        typer.echo(f"suspects, {kind.replace('_', ' ')}: {len(found)}{dearest}")
+    typer.echo(f"wrote {output} ({output.stat().st_size / 2**20:.1f} MiB)")
+
+
+@app.command("queries")
+def queries(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.")],
+    model: Model,
+    annotations: Annotations = None,
+    number: Annotated[int, typer.Option("--number", min=1, help="Of queries, those of the best scores.")] = 6,
+    distinct: Annotated[
+        float, typer.Option("--distinct", min=0.0, max=1.0, metavar="IOU", help="Proposals above it repeat another.")
+    ] = 0.7,
+    device: Device = None,
+    output: Annotated[Path, typer.Option("--output", metavar="FILE.html", help="The page.")] = Path("queries.html"),
+) -> None:
+    """Write a page on what the queries of a model do in an image.
+
+    Where they look (sampling points and attention weights), how their boxes move from layer to layer, which proposals
+    they begin from; with annotations what they are matched with, and what denoising would begin from.
+
+    Example:
+
+    hdetr-d2 report queries street.jpg --model output/run --annotations val.json
+    """
+    from hdetr_d2.detector import Detector
+    from hdetr_d2.microscope.queries import look
+    from hdetr_d2.microscope.queries_page import render
+    from hdetr_d2.output import writing
+
+    looked = look(Detector.load(model, device=device), image, annotations)
+    with writing(output) as path:
+        path.write_text(render(looked, image.name, number=number, distinct=distinct), encoding="utf-8")
+    typer.echo(f"{looked.boxes.shape[1]} queries, {len(looked.matches)} matched annotations; wrote {output}")
 
 
 @app.command("duplicates")

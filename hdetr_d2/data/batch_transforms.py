@@ -92,7 +92,8 @@ def mix(sample: Record, other: Record, share: float) -> Record:
         )
     image = other["image"].float().mul(1.0 - share).add_(sample["image"].float().mul(share))
     instances = Instances.cat([sample["instances"], other["instances"]])
-    return {**sample, **joint_verification([sample, other]), "image": image, "instances": instances}
+    joint = joint_verification([sample, other]) | {"image": image, "instances": instances, "to_file": None}
+    return {**sample, **joint}
 
 
 def joint_verification(records: Sequence[Record]) -> dict[str, Any]:

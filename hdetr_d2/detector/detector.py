@@ -194,7 +194,7 @@ class Detector:
         Args:
             pixels: each (H, W, 3) uint8 RGB.
         """
-        inputs = [self._input(each) for each in pixels]
+        inputs = [self.prepare(each) for each in pixels]
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, each in enumerate(inputs):
             by_size.setdefault(tuple(each["image"].shape), []).append(index)
@@ -206,7 +206,8 @@ class Detector:
                 found[index] = self._finish(output["instances"])
         return [found[index] for index in range(len(inputs))]
 
-    def _input(self, pixels: Pixels) -> dict[str, Any]:
+    def prepare(self, pixels: Pixels) -> dict[str, Any]:
+        """What the model is given of an image (H, W, 3) uint8 RGB: resized, in its order of channels, with its size."""
         height, width = pixels.shape[:2]
         ordered = pixels[..., ::-1] if self.description.channel_order == "bgr" else pixels
         resized = T.AugInput(np.ascontiguousarray(ordered))

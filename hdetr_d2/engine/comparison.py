@@ -13,7 +13,7 @@ Every run is ``hdetr-d2 train`` in a process of its own with ``--resume``, in th
 take turns, so that a table cut short compares all rows. Runs that are finished are not repeated and one that was
 stopped goes on where it was; a folder with a run of another config or other overrides is refused. Cells are the mean
 of the last evaluation over the seeds and its sample standard deviation; "ms a step" is the median of a run, evaluations
-left out, "minutes" is all of it.
+left out, "minutes" is all of it. Below stand the differences of the first metric between every two rows (`paired`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hdetr_d2.errors import UserError
+from hdetr_d2.evaluation.bootstrap import ResampledAP, class_groups, drawn_weights
+from hdetr_d2.evaluation.runs import read_run
 from hdetr_d2.output import writing
 from hdetr_d2.visualization import plot_panels, read_metrics
 
+from .paired import DRAWINGS, Scores, differences_table
 from .records import flatten_results, read_evaluations
 
 PROGRAM: Sequence[str] = (sys.executable, "-m", "hdetr_d2.cli", "train")
@@ -270,4 +275,58 @@ def compare(comparison: Comparison, output: Path, *, train: bool = True, picture
         with writing(picture) as file:
             draw(comparison.metrics[0], by_row, file)
     numbers = {name: [finished[run.folder] or {} for run in of_row] for name, of_row in by_row.items()}
-    return table(comparison.metrics, numbers)
+    differences = differences_of(comparison.metrics[0], by_row)
+    return table(comparison.metrics, numbers) + (f"\n\n{differences}" if differences else "")
+
+
+def differences_of(metric: str, by_row: Mapping[str, Sequence[Run]]) -> str:
+    """The paired differences of a metric between the rows; of AP also by groups of classes, and over images.
+
+    Args:
+        metric: "task/metric".
+        by_row: the finished runs.
+    """
+    rows: dict[str, Scores] = {}
+    groups: dict[str, dict[str, Scores]] = {}
+    if len([name for name, runs in by_row.items() if runs]) < 2:
+        return ""
+    for name, runs in by_row.items():
+        values = {run.seed: value for run in runs if (value := (run.results() or {}).get(metric)) is not None}
+        images = {run.seed: _resampled(run.folder) for run in runs} if metric == "bbox/AP" else {}
+        if not images or any(each is None for each in images.values()):
+            rows[name] = Scores(values, {}, {})
+            continue
+        whole = {seed: each for seed, each in images.items() if each is not None and seed in values}
+        rows[name] = Scores(
+            values,
+            {seed: each["all"][1:] for seed, each in whole.items()},
+            {seed: float(each["all"][0]) for seed, each in whole.items()},
+        )
+        for group in next(iter(whole.values())).keys() - {"all"} if whole else ():
+            on_all = {seed: float(each[group][0]) for seed, each in whole.items()}
+            drawn = {seed: each[group][1:] for seed, each in whole.items()}
+            groups.setdefault(group, {})[name] = Scores(on_all, drawn, on_all)
+    groups = {name: of for name, of in sorted(groups.items()) if of.keys() == rows.keys()}
+    return differences_table(metric.removeprefix("bbox/"), rows, groups)
+
+
+def _resampled(folder: Path) -> dict[str, NDArray[np.float64]] | None:
+    """AP of a run on its images as they are (first) and on resampled ones, of all classes and of groups of them.
+
+    None where the run's detections, or what they are compared with, are gone.
+    """
+    try:
+        run = read_run(folder)
+        truth = run.truth
+        scored = ResampledAP(truth, run.detections(), style=run.style, max_dets=run.max_dets)
+    except (UserError, OSError):
+        return None
+    count = len(scored.image_ids)
+    weights = np.concatenate([np.ones((1, count)), drawn_weights(count, DRAWINGS)])
+    aps = scored.class_aps(weights)
+    found = {"all": np.nanmean(aps, axis=1)}
+    for name, mask in class_groups(truth, scored.objects()).items():
+        of_group = aps[:, mask]
+        if np.isfinite(of_group).any(1).all():
+            found[name] = np.nanmean(of_group, axis=1)
+    return found

@@ -41,6 +41,7 @@ from .hooks import (
     WriteFinalWeights,
 )
 from .longtail_hooks import CountPositives, WriteLongTailReport
+from .microscope_hooks import RecordMatches, record_matches
 from .precision import Precision
 from .records import EVALUATIONS_FILE, METRICS_FILE, Results, mend_metrics, read_evaluations
 from .resuming import Start, identity_of, load_start
@@ -121,6 +122,8 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     batches = loader.batches(start.iteration) if isinstance(loader, TrainLoader) else iter(loader)
     if start.random_state is not None:
         set_random_state(start.random_state)  # last: building the parts draws numbers too
+    if settings.microscope:
+        batches = trainer.hook(RecordMatches).recorder.watch(batches)
     trainer.fit(batches, start_iter=start.iteration, max_iter=length.max_iter)
     return evaluate.latest
 
@@ -176,13 +179,14 @@ def build_trainer(
     evaluate = build_evaluation(settings, length, checkpointer, evaluation, ema)
     before, after = _ema_hooks(settings, length, checkpointer, evaluate, ema)
     counts = _count_positives(model, settings.output_dir)
+    recording = [record_matches(model, settings.output_dir)] if settings.microscope else []
     final = _final_weights(settings, checkpointer, ema)
     saver = SaveCheckpoints(
         checkpointer=checkpointer,
         period=length.checkpoint_period,
         max_to_keep=settings.checkpoint.max_to_keep,
         run=identity_of(cfg, length),
-        before_save=[hook.write for hook in counts],
+        before_save=[*(hook.write for hook in counts), *(hook.write for hook in recording)],
     )
     trainer.register_hooks(
         [
@@ -192,6 +196,7 @@ def build_trainer(
             ),
             *before,
             *counts,
+            *recording,
             *build_all(cfg, "train.hooks", HookBase),  # before the checkpoint, which takes their state after this step
             final,
             saver,

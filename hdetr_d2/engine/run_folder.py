@@ -27,9 +27,11 @@ _OWN = re.compile(
     r"^(model_(\d{7,}|best|final|restart)\.pth|last_checkpoint|metrics\.json|evaluations\.json|positives\.json"
     r"|nonfinite_\d{7,}\.pth|longtail\.html|config\.yaml|description\.json|report\.html|(wandb|mlflow)_run\.txt|log\.txt(\.rank\d+)?|events\.out\.tfevents\..*)$"
 )
-"""All that a training writes into its folder, but the folder of detections."""
+"""All that a training writes into its folder, but what is in folders."""
 
 _DETECTIONS = "inference"
+_FOLDERS = (_DETECTIONS, "microscope")
+"""Folders that only a training and its evaluations write into."""
 _TEMPORARY = re.compile(r"\.(?P<pid>\d+)\.tmp$|\.tmp-(?P<other>\d+)\.ya?ml(\.pkl)?$")
 
 
@@ -175,16 +177,16 @@ def _delete_training(folder: str, needed_files: tuple[str, ...]) -> None:
     try:
         for path in doomed:
             os.remove(path)
-        detections = os.path.join(folder, _DETECTIONS)
-        if os.path.isdir(detections):
-            shutil.rmtree(detections)
+        for name in _FOLDERS:
+            if os.path.isdir(os.path.join(folder, name)):
+                shutil.rmtree(os.path.join(folder, name))
     except OSError as error:
         raise RunFolderError(f"train.if_exists=overwrite: {explain(error)}") from error
 
 
 def _remove_leftovers(folder: str) -> None:
     """Files that a kill left half-written; those of a living process of this machine stay."""
-    for parent in (folder, os.path.join(folder, _DETECTIONS)):
+    for parent in (folder, *(os.path.join(folder, name) for name in _FOLDERS)):
         for name in os.listdir(parent) if os.path.isdir(parent) else ():
             match = _TEMPORARY.search(name)
             if not match:

@@ -126,6 +126,7 @@ class TrainSettings:
         freeze: parameters whose name has a match of one of these regular expressions are not trained.
         freeze_bn: BatchNorms whose name has a match of one of these become fixed scales and shifts.
         sync_bn: the other BatchNorms take their statistics over all processes.
+        microscope: record what every object was matched with, for ``hdetr-d2 report matching``.
         longtail_report: write ``longtail.html`` after the last evaluation; for datasets in LVIS format.
         hooks: further hooks of the trainer, ``L(MyHook)(...)``, which run before the step's checkpoint and evaluation;
             those with a state have it saved and resumed.
@@ -154,6 +155,7 @@ class TrainSettings:
     freeze_bn: tuple[str, ...] = ()
     sync_bn: bool = False
     longtail_report: bool = False
+    microscope: bool = False
     matmul_precision: MatmulPrecision = "highest"
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()

@@ -23,7 +23,7 @@ from .ground_truth import GroundTruth, load_ground_truth
 from .metrics import Metrics
 from .results import load_results
 
-__all__ = ["EvaluatedRun", "read_run"]
+__all__ = ["EvaluatedRun", "read_run", "read_run_config"]
 
 Style = Literal["coco", "lvis"]
 
@@ -78,7 +78,7 @@ def read_run(folder: str | os.PathLike[str], *, only: Style | None = None) -> Ev
         DatasetError: the annotation file is gone.
     """
     path = Path(folder)
-    config = _config(path)
+    config = read_run_config(path)
     style = _style(config)
     if only is not None and style != only:
         raise ReportError(f'{path}: the report is for datasets in {only.upper()} format, this one is "{style}"')
@@ -105,7 +105,12 @@ def read_run(folder: str | os.PathLike[str], *, only: Style | None = None) -> Ev
     )
 
 
-def _config(path: Path) -> DictConfig:
+def read_run_config(path: Path) -> DictConfig:
+    """The config.yaml of an output folder.
+
+    Raises:
+        ReportError: it is no such folder, or the file is damaged.
+    """
     file = path / "config.yaml"
     if not file.is_file():
         raise ReportError(f"{path} is no output folder of a run: it has no config.yaml")

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
 from hdetr_d2.distributed import mean_count_over_ranks
-from hdetr_d2.matching.step import Matches, MatchRequest, match_step
+from hdetr_d2.matching.step import Matches, MatchRequest, Solved, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
 from hdetr_d2.transfer import to_device
@@ -19,6 +20,32 @@ from .classification import ClassificationLoss, SigmoidFocalLoss
 from .job import Job, Step
 from .positive_counts import PositiveCounter
 from .sums import sums_of_layers
+
+
+@dataclass(frozen=True)
+class MatchedStep:
+    """What a step matched, before its losses.
+
+    Args:
+        suffixes: of each request, the endings of its layers' losses (``"_0"``, ``""``, ``"_enc"``), which name them.
+        requests: the groups that were matched.
+        solved: how, before a group's matches are filled up from another's.
+        targets: of the batch, by class.
+        columns: the classes that the decoder's logits are of; None for all.
+    """
+
+    suffixes: list[list[str]]
+    requests: list[MatchRequest]
+    solved: list[Solved]
+    targets: BatchedTargets
+    columns: Tensor | None
+
+
+class MatchObserver(Protocol):
+    """Who looks on at every step, and changes nothing."""
+
+    def __call__(self, step: MatchedStep) -> None:
+        """Called once a step, after matching."""
 
 
 class SetCriterion(nn.Module):
@@ -33,6 +60,9 @@ class SetCriterion(nn.Module):
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
         giou_eps: ``eps`` of ``generalized_box_iou`` in the loss.
+
+    Attributes:
+        observer: is shown what every step matched; None shows nobody.
     """
 
     def __init__(
@@ -64,6 +94,7 @@ class SetCriterion(nn.Module):
         self.binary_encoder = binary_encoder
         self.counter = counter
         self.giou_eps = giou_eps
+        self.observer: MatchObserver | None = None
 
     def check(self, *, num_classes: int) -> None:
         """Refuse a model of another number of classes than its losses are of; models call it when built.
@@ -117,12 +148,12 @@ class SetCriterion(nn.Module):
         """
         batch = BatchedTargets.of(targets)
         learned = batch if columns is None else batch.with_labels(torch.searchsorted(columns, batch.labels))
-        step = Step(learned, supervision, progress, columns)
+        step = Step(learned, batch, supervision, progress, columns)
         jobs = [Job.of_group(group, p, step, self.classification) for group, p in predictions.items()]
         if proposals:
             objects = step.targets.as_objects() if self.binary_encoder else step.targets
             jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
-        all_matches = _matches_of(jobs)
+        all_matches = self._matches_of(jobs, step)
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
         num_targets = mean_count_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
         sums = sums_of_layers(jobs, all_matches, giou_eps=self.giou_eps)
@@ -134,6 +165,23 @@ class SetCriterion(nn.Module):
         )
         keys = [name + suffix for job in jobs for name in self.weights for suffix in job.suffixes]
         return {key: losses[key] for key in keys}
+
+    def _matches_of(self, jobs: Sequence[Job], step: Step) -> list[Matches]:
+        """The matches of all jobs: those that are known, and the others, which are matched together."""
+        matched = [job for job in jobs if job.rules]
+        place = {job.group: index for index, job in enumerate(matched) if job.group is not None}
+        requests = [
+            job.request
+            if job.rules[0].fill_from is None
+            else replace(job.request, fill_from=place[job.rules[0].fill_from])
+            for job in matched
+        ]
+        seen: list[Solved] = []
+        solved = iter(match_step(requests, None if self.observer is None else seen))
+        if self.observer is not None:
+            suffixes = [job.suffixes for job in matched]
+            self.observer(MatchedStep(suffixes, requests, seen, step.classes, step.columns))
+        return [next(solved) if job.rules else job.known_matches() for job in jobs]
 
     def _count(self, jobs: Sequence[Job], matches: Sequence[Matches], classes: Tensor) -> None:
         """Tell the counter which classes the matched queries of the decoder learn."""
@@ -159,7 +207,7 @@ class SetCriterion(nn.Module):
             class_factor=rule.class_factor * self.encoder_class_factor,
         )
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
-        request = MatchRequest(proposals, [rule.matcher], targets, candidates)
+        request = MatchRequest(proposals, [rule.matcher], targets, candidates, classes=step.classes)
         return Job(None, [suffix], [rule], request, loss, columns)
 
     def _weighted(self, sums: Tensor, jobs: Sequence[Job], num_targets: Tensor) -> Tensor:
@@ -181,15 +229,3 @@ class SetCriterion(nn.Module):
                 divisors[int(job.loss.normalised) :, start:stop] = job.known.divisor
             start = stop
         return sums * (factors / divisors) * own
-
-
-def _matches_of(jobs: Sequence[Job]) -> list[Matches]:
-    """The matches of all jobs: those that are known, and the others matched together."""
-    matched = [job for job in jobs if job.rules]
-    place = {job.group: index for index, job in enumerate(matched) if job.group is not None}
-    requests = [
-        job.request if job.rules[0].fill_from is None else replace(job.request, fill_from=place[job.rules[0].fill_from])
-        for job in matched
-    ]
-    solved = iter(match_step(requests))
-    return [next(solved) if job.rules else job.known_matches() for job in jobs]

@@ -15,9 +15,13 @@ from .classification import ClassificationLoss
 
 @dataclass(frozen=True)
 class Step:
-    """What all groups of a step have in common; the labels of ``targets`` are positions in ``columns``."""
+    """What all groups of a step have in common.
+
+    The labels of ``targets`` are positions in ``columns``; those of ``classes`` are classes.
+    """
 
     targets: BatchedTargets
+    classes: BatchedTargets
     supervision: Supervision
     progress: float
     columns: Tensor | None
@@ -52,7 +56,8 @@ class Job:
         rules: list[Rule] = []
         if prediction.known is None:
             rules = [step.supervision.rule(group, layer, depth, step.progress) for layer in range(depth)]
-        request = MatchRequest(prediction, [rule.matcher for rule in rules], step.targets)
+        matchers = [rule.matcher for rule in rules]
+        request = MatchRequest(prediction, matchers, step.targets, classes=step.classes)
         return cls(group, suffixes, rules, request, loss, step.columns)
 
     @property

@@ -2,14 +2,16 @@
 
 from .base import CostMatcher, Matcher, StagedMatcher
 from .cost import MatchingCost
+from .demand import FrequencyDemand
 from .hungarian import HungarianMatcher
 from .lexicographic import LexicographicMatcher
 from .one_to_many import OneToManyMatcher
-from .solver import solve_one_to_many
+from .solver import solve_one_to_many, solve_transportation
 from .top_k import TopKMatcher
 
 __all__ = [
     "CostMatcher",
+    "FrequencyDemand",
     "HungarianMatcher",
     "LexicographicMatcher",
     "Matcher",
@@ -18,4 +20,5 @@ __all__ = [
     "StagedMatcher",
     "TopKMatcher",
     "solve_one_to_many",
+    "solve_transportation",
 ]

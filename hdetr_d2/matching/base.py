@@ -123,6 +123,11 @@ class CostMatcher(Matcher):
     def copies(self, value: int | None) -> None:
         self.k, self.is_optimal = value, value is not None
 
+    def at(self, classes: Tensor) -> "CostMatcher":
+        """What matches targets of these classes, (M,) int64: itself, unless the classes decide."""
+        del classes
+        return self
+
     @abstractmethod
     def solve(self, cost: Tensor) -> tuple[Tensor, Tensor]:
         """Match by a cost matrix.
@@ -137,4 +142,4 @@ class CostMatcher(Matcher):
     @torch.no_grad()
     def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, target_boxes: Tensor) -> tuple[Tensor, Tensor]:
         """As the base class says."""
-        return self.solve(self.cost(logits, boxes, labels, target_boxes).cpu())
+        return self.at(labels).solve(self.cost(logits, boxes, labels, target_boxes).cpu())

@@ -88,6 +88,15 @@ class MatchingCost:
         (costs,) = self.of_batch([scored])
         return costs.view(len(labels), *leading, -1 if costs.numel() else logits.shape[-2]).movedim(0, -1)
 
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K), of softmax (..., K + 1), as scores (..., K) in [0, 1]."""
+        return logits.sigmoid() if self.score == "sigmoid" else logits.softmax(-1)[..., :-1]
+
+    def class_costs(self, logits: Tensor) -> Tensor:
+        """The weighted class cost of every class: logits (..., K), of softmax (..., K + 1) -> (..., K)."""
+        logits = _widen(logits)
+        return self._class_cost(logits if self.score == "sigmoid" else self.scores(logits))
+
     @torch.no_grad()
     def of_batch(self, groups: Sequence[Scored]) -> list[Tensor]:
         """Cost of every pair of a query and a target of its image, by as many calls whatever the number of images.

@@ -49,6 +49,37 @@ def solve_one_to_many(cost: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return solution.rows, solution.columns
 
 
+def solve_transportation(cost: Tensor, demands: Tensor) -> tuple[Tensor, Tensor]:
+    """The cheapest assignment where each target gets a number of queries of its own and each query is used once.
+
+    It is the optimum of the assignment problem whose matrix has every column repeated as often as its target demands.
+
+    Args:
+        cost: (N, M) as of :func:`solve_one_to_many`.
+        demands: (M,) int64, 1 at least.
+
+    Returns:
+        ``rows`` (P,) ascending and ``columns`` (P,), int64 on the CPU; P = min(N, sum of demands) where all costs are
+        finite.
+
+    Raises:
+        ValueError: for a demand below 1, another number of them than of targets, or a matrix that is none.
+    """
+    cost = _checked(cost, 1)
+    demands = demands.cpu()
+    if demands.dim() != 1 or len(demands) != cost.shape[1] or (len(demands) and int(demands.min()) < 1):
+        raise ValueError(
+            f"solve_transportation: demands must be {cost.shape[1]} numbers, 1 at least, one a target, got "
+            f"{demands.tolist()}"
+        )
+    if is_compiled():
+        rows, columns, _, _ = torch.ops.hdetr_d2.solve_transportation([cost], [demands.long()])
+        return rows, columns
+    repeated = cost.repeat_interleave(demands, dim=1)
+    rows, columns, _ = _solve_by_scipy(repeated, 1)
+    return rows, torch.arange(len(demands)).repeat_interleave(demands)[columns]
+
+
 def solve_many(costs: Sequence[Tensor], ks: Sequence[int]) -> list[Assignment]:
     """Solve many problems, in parallel threads (``torch.set_num_threads``) without Python's lock where compiled.
 

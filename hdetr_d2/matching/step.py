@@ -66,6 +66,7 @@ class MatchRequest:
         targets: that it learns from, one an image.
         candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
         fill_from: which request of the step has matches for queries that have none here; see ``Matches.filled``.
+        classes: the targets by their classes, where ``targets`` are labelled by something else; None where not.
     """
 
     predictions: Predictions
@@ -73,6 +74,7 @@ class MatchRequest:
     targets: Sequence[Targets]
     candidates: Predictions | None = None
     fill_from: int | None = None
+    classes: Sequence[Targets] | None = None
 
     @cached_property
     def batch(self) -> BatchedTargets:
@@ -84,6 +86,12 @@ class MatchRequest:
         """The predictions that matchers see."""
         return self.predictions if self.candidates is None else self.candidates
 
+    @property
+    def classes_of_images(self) -> tuple[Tensor, ...]:
+        """The class of each target of an image, (m,) int64 for each image; on the CPU where they were known there."""
+        batch = BatchedTargets.of(self.targets if self.classes is None else self.classes)
+        return (batch.labels if batch.host_labels is None else batch.host_labels).split(batch.counts)
+
 
 class _Task(NamedTuple):
     """Some layers of a request that one matcher matches, or several that are alike."""
@@ -94,8 +102,29 @@ class _Task(NamedTuple):
     scored: Scored
 
 
+@dataclass(frozen=True)
+class Solved:
+    """How one image was matched in some layers of a group, for who looks on.
+
+    Args:
+        request: index of the group's request.
+        image: index of the image.
+        layers: which.
+        costs: (layers, N, M) of every pair, on the device of the predictions; None where no cost was computed.
+        solutions: of each layer, on the CPU.
+        is_optimal: whether they are of the least cost.
+    """
+
+    request: int
+    image: int
+    layers: list[int]
+    costs: Tensor | None
+    solutions: list[Assignment]
+    is_optimal: bool
+
+
 @torch.no_grad()
-def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
+def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = None) -> list[Matches]:
     """Match all groups, layers and images of a step.
 
     All costs are computed together, all problems leave the device in one copy and are solved in parallel, and the
@@ -103,12 +132,13 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
 
     Args:
         requests: one a group; images are in the same order in all of them.
+        seen: gets what was solved, and from which costs; None keeps nothing.
 
     Returns:
         The matches of each request, on the device of its predictions.
     """
     tasks = [task for index, request in enumerate(requests) for task in _tasks(index, request)]
-    costed, staged, solved = _costed(tasks), _proposed(tasks), _Solved()
+    costed, staged, solved = _costed(tasks), _proposed(tasks), _Solutions()
     regular = [(task, costs) for task, matcher, costs in costed if matcher.is_optimal]
     others = [(task, matcher, costs) for task, matcher, costs in costed if not matcher.is_optimal]
     wanted = [[costs.pairs] for _, _, costs in others] + [proposed for _, _, proposed in staged]
@@ -118,10 +148,13 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     for (task, _), found in zip(regular, solutions):
         solved.keep(task, found)
     for (task, matcher, costs), (pairs,) in zip(others, host):
-        solved.keep(task, [_solved_by(matcher, cost) for cost in costs._replace(pairs=pairs).matrices()])
+        matrices = costs._replace(pairs=pairs).matrices()
+        solved.keep(task, _solved_one_by_one(task, matcher, matrices, requests[task.request].classes_of_images))
     for (task, staged_matcher, _), proposed in zip(staged, host[len(others) :]):
         of_images = staged_matcher.finish_batch(proposed, task.scored.counts)
         solved.keep(task, [one for of_layers in of_images for one in of_layers])
+    if seen is not None:
+        seen += _seen(costed, [task for task, _, _ in staged], solved)
     found_of = [_collect(index, request, solved) for index, request in enumerate(requests)]
     lost = sum(matches.unmatchable for matches in found_of)
     if lost:
@@ -134,7 +167,7 @@ def match_step(requests: Sequence[MatchRequest]) -> list[Matches]:
     return _on_device(filled, requests)
 
 
-class _Solved(dict[tuple[int, int, int], Assignment]):
+class _Solutions(dict[tuple[int, int, int], Assignment]):
     """By request, layer and image."""
 
     def keep(self, task: _Task, found: Sequence[Assignment]) -> None:
@@ -195,12 +228,46 @@ def _proposed(tasks: Sequence[_Task]) -> list[tuple[_Task, StagedMatcher, list[T
     ]
 
 
-def _solved_by(matcher: CostMatcher, cost: Tensor) -> Assignment:
-    """What a matcher of its own kind makes of (N, m) costs."""
-    return Assignment(*matcher.solve(cost), int((~cost.isfinite()).all(1).sum()))
+def _solved_one_by_one(
+    task: _Task, matcher: CostMatcher, matrices: Sequence[Tensor], classes: Sequence[Tensor]
+) -> list[Assignment]:
+    """What a matcher of its own kind makes of the (N, m) costs of its problems.
+
+    Args:
+        task: of it.
+        matcher: whose demands may depend on classes.
+        matrices: image after image that has targets, layer after layer.
+        classes: of the targets of each image.
+    """
+    solvers = [at for of_image in classes if len(of_image) for at in [matcher.at(of_image)] * len(task.layers)]
+    return [
+        Assignment(*solver.solve(cost), int((~cost.isfinite()).all(1).sum()))
+        for solver, cost in zip(solvers, matrices, strict=True)
+    ]
 
 
-def _collect(index: int, request: MatchRequest, solved: _Solved) -> Matches:
+def _seen(
+    costed: Sequence[tuple[_Task, CostMatcher, Costs]], staged: Sequence[_Task], solved: _Solutions
+) -> list[Solved]:
+    """Every image of every task with its solutions."""
+    tasks: list[tuple[_Task, Costs | None, bool]] = [(task, costs, m.is_optimal) for task, m, costs in costed]
+    tasks += [(task, None, False) for task in staged]
+    return [
+        Solved(
+            task.request,
+            image,
+            task.layers,
+            None if costs is None else costs.of_image(image),
+            [solved[task.request, layer, image] for layer in task.layers],
+            is_optimal,
+        )
+        for task, costs, is_optimal in tasks
+        for image, count in enumerate(task.scored.counts)
+        if count
+    ]
+
+
+def _collect(index: int, request: MatchRequest, solved: _Solutions) -> Matches:
     """The matches of one group on the host: those that are solved, and those of matchers that see one image a time."""
     batch, num_queries = request.batch, request.predictions.logits.shape[2]
     found: list[tuple[Tensor, Tensor]] = []

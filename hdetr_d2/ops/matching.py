@@ -18,6 +18,8 @@ __all__ = ["IS_COMPILED"]
 _SCHEMAS = (
     "solve_one_to_many(Tensor[] costs, int[] copies) -> "
     "(Tensor rows, Tensor columns, Tensor counts, Tensor unmatchable)",
+    "solve_transportation(Tensor[] costs, Tensor[] demands) -> "
+    "(Tensor rows, Tensor columns, Tensor counts, Tensor unmatchable)",
     "solve_candidates(Tensor[] costs, Tensor[] indices, Tensor[] bounds, int[] sinks, int[] demands, "
     "int[] capacities) -> (Tensor sources, Tensor sinks, Tensor counts, Tensor state, "
     "Tensor source_prices, Tensor sink_prices)",
@@ -31,6 +33,21 @@ def _fake_solve_one_to_many(costs: Sequence[Tensor], copies: Sequence[int]) -> t
     for i, cost in enumerate(costs):
         require(cost.device.type == "cpu", "solve_one_to_many", f"costs[{i}]", "on the CPU", cost.device)
         require(cost.dim() == 2, "solve_one_to_many", f"costs[{i}]", "(queries, targets)", cost.shape)
+    pairs = torch.library.get_ctx().new_dynamic_size()
+    return _int64(pairs), _int64(pairs), _int64(len(costs)), _int64(len(costs))
+
+
+def _fake_solve_transportation(
+    costs: Sequence[Tensor], demands: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    require(
+        len(demands) == len(costs), "solve_transportation", "demands", f"one for each of {len(costs)} costs", demands
+    )
+    for i, (cost, demand) in enumerate(zip(costs, demands)):
+        require(cost.device.type == "cpu", "solve_transportation", f"costs[{i}]", "on the CPU", cost.device)
+        require(cost.dim() == 2, "solve_transportation", f"costs[{i}]", "(queries, targets)", cost.shape)
+        wanted = demand.dim() == 1 and demand.shape[0] == cost.shape[1]
+        require(wanted, "solve_transportation", f"demands[{i}]", "(targets)", demand.shape)
     pairs = torch.library.get_ctx().new_dynamic_size()
     return _int64(pairs), _int64(pairs), _int64(len(costs)), _int64(len(costs))
 
@@ -113,7 +130,12 @@ def _register() -> Library | None:
     if not (_extension.KERNELS and _are_loaded()):
         return None
     library = Library("hdetr_d2", "FRAGMENT")
-    fakes: tuple[Callable[..., Any], ...] = (_fake_solve_one_to_many, _fake_solve_candidates, _fake_pair_costs)
+    fakes: tuple[Callable[..., Any], ...] = (
+        _fake_solve_one_to_many,
+        _fake_solve_transportation,
+        _fake_solve_candidates,
+        _fake_pair_costs,
+    )
     for schema, fake in zip(_SCHEMAS, fakes):
         name = f"hdetr_d2::{schema.partition('(')[0]}"
         torch.library.register_fake(name, fake, lib=library)

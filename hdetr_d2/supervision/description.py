@@ -1,5 +1,6 @@
 """What a supervision scheme amounts to, in numbers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,7 +9,7 @@ from typing import Protocol
 
 from tabulate import tabulate
 
-from hdetr_d2.matching import CostMatcher
+from hdetr_d2.matching import CostMatcher, OneToManyMatcher
 
 from .rule import Rule
 
@@ -40,7 +41,9 @@ class Share:
         queries: how many there are; None for the encoder, whose proposals follow from the image.
         layers: decoder layers, 0 the first; none for the encoder.
         rule: as the scheme gave it.
-        positives: queries that a target gets in each layer; None where the matcher decides it by the predictions.
+        positives: queries that a target gets in each layer, on average over objects where classes differ; None where
+            the matcher decides it by the predictions.
+        by_class: the same of a target of each class, where classes differ and queries suffice; None where they do not.
     """
 
     start: float
@@ -50,6 +53,7 @@ class Share:
     layers: tuple[int, ...]
     rule: Rule
     positives: float | None
+    by_class: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +118,10 @@ class Description:
         of_encoder = self.positives(group=ENCODER)
         if of_encoder is not None and not isclose(of_encoder, 1.0):
             budget += f", of the encoder {of_encoder:g} times"
-        return f"{title}positives {budget}\n\n" + tabulate(rows, headers=headers, tablefmt="github")
+        tables = sorted({(share.group, share.by_class) for share in self.shares if share.by_class is not None})
+        lines = [f"positives of a target by class, {group}: {_class_table(demands)}" for group, demands in tables]
+        table = tabulate(rows, headers=headers, tablefmt="github")
+        return f"{title}positives {budget}\n\n" + "\n\n".join([table, *lines])
 
 
 def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int) -> Description:
@@ -141,12 +148,22 @@ def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: i
                         layers=layers,
                         rule=rule,
                         positives=_positives(rule, queries, num_targets),
+                        by_class=_by_class(rule),
                     )
                 )
         rule = scheme.encoder_rule(start)
         positives = _positives(rule, None, num_targets)
         shares.append(
-            Share(start=start, stop=stop, group=ENCODER, queries=None, layers=(), rule=rule, positives=positives)
+            Share(
+                start=start,
+                stop=stop,
+                group=ENCODER,
+                queries=None,
+                layers=(),
+                rule=rule,
+                positives=positives,
+                by_class=_by_class(rule),
+            )
         )
     return Description(
         scheme=type(scheme).__name__, num_layers=num_layers, num_targets=num_targets, shares=tuple(shares)
@@ -156,9 +173,23 @@ def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: i
 def _positives(rule: Rule, queries: int | None, num_targets: int) -> float | None:
     """k, less where the queries are too few for all targets."""
     k = rule.matcher.copies if isinstance(rule.matcher, CostMatcher) else None
+    if _by_class(rule) is not None:
+        k = rule.matcher.k if isinstance(rule.matcher, CostMatcher) else None  # the mean over objects
     if k is None or queries is None:
         return k
     return min(float(k), queries / num_targets)
+
+
+def _by_class(rule: Rule) -> tuple[int, ...] | None:
+    """K of each class, where classes differ."""
+    demands = rule.matcher.k_of_class if isinstance(rule.matcher, OneToManyMatcher) else None
+    return None if demands is None else tuple(demands.tolist())
+
+
+def _class_table(by_class: tuple[int, ...]) -> str:
+    """How many classes get how many queries."""
+    counts = Counter(by_class)
+    return ", ".join(f"{k} ({counts[k]} class{'' if counts[k] == 1 else 'es'})" for k in sorted(counts, reverse=True))
 
 
 def _weight(rule: Rule) -> str:

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from hdetr_d2.arguments import ArgumentError, check_choice, check_positive, check_whole, check_within
-from hdetr_d2.matching import MatchingCost, OneToManyMatcher
+from hdetr_d2.matching import FrequencyDemand, MatchingCost, OneToManyMatcher
 
 from .base import Supervision
 from .rule import Rule
@@ -24,6 +24,8 @@ class HybridSupervision(Supervision):
             one-to-many part wherever the scheme has one.
         encoder_k: proposals a target gets with ``"one2many"``; None is k. Their losses are then divided by it.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own in one-to-many matching, of which ``k`` is the mean over objects, of
+            proposals with ``encoder_k`` that; None gives all the same.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class HybridSupervision(Supervision):
         encoder: EncoderMatching = "one2one",
         encoder_k: int | None = None,
         cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
         super().__init__(cost=cost)
         check_whole(self, 1, k=k)
@@ -44,14 +47,16 @@ class HybridSupervision(Supervision):
             check_positive(self, normaliser=normaliser)
         self.encoder = encoder
         self.one_to_many = Rule(
-            matcher=OneToManyMatcher(k=k, cost=cost), weight=weight, normaliser=k if normaliser is None else normaliser
+            matcher=OneToManyMatcher(k=k, cost=cost, demand=demand),
+            weight=weight,
+            normaliser=k if normaliser is None else normaliser,
         )
         self.of_proposals = self.one_to_one if encoder == "one2one" else self.one_to_many
         if encoder_k is not None:
             check_whole(self, 1, encoder_k=encoder_k)
             if encoder == "one2one":
                 raise ArgumentError(f'{type(self).__name__}: encoder_k={encoder_k} needs encoder="one2many"')
-            matcher = OneToManyMatcher(k=encoder_k, cost=cost)
+            matcher = OneToManyMatcher(k=encoder_k, cost=cost, demand=demand)
             self.of_proposals = Rule(matcher=matcher, weight=weight, normaliser=encoder_k)
 
     def encoder_rule(self, progress: float) -> Rule:

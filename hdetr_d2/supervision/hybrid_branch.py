@@ -1,7 +1,7 @@
 """The hybrid branch scheme."""
 
 from hdetr_d2.arguments import ArgumentError, check_whole
-from hdetr_d2.matching import MatchingCost
+from hdetr_d2.matching import FrequencyDemand, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
 from .hybrid import EncoderMatching, HybridSupervision
@@ -22,6 +22,7 @@ class HybridBranch(HybridSupervision):
         encoder: how the encoder's proposals are matched, ``"one2one"`` as in the authors' code, or ``"one2many"``.
         encoder_k: proposals a target gets with ``"one2many"``; None is k.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
 
     group = "one2many"
@@ -36,8 +37,11 @@ class HybridBranch(HybridSupervision):
         encoder: EncoderMatching = "one2one",
         encoder_k: int | None = None,
         cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, weight=weight, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost)
+        super().__init__(
+            k=k, weight=weight, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost, demand=demand
+        )
         check_whole(self, 1, "OneToOne has no branch", num_queries=num_queries)
         if k > num_queries:
             raise ArgumentError(f"HybridBranch: k={k} queries of one target are more than num_queries={num_queries}")

@@ -1,7 +1,7 @@
 """The hybrid epoch scheme."""
 
 from hdetr_d2.arguments import check_within
-from hdetr_d2.matching import MatchingCost
+from hdetr_d2.matching import FrequencyDemand, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
 from .hybrid import EncoderMatching, HybridSupervision
@@ -20,6 +20,7 @@ class HybridEpoch(HybridSupervision):
             the authors' hybrid branch, or ``"one2many"`` in the one-to-many part.
         encoder_k: proposals a target gets with ``"one2many"``; None is k.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class HybridEpoch(HybridSupervision):
         encoder: EncoderMatching = "one2one",
         encoder_k: int | None = None,
         cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost)
+        super().__init__(k=k, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost, demand=demand)
         check_within(self, 0.0, 1.0, rho=rho)
         self.rho = rho
         self.changes_at = (rho,)

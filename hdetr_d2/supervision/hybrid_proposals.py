@@ -1,6 +1,6 @@
 """The hybrid proposals scheme."""
 
-from hdetr_d2.matching import MatchingCost
+from hdetr_d2.matching import FrequencyDemand, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
 from .hybrid import HybridSupervision
@@ -21,14 +21,21 @@ class HybridProposals(HybridSupervision):
         weight: of the encoder's losses.
         normaliser: they are divided by this times the number of targets; None is k.
         cost: the matching cost; None is Deformable DETR's.
+        demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
     """
 
     needs_proposals = True
 
     def __init__(
-        self, *, k: int = 6, weight: float = 1.0, normaliser: float | None = None, cost: MatchingCost | None = None
+        self,
+        *,
+        k: int = 6,
+        weight: float = 1.0,
+        normaliser: float | None = None,
+        cost: MatchingCost | None = None,
+        demand: FrequencyDemand | None = None,
     ) -> None:
-        super().__init__(k=k, weight=weight, normaliser=normaliser, encoder="one2many", cost=cost)
+        super().__init__(k=k, weight=weight, normaliser=normaliser, encoder="one2many", cost=cost, demand=demand)
 
     def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
         """One-to-one in every layer."""

@@ -64,10 +64,12 @@ def calls(folder: str) -> int:
 
 def test_a_cell_is_mean_and_sample_deviation_of_the_last_evaluations(program: Program, capsys: Captured) -> None:
     assert program() == 0
-    header, _, plain, bonus = capsys.readouterr().out.splitlines()
+    header, _, plain, bonus, *differences = capsys.readouterr().out.splitlines()
     assert header == "| run | seeds | AP | APr | ms a step | minutes |"
     assert plain.startswith("| plain | 2 | 15.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
     assert bonus.startswith("| with bonus, 5 | 2 | 20.0 ± 7.1 | 3.0 | 250.0 ± 0.0 | ")
+    assert "| with bonus, 5 | plain | +5.0 [+5.0, +5.0] | 2 | 2 |" in differences
+    assert "Ranking: with bonus, 5 > plain" in differences
 
 
 def test_a_run_gets_its_row_s_and_the_common_overrides_and_those_of_the_command_line(program: Program) -> None:

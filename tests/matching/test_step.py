@@ -5,8 +5,15 @@ import math
 import torch
 from torch import Tensor
 
-from hdetr_d2.matching import HungarianMatcher, Matcher, MatchingCost, OneToManyMatcher, TopKMatcher
-from hdetr_d2.matching.step import Matches, MatchRequest, match_step
+from hdetr_d2.matching import (
+    FrequencyDemand,
+    HungarianMatcher,
+    Matcher,
+    MatchingCost,
+    OneToManyMatcher,
+    TopKMatcher,
+)
+from hdetr_d2.matching.step import Matches, MatchRequest, Solved, match_step
 from hdetr_d2.structures import Predictions, Targets
 
 
@@ -60,6 +67,7 @@ def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
     other = [Targets(torch.zeros_like(t.labels), t.boxes) for t in targets]
     by_class = MatchingCost(class_weight=9.0, l1_weight=0.1, giou_weight=0.1)
     top_k = TopKMatcher(threshold=0.3)
+    by_frequency = OneToManyMatcher(k=2, demand=FrequencyDemand(image_counts=[50, 20, 5, 1]))
     requests = [
         MatchRequest(draw_predictions(3, 3, 10), [HungarianMatcher()] * 3, targets),
         MatchRequest(
@@ -75,15 +83,58 @@ def test_a_step_matches_as_calls_for_each_image_and_layer_do() -> None:
         MatchRequest(draw_predictions(1, 3, 40), [HungarianMatcher()], other),
         MatchRequest(draw_predictions(3, 3, 30), [top_k, HungarianMatcher(), top_k], targets),
         MatchRequest(draw_predictions(2, 3, 20), [TopKMatcher(threshold=0.2, best_last=True)] * 2, other),
+        MatchRequest(draw_predictions(3, 3, 30), [by_frequency, HungarianMatcher(), by_frequency], targets),
     ]
     results = match_step(requests)
-    assert len(results) == 5
+    assert len(results) == 6
     for request, matches in zip(requests, results):
         expected = triples_one_by_one(request)
         assert triples(matches) == expected
         assert len(matches.layer) == len(expected)
         by_layer = [sum(layer == wanted for layer, _, _ in expected) for wanted in range(len(request.matchers))]
         assert matches.per_layer == by_layer
+
+
+def test_demands_are_those_of_classes_where_targets_are_labelled_by_something_else() -> None:
+    matcher = OneToManyMatcher(k=2, demand=FrequencyDemand(image_counts=[50, 20, 5, 1]))
+    assert matcher.k_of_class is not None
+    classes = draw_targets(3, 0, 5)
+    objects = [Targets(torch.zeros_like(t.labels), t.boxes) for t in classes]
+    request = MatchRequest(draw_predictions(2, 3, 100), [matcher] * 2, objects, classes=classes)
+    (matches,) = match_step([request])
+    wanted = matcher.k_of_class[torch.cat([t.labels for t in classes])]
+    for layer in range(2):
+        assert matches.target[matches.layer == layer].bincount(minlength=8).tolist() == wanted.tolist()
+
+
+def test_who_looks_on_sees_the_costs_and_pairs_of_every_problem_and_changes_none() -> None:
+    targets = draw_targets(3, 0, 5)
+    by_frequency = OneToManyMatcher(k=2, demand=FrequencyDemand(image_counts=[50, 20, 5, 1]))
+    requests = [
+        MatchRequest(draw_predictions(2, 3, 12), [HungarianMatcher()] * 2, targets),
+        MatchRequest(draw_predictions(3, 3, 30), [OneToManyMatcher(k=3), by_frequency, TopKMatcher()], targets),
+    ]
+    seen: list[Solved] = []
+    watched = match_step(requests, seen)
+    for one, other in zip(watched, match_step(requests)):
+        assert triples(one) == triples(other)
+    pairs: list[set[tuple[int, int, int]]] = [set(), set()]
+    first = [0, 3, 3]
+    for one in seen:
+        of_group, image = requests[one.request].predictions, targets[one.image]
+        for place, layer in enumerate(one.layers):
+            solution, matcher = one.solutions[place], requests[one.request].matchers[layer]
+            rows = solution.rows + one.image * of_group.logits.shape[2]
+            columns = solution.columns + first[one.image]
+            pairs[one.request] |= {(layer, row, column) for row, column in zip(rows.tolist(), columns.tolist())}
+            if isinstance(matcher, TopKMatcher):
+                assert one.costs is None
+                continue
+            assert one.costs is not None
+            shown = of_group.logits[layer, one.image], of_group.boxes[layer, one.image]
+            torch.testing.assert_close(one.costs[place], MatchingCost()(*shown, image.labels, image.boxes))
+            assert one.is_optimal == (matcher is not by_frequency)
+    assert pairs == [triples(matches) for matches in watched]
 
 
 def test_a_step_without_targets_matches_nothing() -> None:

@@ -17,6 +17,8 @@ def arguments_of(name: str) -> tuple[Any, ...]:
     costs = [torch.randn(9, 4, generator=generator), torch.randn(30, 6, generator=generator)]
     if name == "solve_one_to_many":
         return costs, [1, 3]
+    if name == "solve_transportation":
+        return costs, [torch.tensor([1, 2, 1, 3]), torch.tensor([2, 9, 1, 1, 4, 3])]
     if name == "solve_candidates":
         places = [torch.stack([torch.randperm(20, generator=generator)[:4].short() for _ in range(9)])]
         return costs[:1], places, [torch.zeros(9)], [20], [1], [2]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace hdetr_d2::matching {
 namespace {
@@ -12,29 +13,33 @@ constexpr int32_t kNobody = -1;
 }  // namespace
 
 template <typename scalar>
-Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand,
-                               int32_t capacity)
+Assignment<scalar>::Assignment(CandidateLists<scalar>& lists, std::vector<int32_t> demand,
+                               const std::vector<int32_t>& capacity)
     : supply_(lists),
-      sources_(sources),
-      sinks_(sinks),
-      demand_(demand),
-      capacity_(capacity),
-      list_(sources),
-      matched_(sources),
-      complete_(sources, 0),
-      closed_(sources, 0),
-      short_(sources, 0),
-      u_(sources, 0.0),
-      v_(sinks, 0.0),
-      owners_(static_cast<std::size_t>(sinks) * capacity, kNobody),
-      distance_(sources, kInfinity),
-      step_(sources),
-      settled_(sources, 0) {}
+      sources_(static_cast<int32_t>(demand.size())),
+      sinks_(static_cast<int32_t>(capacity.size())),
+      demand_(std::move(demand)),
+      first_(capacity.size() + 1, 0),
+      list_(sources_),
+      matched_(sources_),
+      complete_(sources_, 0),
+      closed_(sources_, 0),
+      short_(sources_, 0),
+      u_(sources_, 0.0),
+      v_(sinks_, 0.0),
+      distance_(sources_, kInfinity),
+      step_(sources_),
+      settled_(sources_, 0) {
+  for (std::size_t sink = 0; sink < capacity.size(); ++sink) first_[sink + 1] = first_[sink] + capacity[sink];
+  owners_.assign(first_.back(), kNobody);
+}
 
 template <typename scalar>
 void Assignment<scalar>::solve() {
   start();
-  if (demand_ == 1 && capacity_ == 1) compete();
+  const bool is_one_to_one = owners_.size() == static_cast<std::size_t>(sinks_) &&
+                             std::all_of(demand_.begin(), demand_.end(), [](int32_t demand) { return demand == 1; });
+  if (is_one_to_one) compete();
   for (int32_t source = 0; source < sources_; ++source) serve(source);
 }
 
@@ -64,10 +69,10 @@ template <typename scalar>
 void Assignment<scalar>::start() {
   std::vector<int32_t> bidder(sinks_, kNobody);
   for (int32_t source = 0; source < sources_; ++source) {
-    loaded(source, demand_ - 1);
+    loaded(source, demand_[source] - 1);
     const std::vector<Link>& list = list_[source];
     if (list.empty()) continue;
-    const std::size_t last = std::min<std::size_t>(demand_, list.size()) - 1;
+    const std::size_t last = std::min<std::size_t>(demand_[source], list.size()) - 1;
     u_[source] = list[last].cost;
     for (std::size_t i = 0; i < last && list[i].cost < u_[source]; ++i) {
       const double reduced = list[i].cost - u_[source];
@@ -78,7 +83,7 @@ void Assignment<scalar>::start() {
     }
   }
   for (int32_t source = 0; source < sources_; ++source) {
-    matched_[source].reserve(demand_);
+    matched_[source].reserve(demand_[source]);
     for (const Link& link : list_[source]) {
       if (link.cost >= u_[source]) break;
       if (bidder[link.sink] == source) take(source, link);
@@ -86,7 +91,7 @@ void Assignment<scalar>::start() {
   }
   for (int32_t source = 0; source < sources_; ++source) {
     for (const Link& link : list_[source]) {
-      if (link.cost > u_[source] || static_cast<int32_t>(matched_[source].size()) == demand_) break;
+      if (link.cost > u_[source] || static_cast<int32_t>(matched_[source].size()) == demand_[source]) break;
       if (link.cost == u_[source] && has_room(link.sink) && bidder[link.sink] == kNobody) take(source, link);
     }
   }
@@ -136,9 +141,10 @@ bool Assignment<scalar>::bid(int32_t source, int32_t& loser, bool& rising) {
   if (second == kInfinity) return false;
   rising = best < second;
   if (!rising && !has_room(best_link.sink)) best_link = second_link;
-  loser = owners_[best_link.sink];
+  int32_t& owner = owners_[first_[best_link.sink]];
+  loser = owner;
   if (loser != kNobody) matched_[loser].clear();
-  owners_[best_link.sink] = kNobody;
+  owner = kNobody;
   u_[source] = second;
   v_[best_link.sink] = best_link.cost - second;
   take(source, best_link);
@@ -148,7 +154,7 @@ bool Assignment<scalar>::bid(int32_t source, int32_t& loser, bool& rising) {
 // Meets what is left of a source's demand, or gives it up where that is impossible.
 template <typename scalar>
 void Assignment<scalar>::serve(int32_t source) {
-  while (static_cast<int32_t>(matched_[source].size()) + short_[source] < demand_) {
+  while (static_cast<int32_t>(matched_[source].size()) + short_[source] < demand_[source]) {
     if (closed_[source] || !search(source)) search_closed(source);
     reset();
   }
@@ -184,13 +190,13 @@ void Assignment<scalar>::visit(int32_t source) {
         end_ = {source, link};
         return;
       }
-      const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
-      if (capacity_ == 1 && settled_[owners[0]]) continue;
+      const std::size_t begin = first_[link.sink], end = first_[link.sink + 1];
+      if (end - begin == 1 && settled_[owners_[begin]]) continue;
       // Rounding must not let a distance fall below that of the node it comes from.
       const double distance = std::max(least - v_[link.sink], distance_[source]);
       if (distance >= best_) continue;
-      for (int32_t place = 0; place < capacity_; ++place) {
-        if (!closed_[owners[place]]) relax(owners[place], distance, {source, link});
+      for (std::size_t place = begin; place < end; ++place) {
+        if (!closed_[owners_[place]]) relax(owners_[place], distance, {source, link});
       }
     }
   }
@@ -229,12 +235,12 @@ void Assignment<scalar>::visit_closed(int32_t source) {
   const double base = distance_[source] - u_[source];
   for (std::size_t i = 0; loaded(source, i); ++i) {
     const Link link = list_[source][i];
-    const int32_t* owners = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
-    if (!closed_[owners[0]]) continue;
+    const std::size_t begin = first_[link.sink], end = first_[link.sink + 1];
+    if (!closed_[owners_[begin]]) continue;
     double distance = base + link.cost - v_[link.sink];
     if (closed_[source]) distance = std::max(distance, distance_[source]);
     if (distance >= best_) continue;
-    for (int32_t place = 0; place < capacity_; ++place) relax(owners[place], distance, {source, link});
+    for (std::size_t place = begin; place < end; ++place) relax(owners_[place], distance, {source, link});
   }
 }
 
@@ -266,7 +272,7 @@ bool Assignment<scalar>::next(double limit, Node& node) {
 template <typename scalar>
 void Assignment<scalar>::take(int32_t source, Link link) {
   matched_[source].push_back(link);
-  int32_t* place = &owners_[static_cast<std::size_t>(link.sink) * capacity_];
+  int32_t* place = &owners_[first_[link.sink]];
   while (*place != kNobody) ++place;
   *place = source;
 }
@@ -278,8 +284,8 @@ void Assignment<scalar>::hand_over(int32_t source) {
     const Step step = step_[source];
     const auto same = [&](const Link& link) { return link.sink == step.link.sink; };
     matched_[source].erase(std::find_if(matched_[source].begin(), matched_[source].end(), same));
-    int32_t* owners = &owners_[static_cast<std::size_t>(step.link.sink) * capacity_];
-    *std::find(owners, owners + capacity_, source) = step.from;
+    const auto begin = owners_.begin() + first_[step.link.sink], end = owners_.begin() + first_[step.link.sink + 1];
+    *std::find(begin, end, source) = step.from;
     matched_[step.from].push_back(step.link);
     source = step.from;
   }

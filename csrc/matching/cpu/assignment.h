@@ -34,8 +34,9 @@ struct Pair {
   int32_t source, sink;
 };
 
-// Sources ask for `demand` different sinks each, a sink serves at most `capacity` sources: as many pairs as possible,
-// and of those the cheapest. One of demand and capacity is 1, so that no pair can be wanted twice.
+// Sources ask for some different sinks each (`demand`), a sink serves at most so many sources (`capacity`): as many
+// pairs as possible, and of those the cheapest. All demands or all capacities are 1, so that no pair can be wanted
+// twice.
 //
 // It keeps prices u of sources and v of sinks with cost - u - v >= 0 everywhere and = 0 on matched pairs, v <= 0, and
 // v = 0 where a sink has room. The start is the demand-th smallest cost as u; then each unmet unit of demand takes a
@@ -47,7 +48,8 @@ struct Pair {
 template <typename scalar>
 class Assignment {
  public:
-  Assignment(CandidateLists<scalar>& lists, int32_t sources, int32_t sinks, int32_t demand, int32_t capacity);
+  // One demand for each source and one capacity for each sink, all of them 1 at least.
+  Assignment(CandidateLists<scalar>& lists, std::vector<int32_t> demand, const std::vector<int32_t>& capacity);
 
   void solve();
 
@@ -84,7 +86,7 @@ class Assignment {
   void relax(int32_t source, double distance, Step step);
   bool next(double limit, Node& node);
   bool loaded(int32_t source, std::size_t position);
-  bool has_room(int32_t sink) const { return owners_[static_cast<std::size_t>(sink + 1) * capacity_ - 1] < 0; }
+  bool has_room(int32_t sink) const { return owners_[first_[sink + 1] - 1] < 0; }
   void take(int32_t source, Link link);
   void hand_over(int32_t source);
   void raise_prices(double end);
@@ -92,13 +94,15 @@ class Assignment {
   void reset();
 
   CandidateLists<scalar>& supply_;
-  const int32_t sources_, sinks_, demand_, capacity_;
+  const int32_t sources_, sinks_;
+  const std::vector<int32_t> demand_;
+  std::vector<std::size_t> first_;  // where the places of a sink begin in owners_, and where those of the last end
 
   std::vector<std::vector<Link>> list_, matched_;
   std::vector<uint8_t> complete_, closed_;
   std::vector<int32_t> short_;  // units of demand that are given up
   std::vector<double> u_, v_;
-  std::vector<int32_t> owners_;  // capacity_ places a sink, filled from the first
+  std::vector<int32_t> owners_;  // as many places a sink as it can serve, filled from the first
 
   // of one search
   std::vector<Node> heap_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <numeric>
 #include <tuple>
 #include <utility>
 
@@ -75,20 +76,20 @@ bool solve_whole(const Matrix<scalar>& by_target, Result& result) {
   return true;
 }
 
+// `demands` says how many queries each target gets.
 template <typename scalar>
-Result solve_matrix(const Tensor& cost, int64_t copies) {
+Result solve_matrix(const Tensor& cost, std::vector<int32_t> demands) {
   const int64_t queries = cost.size(0), targets = cost.size(1);
   const Matrix<scalar> by_target{cost.const_data_ptr<scalar>(), targets, queries, cost.stride(1), cost.stride(0)};
   Result result;
   if (queries == 0 || targets == 0) return result;
   result.unmatchable = count_unmatchable(by_target);
-  copies = std::min(copies, queries);  // more than one each cannot be used
-  if (copies == 1 && worth_a_dense_search(targets, queries) && result.unmatchable == 0 &&
-      solve_whole(by_target, result))
+  const int64_t most = *std::max_element(demands.begin(), demands.end());
+  if (most == 1 && worth_a_dense_search(targets, queries) && result.unmatchable == 0 && solve_whole(by_target, result))
     return result;
-  if (copies * targets <= queries) {
-    MatrixLists<scalar> lists(by_target, first_batch(copies, queries));
-    Assignment<scalar> assignment(lists, targets, queries, copies, 1);
+  if (std::accumulate(demands.begin(), demands.end(), int64_t(0)) <= queries) {
+    MatrixLists<scalar> lists(by_target, first_batch(most, queries));
+    Assignment<scalar> assignment(lists, std::move(demands), std::vector<int32_t>(queries, 1));
     assignment.solve();
     for (const Pair& pair : assignment.pairs()) result.pairs.push_back({pair.sink, pair.source});
     std::sort(result.pairs.begin(), result.pairs.end(),
@@ -96,7 +97,7 @@ Result solve_matrix(const Tensor& cost, int64_t copies) {
   } else {
     MatrixLists<scalar> lists({by_target.data, queries, targets, by_target.sink_stride, by_target.source_stride},
                               first_batch(1, targets));
-    Assignment<scalar> assignment(lists, queries, targets, 1, copies);
+    Assignment<scalar> assignment(lists, std::vector<int32_t>(queries, 1), demands);
     assignment.solve();
     result.pairs = assignment.pairs();
   }
@@ -146,18 +147,43 @@ Tensor summable(const Tensor& cost) {
   return greatest < 1e280 ? cost : cost * std::ldexp(1.0, -128);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> solve_one_to_many(at::TensorList costs, at::IntArrayRef copies) {
-  check_problems(costs, copies);
+// Solves all problems; demands(i) are those of the i-th.
+template <typename function>
+std::tuple<Tensor, Tensor, Tensor, Tensor> solve_matrices(at::TensorList costs, const function& demands) {
   const at::AutoDispatchBelowADInplaceOrView guard;
   std::vector<Tensor> matrices;
   for (const Tensor& cost : costs) matrices.push_back(summable(cost));
   const auto results = solve_all(matrices.size(), [&](int64_t i) {
-    return matrices[i].scalar_type() == at::kFloat ? solve_matrix<float>(matrices[i], copies[i])
-                                                   : solve_matrix<double>(matrices[i], copies[i]);
+    return matrices[i].scalar_type() == at::kFloat ? solve_matrix<float>(matrices[i], demands(i))
+                                                   : solve_matrix<double>(matrices[i], demands(i));
   });
   const auto [rows, columns] = packed(results);
   const auto unmatchable = of_each(results, [](const Result& result) { return result.unmatchable; });
   return {rows, columns, of_each(results, count), unmatchable};
+}
+
+// More queries than there are cannot be used.
+int32_t usable(int64_t demand, int64_t queries) {
+  return static_cast<int32_t>(std::min(demand, std::max<int64_t>(queries, 1)));
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> solve_one_to_many(at::TensorList costs, at::IntArrayRef copies) {
+  check_problems(costs, copies);
+  return solve_matrices(
+      costs, [&](int64_t i) { return std::vector<int32_t>(costs[i].size(1), usable(copies[i], costs[i].size(0))); });
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> solve_transportation(at::TensorList costs, at::TensorList demands) {
+  check_transportation(costs, demands);
+  std::vector<Tensor> wanted;
+  for (const Tensor& demand : demands) wanted.push_back(demand.contiguous());
+  return solve_matrices(costs, [&](int64_t i) {
+    const int64_t* demand = wanted[i].const_data_ptr<int64_t>();
+    std::vector<int32_t> result(wanted[i].size(0));
+    std::transform(demand, demand + result.size(), result.begin(),
+                   [&](int64_t each) { return usable(each, costs[i].size(0)); });
+    return result;
+  });
 }
 
 struct Candidates {
@@ -177,7 +203,8 @@ Result solve_given(const Candidates& problem) {
   const int64_t capacity = std::min(problem.capacity, std::max<int64_t>(sources, 1));
   GivenLists<index> lists(problem.costs.const_data_ptr<float>(), problem.indices.const_data_ptr<index>(), sources,
                           problem.costs.size(1), sinks, demand);
-  Assignment<double> assignment(lists, sources, sinks + sources * demand, demand, capacity);
+  Assignment<double> assignment(lists, std::vector<int32_t>(sources, demand),
+                                std::vector<int32_t>(sinks + sources * demand, capacity));
   assignment.solve();
   Result result;
   result.source_prices = assignment.source_prices();
@@ -222,6 +249,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> solve_candidates(
 // For every backend, as a list without tensors names none; the checks refuse all but CPU tensors.
 TORCH_LIBRARY_IMPL(hdetr_d2, CompositeExplicitAutograd, library) {
   library.impl("solve_one_to_many", &solve_one_to_many);
+  library.impl("solve_transportation", &solve_transportation);
   library.impl("solve_candidates", &solve_candidates);
 }
 

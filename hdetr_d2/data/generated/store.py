@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -30,6 +30,7 @@ from hdetr_d2.processes import die_with_parent, is_running, is_stopped
 from ..errors import DatasetError
 from .annotations import Pictures, as_coco, as_lvis, image_file_name
 from .classes import class_probabilities, object_classes
+from .label_errors import ERRORS_FILE, KINDS, plant
 from .scene import Placed, Scene, SpriteBank, compose
 
 # Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
@@ -53,10 +54,18 @@ class GeneratedSpec:
     long_tail: bool = False
     format: str = "coco"
     scene: Scene = dataclasses.field(default_factory=Scene)
+    label_errors: tuple[tuple[str, float], ...] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """All of them by name; errors that are not asked for are left out, as datasets had none before."""
+        parameters = dataclasses.asdict(self)
+        if not self.label_errors:
+            del parameters["label_errors"]
+        return parameters
 
     def key(self) -> str:
         """Name of the cache folder: readable numbers and a hash of all parameters and the generator's version."""
-        parameters = {"version": GENERATOR_VERSION, **dataclasses.asdict(self)}
+        parameters = {"version": GENERATOR_VERSION, **self.parameters()}
         digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
         low, high = self.scene.image_size
         size = str(low) if low == high else f"{low}-{high}"
@@ -75,6 +84,11 @@ class GeneratedFiles:
 
     def images(self, split: str) -> Path:
         return self.root / split
+
+    @property
+    def errors(self) -> Path:
+        """What was planted in the training annotations (``label_errors.plant``); there is none where none was asked."""
+        return self.root / ERRORS_FILE
 
 
 def default_cache_folder() -> Path:
@@ -96,14 +110,14 @@ def ensure_generated(
     seed: int = 0,
     long_tail: bool = False,
     format: str = "coco",
+    label_errors: Mapping[str, float] | None = None,
     cache_folder: str | os.PathLike[str] | None = None,
     num_workers: int | None = None,
     progress: bool = True,
 ) -> GeneratedFiles:
     """Returns the generated dataset with these parameters, and draws it first if it is not in the cache.
 
-    Several processes may call this at once: one draws, the others wait. A drawing that was killed leaves nothing that
-    is taken for a dataset.
+    Several processes may call this at once: one draws, the others wait. A killed drawing leaves no dataset.
 
     Args:
         num_train, num_val: number of pictures.
@@ -116,6 +130,7 @@ def ensure_generated(
         format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
             ``annotations.as_lvis``). With a long tail, validation then shows all classes alike, so that the AP of rare
             ones rests on as many objects as that of others.
+        label_errors: the part of training objects that get an error of some ``label_errors.KINDS``; "coco" only.
         cache_folder: default ``default_cache_folder()``.
         num_workers: processes that draw; default one per usable core, at most 8. Does not change the result.
 
@@ -137,6 +152,7 @@ def ensure_generated(
         seed=seed,
         long_tail=long_tail,
         format=format,
+        label_errors=label_errors,
     )
     cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
     return _ensure(spec, cache, num_workers=num_workers, progress=progress)
@@ -164,6 +180,7 @@ def _spec(
     object_scale: tuple[float, float],
     max_classes_per_image: int,
     clutter: float,
+    label_errors: Mapping[str, float] | None,
     **content: Any,
 ) -> GeneratedSpec:
     low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
@@ -174,7 +191,8 @@ def _spec(
         max_classes_per_image=max_classes_per_image,
         clutter=float(clutter),
     )
-    spec = GeneratedSpec(scene=scene, **content)
+    errors = tuple(sorted((str(kind), float(share)) for kind, share in (label_errors or {}).items()))
+    spec = GeneratedSpec(scene=scene, label_errors=errors, **content)
     _check(spec)
     return spec
 
@@ -203,11 +221,20 @@ def _check(spec: GeneratedSpec) -> None:
         "clutter must not be negative": spec.scene.clutter < 0,
         "seed must not be negative": spec.seed < 0,
         'format must be "coco" or "lvis"': spec.format not in ("coco", "lvis"),
+        f"label_errors must be parts of 1 for some of {', '.join(KINDS)}, 1 together at most": not _are_shares(
+            dict(spec.label_errors)
+        ),
+        'label_errors need format="coco" and two classes': bool(spec.label_errors)
+        and (spec.format != "coco" or spec.num_classes < 2),
     }
     found = [text for text, is_wrong in problems.items() if is_wrong]
     if found:
         raise DatasetError(f"generated dataset: {'; '.join(found)} (got {spec})")
     object_classes(spec.num_classes, first=spec.first_class)
+
+
+def _are_shares(shares: Mapping[str, float]) -> bool:
+    return shares.keys() <= set(KINDS) and all(share >= 0 for share in shares.values()) and sum(shares.values()) <= 1
 
 
 WAIT_SECONDS = 300.0
@@ -322,10 +349,13 @@ def _draw(spec: GeneratedSpec, target: Path, *, num_workers: int | None, progres
         contents = as_lvis(results, classes, seed=spec.seed)
     else:
         contents = {split: as_coco(pictures, classes) for split, pictures in results.items()}
+    if spec.label_errors:
+        contents["train"], errors = plant(contents["train"], dict(spec.label_errors), seed=spec.seed)
+        (partial / ERRORS_FILE).write_text(json.dumps(errors))
     for split, content in contents.items():
         info = {"description": f"hdetr_d2 generated dataset, {split}", "version": str(GENERATOR_VERSION)}
         (partial / f"{split}.json").write_text(json.dumps({"info": info, **content}))
-    (partial / "parameters.json").write_text(json.dumps(dataclasses.asdict(spec), indent=1))
+    (partial / "parameters.json").write_text(json.dumps(spec.parameters(), indent=1))
     partial.rename(target)
 
 

@@ -83,7 +83,7 @@ def make_example(
         category_id=category,
         width=size[0],
         height=size[1],
-        jpeg=_thumbnail(image_files[image], size) if image in image_files else None,
+        jpeg=thumbnail(image_files[image], size) if image in image_files else None,
         objects=tuple(_scaled(box, scale) for box in objects),
         found=found,
     )
@@ -139,13 +139,18 @@ def _scaled(box: NDArray[np.float64], scale: float) -> tuple[float, float, float
     return x, y, width, height
 
 
-def _thumbnail(path: str, size: tuple[int, int]) -> str:
+def thumbnail(path: str, size: tuple[int, int], part: tuple[float, float, float, float] | None = None) -> str:
     """JPEG in base64.
+
+    Args:
+        path: of the image.
+        size: width and height of the result.
+        part: of the image, XYXY in pixels; None is all of it.
 
     Raises:
         UnusableImageError: the file cannot be read.
     """
-    image = Image.fromarray(read_rgb_image(path)).resize(size, Image.Resampling.BICUBIC)
+    image = Image.fromarray(read_rgb_image(path)).resize(size, Image.Resampling.BICUBIC, box=part)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()

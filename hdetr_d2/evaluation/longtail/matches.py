@@ -31,7 +31,9 @@ class Judged:
     correct: NDArray[np.bool_]
 
 
-def judge(truth: GroundTruth, detections: Detections, *, style: Literal["lvis", "coco"] = "lvis") -> Judged:
+def judge(
+    truth: GroundTruth, detections: Detections, *, style: Literal["lvis", "coco"] = "lvis", iou: float = IOU
+) -> Judged:
     """Decide which detections are right, as the metrics do.
 
     Args:
@@ -39,6 +41,7 @@ def judge(truth: GroundTruth, detections: Detections, *, style: Literal["lvis", 
         detections: limited to what counts of each image or class.
         style: whose metrics. COCO's judge every detection, but those in crowds and ignored regions that are no better
             detection of an object, however many there are.
+        iou: from which on a detection is of an object.
     """
     annotations = truth.annotations
     if style == "lvis":
@@ -55,10 +58,10 @@ def judge(truth: GroundTruth, detections: Detections, *, style: Literal["lvis", 
     ignored = np.zeros(len(detections), dtype=bool)
     for found, objects in _same_key(key, object_key):
         boxes, others = detections.boxes[found], annotations.boxes[objects]
-        iou = pairwise_iou(boxes, others)
+        overlap = pairwise_iou(boxes, others)
         if region[objects].any():
-            iou[:, region[objects]] = _share_inside(boxes, others[region[objects]])
-        correct[found], ignored[found] = _greedy(iou, left_out[objects], region[objects])
+            overlap[:, region[objects]] = _share_inside(boxes, others[region[objects]])
+        correct[found], ignored[found] = _greedy(overlap, left_out[objects], region[objects], iou)
     if style == "coco":
         return Judged(detections=detections.select(~ignored), correct=correct[~ignored])
     pairs = truth.not_exhaustive if truth.not_exhaustive is not None else np.empty((0, 2), dtype=np.int64)
@@ -103,7 +106,7 @@ def _share_inside(boxes: NDArray[np.float64], regions: NDArray[np.float64]) -> N
 
 
 def _greedy(
-    iou: NDArray[np.float64], ignored: NDArray[np.bool_], region: NDArray[np.bool_]
+    iou: NDArray[np.float64], ignored: NDArray[np.bool_], region: NDArray[np.bool_], threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Each detection takes the free object that it overlaps most, real objects before ignored ones.
 
@@ -111,17 +114,18 @@ def _greedy(
         iou: (N, M), detections by falling score.
         ignored: (M,).
         region: (M,) which of them stay free whatever takes them.
+        threshold: the least overlap.
 
     Returns:
         (N,) whether it took a real one, (N,) whether it took an ignored one.
     """
     took, took_ignored = np.zeros(len(iou), dtype=bool), np.zeros(len(iou), dtype=bool)
     free = np.ones(iou.shape[1], dtype=bool)
-    for row in np.flatnonzero(iou.max(axis=1) >= IOU).tolist():
+    for row in np.flatnonzero(iou.max(axis=1) >= threshold).tolist():
         for chosen, kind in ((took, ~ignored), (took_ignored, ignored)):
             possible = np.where(free & kind, iou[row], -1.0)
             best = len(possible) - 1 - int(possible[::-1].argmax())  # of equal ones the last, as in the metrics
-            if possible[best] >= IOU:
+            if possible[best] >= threshold:
                 chosen[row], free[best] = True, bool(region[best])
                 break
     return took, took_ignored
