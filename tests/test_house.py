@@ -14,7 +14,6 @@ TESTS = ROOT / "tests"
 
 CROSS_CUTTING = {
     "test_docs.py": "README.md and docs",
-    "test_documented_commands.py": "commands in README.md and docs",
     "test_house.py": "the text of the package",
     "test_notebooks.py": "notebooks",
     "test_packaging.py": "what is installed",
@@ -23,6 +22,7 @@ CROSS_CUTTING = {
     "annotations/layouts/test_strange_files.py": "all layouts",
     "annotations/test_mutations.py": "training's reader and evaluation's",
     "checkpoint/test_family_files.py": "every model's names, with every project's",
+    "cli/test_documented_commands.py": "commands in README.md and docs",
     "cli/test_imports.py": "what all commands import",
     "cli/test_mistakes.py": "all commands",
     "configs/test_recipes.py": "all recipes",

@@ -19,4 +19,4 @@ schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_untrained = True
 train.eval_period_epochs = 2
-train.output_dir = "output/quickstart"
+train.output_dir = "output/quickstart_branch"

@@ -42,7 +42,8 @@ class FrequencyDemand:
         most = 10 * k if self.most is None else self.most
         if not self.least <= k <= most:
             raise ArgumentError(f"FrequencyDemand: k={k} is not between least={self.least} and most={most}")
-        counts = torch.tensor(self.image_counts, dtype=torch.float64).clamp(min=1)
+        # Numbers of the constructor, also where a model is built without memory (torch.device("meta")).
+        counts = torch.tensor(self.image_counts, dtype=torch.float64, device="cpu").clamp(min=1)
         share = counts**-self.power
 
         def demands(scale: float) -> Tensor:

@@ -180,6 +180,7 @@ ENTRIES: tuple[Entry, ...] = (
     _lvis("deformable_detr_plus_plus_lvis_r50_24ep_distinct", None, "ours, not trained"),
     _lvis("hybrid_proposals_lvis_r50_24ep_distinct", None, "ours, not trained"),
     _lvis("h_deformable_detr_lvis_r50_24ep_distinct", None, "ours, not trained"),
+    _lvis("h_deformable_detr_lvis_by_frequency_r50_24ep", None, "ours, not trained"),
     _lvis("small/deformable_detr_plus_plus_lvis_24gb_r50_24ep", None, "ours, not trained"),
     _lvis("small/h_deformable_detr_lvis_24gb_r50_24ep", None, "ours, not trained"),
     _lvis("small/h_deformable_detr_lvis_24gb_short_r50_12ep", None, "ours, not trained"),

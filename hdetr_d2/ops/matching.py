@@ -46,6 +46,7 @@ def _fake_solve_transportation(
     for i, (cost, demand) in enumerate(zip(costs, demands)):
         require(cost.device.type == "cpu", "solve_transportation", f"costs[{i}]", "on the CPU", cost.device)
         require(cost.dim() == 2, "solve_transportation", f"costs[{i}]", "(queries, targets)", cost.shape)
+        require(demand.device.type == "cpu", "solve_transportation", f"demands[{i}]", "on the CPU", demand.device)
         wanted = demand.dim() == 1 and demand.shape[0] == cost.shape[1]
         require(wanted, "solve_transportation", f"demands[{i}]", "(targets)", demand.shape)
     pairs = torch.library.get_ctx().new_dynamic_size()

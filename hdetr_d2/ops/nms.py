@@ -38,6 +38,7 @@ def nms_mask(boxes: Tensor, threshold: float) -> Tensor:
 
 def nms_mask_reference(boxes: Tensor, threshold: float) -> Tensor:
     """``nms_mask`` in plain PyTorch: (B, M, M) overlaps at once, then one box after another."""
+    _check(boxes)
     low, high = boxes.split(2, dim=-1)
     area = (high - low).clamp(min=0).prod(-1)
     shared = torch.minimum(high[:, :, None], high[:, None]) - torch.maximum(low[:, :, None], low[:, None])
@@ -51,6 +52,7 @@ def nms_mask_reference(boxes: Tensor, threshold: float) -> Tensor:
 
 
 def _check(boxes: Tensor) -> None:
+    require(boxes.layout == torch.strided, "nms_mask", "boxes", "dense", boxes.layout)
     for holds in (boxes.dim() == 3, boxes.shape[-1] == 4):
         require(holds, "nms_mask", "boxes", "(images, boxes, 4)", boxes.shape)
 

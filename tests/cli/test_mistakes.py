@@ -122,6 +122,13 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["note.txt"], "note.txt"),
         (["note.txt", "--seeds", "one"], "--seeds"),
     ],
+    "report matching": [([], "RUN"), (["nowhere"], "nowhere"), (["empty"], "empty"), (["note.txt"], "note.txt")],
+    "report queries": [
+        ([], "IMAGE"),
+        (["photo.png"], "--model"),
+        (["--model", "nowhere", "photo.png"], "nowhere"),
+        (["--model", "foreign.pth", "photo.png"], "foreign.pth"),
+    ],
     "report duplicates": [([], "RUN"), (["empty"], "empty"), (["nowhere"], "nowhere")],
     "report errors": [
         ([], "RUN"),

@@ -48,6 +48,16 @@ def solve_one_to_many(draw: random.Random) -> list[Any]:
     return [costs, [draw.choice([1, 2, 6]) for _ in costs]]
 
 
+def solve_transportation(draw: random.Random) -> list[Any]:
+    costs = [torch.randn(draw.choice([0, 1, 5, 40]), draw.choice([0, 1, 3, 30])) for _ in range(draw.randint(0, 3))]
+    return [costs, [torch.randint(1, draw.choice([2, 7]), (cost.shape[1],)) for cost in costs]]
+
+
+def nms_mask(draw: random.Random) -> list[Any]:
+    boxes = torch.rand(draw.choice([0, 1, 3]), draw.choice([0, 1, 7, 40]), 4).sort(-1).values[..., [0, 2, 1, 3]]
+    return [boxes, draw.choice([0.0, 0.5, 1.0])]
+
+
 def solve_candidates(draw: random.Random) -> list[Any]:
     arguments: list[list[Any]] = [[] for _ in range(6)]
     for _ in range(draw.randint(0, 3)):
@@ -74,7 +84,9 @@ def pair_costs(draw: random.Random) -> list[Any]:
 OPERATORS: dict[str, list[Callable[[random.Random], list[Any]]]] = {
     "solve_one_to_many": [solve_one_to_many],
     "solve_candidates": [solve_candidates],
+    "solve_transportation": [solve_transportation],
     "pair_costs": [pair_costs],
+    "nms_mask": [nms_mask],
     "ms_deform_attn": [lambda draw: ms_deform_attn(draw, "plain", 0, False)],
     "ms_deform_attn_backward": [lambda draw: ms_deform_attn(draw, "plain", 0, True)],
     "ms_deform_attn_fused": [lambda draw, w=w: ms_deform_attn(draw, "fused", w, False) for f, w in FORMS[1:]],
@@ -206,7 +218,8 @@ def main(calls: int = 150, seed: int = 0) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     draw = random.Random(seed)
-    missing = {name for name in dir(torch.ops.hdetr_d2) if name.startswith(("ms_", "solve_", "pair_"))} - set(OPERATORS)
+    kinds = ("ms_", "nms_", "pair_", "solve_")
+    missing = {name for name in dir(torch.ops.hdetr_d2) if name.startswith(kinds)} - set(OPERATORS)
     assert not missing, f"nothing is known of {missing}"
     for name in OPERATORS:
         refused = 0

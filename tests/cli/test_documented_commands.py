@@ -20,8 +20,6 @@ from tests.cli.conftest import Program
 from tests.finetune.conftest import write_yolo
 from tests.test_docs import DOCUMENTS, FENCE, FRAGMENTS, ROOT, commands
 
-pytest_plugins = ["tests.cli.conftest"]
-
 SHELLS = ("bash", "sh")
 TRAINED = ROOT / "tests" / "fixtures" / "f091f20"
 RECIPE = "h_deformable_detr_r50_12ep"
