@@ -27,6 +27,7 @@ RECIPE = "h_deformable_detr_r50_12ep"
 # keys in these is looked at in test_docs.py.
 NEEDS = {
     r"^(make|source) ": "a checkout of its own",
+    r"microscope|report matching |label_errors": "a training of minutes; tests/microscope has a short one",
     r"--num-gpus 8|--nproc-per-node 8|^sbatch ": "eight GPUs",
     r" output/h_deformable_detr_r50_12ep/": "the run of eight GPUs",
     r"^python train_net.py .*lvis": "LVIS, and a GPU",
@@ -89,7 +90,17 @@ def write_files(folder: Path) -> None:
     for name in ("train", "val"):
         shutil.copy(TRAINED / "data" / "annotations.json", folder / "data" / f"{name}.json")
     Image.new("RGB", (64, 48), "teal").save(folder / "photo.jpg")
+    write_street(folder)
     write_results(folder)
+
+
+def write_street(folder: Path) -> None:
+    """street.jpg, and train.json of it with the classes of output/run."""
+    content = json.loads((TRAINED / "data" / "annotations.json").read_text())
+    first = next(iter((TRAINED / "data").rglob(content["images"][0]["file_name"])))
+    Image.open(first).convert("RGB").save(folder / "street.jpg")
+    content["images"][0]["file_name"] = "street.jpg"
+    (folder / "train.json").write_text(json.dumps(content))
 
 
 def write_results(folder: Path) -> None:
