@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from hdetr_d2.cli import run
 
@@ -20,6 +21,16 @@ class Ended:
 
 
 Program = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def catalogs_as_they_were() -> Iterator[None]:
+    """What a command registers ends with its test: another one's dataset may have the same name and other files."""
+    before = [(catalog, set(catalog)) for catalog in (DatasetCatalog, MetadataCatalog)]
+    yield
+    for catalog, names in before:
+        for name in set(catalog) - names:
+            catalog.remove(name)
 
 
 @pytest.fixture
