@@ -88,7 +88,7 @@ def started(*options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             program.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
