@@ -73,7 +73,7 @@ def plot_runs(
             raise DatasetError(f"{os.fspath(path)} is no metrics.json of a run: no line of it has an iteration")
     known = sorted({key for metrics in series.values() for key in metrics})
     if not known:
-        raise DatasetError(f"nothing is recorded yet in {', '.join(map(os.fspath, runs.values()))}")
+        raise DatasetError(f"nothing is recorded yet in {', '.join(os.fspath(path) for path in runs.values())}")
     if loss not in known:
         raise DatasetError(f'no run has recorded "{loss}"; there are {", ".join(known[:20])}')
     figure = Figure(figsize=(12, 4.5), layout="constrained")
