@@ -64,13 +64,16 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
     Modules beside the file are found (`own_code`).
 
     Raises:
-        Whatever the config raises; OSError if there is no such file; ValueError for another file name extension.
+        Whatever the config raises; OSError if there is no such file; ValueError for another file name extension, and
+        for a file that holds no mapping.
     """
     path = os.fspath(path)
     if path.endswith(".py"):
         own_code.search_beside(path)
     cfg = _lazy_load(path)
-    if OmegaConf.is_dict(cfg) and not path.endswith(".py"):
+    if not OmegaConf.is_dict(cfg) or cfg._is_none():  # an empty .yaml is None
+        raise ValueError("it holds no mapping of settings, and so is no config")
+    if not path.endswith(".py"):
         own_code.after_loading(cfg, path, _lazy_load)
     return cfg
 

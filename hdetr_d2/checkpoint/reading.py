@@ -318,6 +318,7 @@ def newest_whole(folder: str, *, besides: str = "") -> str:
 def _refused_name(message: str) -> str | None:
     """The class that torch's weights-only unpickler names in its message, if it refused one."""
     found = re.search(r"(?:GLOBAL|unsupported (?:class|module)) ([A-Za-z_][\w.]*\.\w+)", message, flags=re.IGNORECASE)
+    found = found or re.search(r"\bGLOBAL ([A-Za-z_]\w*)", message)  # of Python's own functions without their module
     return found.group(1) if found else None
 
 

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
+from hdetr_d2.errors import UserError
+
 from .options import Download, Overrides
+
+
+class TrainUsageError(UserError, ValueError):
+    """Arguments of train that cannot be."""
 
 
 def train(
@@ -31,9 +37,12 @@ def train(
 
     hdetr-d2 train output/run/config.yaml --resume
     """
+    for override in overrides or []:
+        if override.startswith("-"):  # after a "--", which the parser of train_net.py does not see
+            raise TrainUsageError(f"{override}: is no KEY=VALUE")
     from hdetr_d2.engine.cli import run
 
     options = ["--resume"] if resume else []
-    options += ["--num-gpus", str(num_gpus), "--num-machines", str(num_machines)]
-    options += ["--machine-rank", str(machine_rank), "--dist-url", dist_url]
-    run(["--config-file", config, *options, *(overrides or [])], program="hdetr-d2")
+    options += [f"--num-gpus={num_gpus}", f"--num-machines={num_machines}"]
+    options += [f"--machine-rank={machine_rank}", f"--dist-url={dist_url}"]
+    run([f"--config-file={config}", *options, *(overrides or [])], program="hdetr-d2")

@@ -54,7 +54,7 @@ def find_config(name: str) -> str:
         ConfigError: neither exists.
     """
     if not name:
-        raise ConfigError("--config-file is missing")
+        raise ConfigError("no config is named: give a file, or the name of a packaged one (--config-file)")
     if os.path.isfile(name):
         return name
     packaged = name.removeprefix("./").removeprefix("configs/")
@@ -78,8 +78,6 @@ def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
         if isinstance(error, UserError):
             raise
         raise ConfigError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
-    if not OmegaConf.is_dict(cfg):
-        raise ConfigError(f"{path} is no config: it holds no mapping")
     missing = [key for key in ROOT_KEYS if key not in cfg]
     if missing:
         raise ConfigError(f"{config_file} does not define {', '.join(missing)}")
