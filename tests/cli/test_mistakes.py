@@ -31,7 +31,7 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([RECIPE, "train.btch_size=2"], "did you mean batch_size"),
         ([RECIPE, "train.batch_size=two"], "train.batch_size"),
         ([RECIPE, "--num-gpus", "none"], "--num-gpus"),
-        ([RECIPE, "--num-gpus", "0"], "--num-gpus"),
+        ([RECIPE, "--num-gpus", "-1"], "--num-gpus"),
     ],
     "eval": [
         ([], "--model and --data"),
