@@ -1,5 +1,7 @@
 """Finding and loading the packaged configs."""
 
+import difflib
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,16 +26,21 @@ def config_path(name: str) -> str:
             file's name without ending, "h_deformable_detr_r50_12ep"; of the path, too, the ending may be left out.
 
     Raises:
-        FileNotFoundError: there is no such config; the message lists those of the same folder.
+        FileNotFoundError: there is no such config; the message lists those of the same folder, or the most similar.
     """
     for path in (_CONFIGS / name, _CONFIGS / f"{name}.py"):
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises on a name too long
             return str(path)
     named = [other for other in config_names() if Path(other).stem == name]
     if len(named) == 1:
         return str(_CONFIGS / named[0])
-    siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
-    raise FileNotFoundError(f"no config '{name}'; there is {', '.join(siblings or config_names()) or 'none'}")
+    there = [other for other in config_names() if Path(other).parent == Path(name).parent]
+    if not there:
+        stems = {Path(other).stem: other for other in config_names()}
+        similar = difflib.get_close_matches(Path(name[-200:]).stem, stems, n=10)
+        there = [stems[stem] for stem in similar] or config_names()
+    more = f" and {len(there) - 10} more (hdetr-d2 configs list)" if len(there) > 10 else ""
+    raise FileNotFoundError(f"no config '{name[:200]}'; there is {', '.join(there[:10]) or 'none'}{more}")
 
 
 def get_config(name: str) -> DictConfig:
