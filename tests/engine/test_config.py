@@ -69,6 +69,11 @@ def test_settings_that_a_config_file_misspells_are_refused_too() -> None:
         ("train.matmul_precision=medium", "highest"),
         ("train.clip_grad.max_norm=0", "clip_grad=null"),
         ("train.checkpoint.max_to_keep=0", "max_to_keep"),
+        ("train.ddp.find_unused_parameters=''", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("train.ddp.find_unused_parameters=${train.seed}", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("train.ddp.find_unused_parameters=[1,[2]]", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("+train.ddp.device_ids=[0]", "device_ids"),
+        ("train.longtail_report._target_=OneToOne", "longtail_report calls nothing, and there is no"),
     ],
 )
 def test_impossible_settings_are_refused(override: Any, message: Any) -> None:
