@@ -43,6 +43,12 @@ def test_words_for_false_are_false(text: str) -> None:
     assert [OmegaConf.select(cfg, key) for key in keys] == [False] * 4
 
 
+def test_letters_that_the_locale_does_not_know_are_told_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"train\.output_dir=.*PYTHONUTF8=1") as caught:
+        load(RECIPE, ["train.output_dir=" + "é".encode().decode("ascii", "surrogateescape")])
+    str(caught.value).encode("ascii")
+
+
 @pytest.mark.parametrize("text", ["yes", "on", "TRUE", "y", "1"])
 def test_words_for_true_are_true(text: str) -> None:
     keys = ("train.sync_bn", "dataset.filter_empty", "model.fuse_layers")
