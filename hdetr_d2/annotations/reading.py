@@ -11,7 +11,7 @@ import gc
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter
@@ -83,6 +83,7 @@ def parse_annotations(source: str, text: bytes) -> AnnotationFile:
         DatasetError: see `read_annotation_file`.
     """
     text = text.removeprefix(_BOM)
+    _require_lists_once(source, text)
     try:
         content = msgspec.json.decode(text, type=Content)
         faults = _take_boxes_of_outlines(content, text)
@@ -94,6 +95,22 @@ def parse_annotations(source: str, text: bytes) -> AnnotationFile:
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{source}: cannot be read as json ({error})") from error
     return _columns(source, *content_of_objects(source, parsed))
+
+
+def _require_lists_once(source: str, text: bytes) -> None:
+    """Of a key that is there twice, parsers take the last: a file that was joined by hand would be read in part."""
+    if all(text.count(f'"{name}"'.encode()) < 2 for name in Content.__struct_fields__):
+        return
+    root: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:  # that of the root comes last
+        root[:] = [key for key, _ in pairs]
+
+    with suppress(ValueError, RecursionError):  # what is no json is told as such
+        json.loads(text, object_pairs_hook=note)
+    for name in Content.__struct_fields__:
+        if root.count(name) > 1:
+            raise DatasetError(f'{source}: has "{name}" {root.count(name)} times; make one list of them')
 
 
 def _take_boxes_of_outlines(content: Content, text: bytes) -> dict[int, Fault]:

@@ -19,7 +19,7 @@ def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a packaged one.")],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's latest checkpoint.")] = False,
-    num_gpus: Annotated[int, typer.Option("--num-gpus", min=1, help="Processes on this machine.")] = 1,
+    num_gpus: Annotated[int, typer.Option("--num-gpus", min=0, help="Processes; 0 is one on the CPU.")] = 1,
     num_machines: Annotated[int, typer.Option("--num-machines", min=1, help="Machines of the job.")] = 1,
     machine_rank: Annotated[int, typer.Option("--machine-rank", min=0, help="Which of them this is.")] = 0,
     dist_url: Annotated[str, typer.Option("--dist-url", help="Where machine 0 listens: tcp://ADDRESS:PORT.")] = "auto",

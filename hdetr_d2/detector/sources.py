@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
-from hdetr_d2.checkpoint import CheckpointError, load_checkpoint
+from hdetr_d2.checkpoint import CheckpointError, load_checkpoint, tagged
 from hdetr_d2.compat import load_config
 from hdetr_d2.description import KEY, ModelDescription, classes_of, read_description
 from hdetr_d2.errors import UserError
@@ -115,15 +115,14 @@ def weights_of_run(folder: Path) -> Path:
 
     Raises:
         SourceError: the folder holds none.
+        CheckpointError: what it says is its latest is not in it.
     """
     for name in PREFERRED:
         if (folder / name).is_file():
             return folder / name
-    tag = folder / "last_checkpoint"
-    if tag.is_file():
-        latest = folder / tag.read_text().strip()
-        if latest.is_file():
-            return latest
+    latest = tagged(folder)
+    if os.path.isfile(latest):
+        return Path(latest)
     raise SourceError(f"{folder} holds no {' or '.join(PREFERRED)} and no checkpoint; train there, or name a file")
 
 

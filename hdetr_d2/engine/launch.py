@@ -71,8 +71,8 @@ class Job:
             raise ConfigError(f"--num-gpus {self.num_processes}: there is no such number of processes; give 1 or more")
         if self.num_processes == 0 and uses_cuda(self.device):
             raise ConfigError(
-                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; set "
-                "train.device=cpu, or --num-gpus 1"
+                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; leave one of "
+                "them out"
             )
         if self.num_machines < 1:
             raise ConfigError(f"--num-machines {self.num_machines}: give 1 or more")

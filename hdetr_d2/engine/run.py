@@ -161,7 +161,7 @@ def build_trainer(
     settings = train_settings(cfg)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
-        model=wrap_ddp(model, **settings.ddp),
+        model=wrap_ddp(model, **settings.ddp.arguments()),
         optimizer=optimizer,
         precision=Precision(name=settings.precision, device=next(model.parameters()).device),
         accumulate=settings.accumulate,

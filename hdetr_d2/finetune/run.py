@@ -54,7 +54,7 @@ def finetune(
         epochs: length of the training; None chooses it.
         overrides: "key=value" of the config; what they set is not chosen.
         resume: go on with the run in ``output``, or start where there is none.
-        num_gpus: processes.
+        num_gpus: processes; 0 is one on the CPU.
         say: gets what people should read.
 
     Returns:
@@ -111,7 +111,7 @@ def _prepare(
     say(f"data: {path}, {dataset.layout.name}: {facts.num_images} images for training, {facts.num_validation} for "
         f"validation{', taken from those for training' if dataset.drawn else ''}")  # fmt: skip
     has_weights = _use_weights(start, cfg, folder, given, say)
-    machine = Machine.of(str(cfg.train.device), num_gpus)
+    machine = Machine.of(str(cfg.train.device) if num_gpus else "cpu", max(1, num_gpus))
     choices = choose(cfg, facts, machine, recipe=recipe, given=given, has_weights=has_weights)
     say(f"model: {model}; weights: {start.note}\n{table(choices)}")
     _write_start(cfg, choices, folder)

@@ -1,6 +1,7 @@
 """Finding and loading the packaged configs."""
 
 import difflib
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -28,19 +29,19 @@ def config_path(name: str) -> str:
         FileNotFoundError: there is no such config; the message has the nearest names, or those of the same folder.
     """
     for path in (_CONFIGS / name, _CONFIGS / f"{name}.py"):
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises on a name too long
             return str(path)
     named = [other for other in config_names() if Path(other).stem == name]
     if len(named) == 1:
         return str(_CONFIGS / named[0])
-    raise FileNotFoundError(f"no config '{name}'; {_others(name)}")
+    raise FileNotFoundError(f"no config '{name[:200]}'; {_others(name)}")
 
 
 def _others(name: str) -> str:
     """What to say after "no such config". Names are compared without their folders, which are what people forget."""
     names = config_names()
     stems = {Path(other).stem.lower(): other for other in names}
-    near = [stems[stem] for stem in difflib.get_close_matches(Path(name).stem.lower(), stems, n=3)]
+    near = [stems[stem] for stem in difflib.get_close_matches(Path(name[-200:]).stem.lower(), stems, n=3)]
     if near:
         return f"did you mean {' or '.join(near)}?"
     siblings = [other for other in names if Path(other).parent == Path(name).parent]

@@ -38,7 +38,6 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([RECIPE, "train.btch_size=2"], "did you mean batch_size"),
         ([RECIPE, "train.batch_size=two"], "train.batch_size"),
         ([RECIPE, "--num-gpus", "none"], "--num-gpus"),
-        ([RECIPE, "--num-gpus", "0"], "--num-gpus"),
         (["dir.yaml"], "dir.yaml"),
         (["zero.yaml"], "holds no mapping"),
         (["list.yaml"], "holds no mapping"),
@@ -50,6 +49,7 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([RECIPE, "optimizer.lr=nan"], "optimizer.lr"),
         ([RECIPE, "schedule.epochs=inf"], "schedule.epochs"),
         ([RECIPE, "train.init_checkpoint=zoo:h_deformable_detr_r50_12e"], "did you mean h_deformable_detr_r50_12ep"),
+        ([RECIPE, "--num-gpus", "-1"], "--num-gpus"),
     ],
     "eval": [
         ([], "--model and --data"),

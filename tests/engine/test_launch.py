@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
+from hdetr_d2.cli.train import train
 from hdetr_d2.engine import ConfigError
+from hdetr_d2.engine.cli import run
 from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu
 from hdetr_d2.engine.stopping import STOPPED_EXIT_CODE
 from hdetr_d2.processes import is_running
@@ -50,8 +52,23 @@ def test_no_gpu_is_one_process_on_the_cpu_and_refused_where_gpus_would_be_used(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: bool, refused: bool
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus)
-    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=cpu") if refused else contextlib.nullcontext():
+    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=") if refused else contextlib.nullcontext():
         assert Job(num_processes=0, device=device).world_size == 1
+
+
+@pytest.mark.parametrize("program", ["train_net.py", "hdetr-d2 train"])
+def test_no_gpu_is_the_cpu_for_either_program_where_there_are_gpus(
+    monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    started: list[tuple[Job, list[str]]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("hdetr_d2.engine.cli.launch", lambda main, job, args: started.append((job, list(args[0].opts))))
+    if program == "train_net.py":
+        run(["--config-file", CONFIG, "--num-gpus", "0", "train.device=auto"])
+    else:
+        train(CONFIG, ["train.device=auto"], num_gpus=0)
+    ((job, overrides),) = started
+    assert (job.world_size, job.device, overrides[-1]) == (1, "cpu", "train.device=cpu")
 
 
 @pytest.mark.parametrize("launcher", [[*PYTHON], TORCHRUN], ids=["num-gpus", "torchrun"])

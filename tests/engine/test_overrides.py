@@ -37,9 +37,16 @@ def class_and_arguments(key: str, *overrides: str) -> tuple[str, dict[str, Any]]
 
 @pytest.mark.parametrize("text", ["no", "off", "false", "False", "OFF", "0"])
 def test_words_for_false_are_false(text: str) -> None:
-    keys = ("train.eval_untrained", "model.transformer.decoder.look_forward_twice", "optimizer.fused")
+    look_twice = "model.transformer.decoder.look_forward_twice"
+    keys = ("train.eval_untrained", look_twice, "optimizer.fused", "train.ddp.broadcast_buffers")
     cfg = load(RECIPE, [f"{key}={text}" for key in keys])
-    assert [OmegaConf.select(cfg, key) for key in keys] == [False] * 3
+    assert [OmegaConf.select(cfg, key) for key in keys] == [False] * 4
+
+
+def test_letters_that_the_locale_does_not_know_are_told_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"train\.output_dir=.*PYTHONUTF8=1") as caught:
+        load(RECIPE, ["train.output_dir=" + "é".encode().decode("ascii", "surrogateescape")])
+    str(caught.value).encode("ascii")
 
 
 @pytest.mark.parametrize("text", ["yes", "on", "TRUE", "y", "1"])
