@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)))
 def test_what_is_written_is_read_again_in_the_same_order(value: Any) -> None:
     again = read_yaml(to_yaml(value), "config.yaml")
     assert (again, type(again)) == (value, type(value))
