@@ -40,7 +40,7 @@ class Canvas:
 
     def __init__(self, pixels: np.ndarray, *, overlap: tuple[float, float] | None = None) -> None:
         self.pixels = pixels
-        self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)  # 0 is background, object i has i + 1
+        self.owner: np.ndarray = np.zeros(pixels.shape[:2], dtype=np.int32)  # 0 is background, object i has i + 1
         self.full: list[int] = []  # pixels of the whole silhouette, also those outside the picture
         self.visible: list[int] = []
         self.partners: dict[int, int] = {}
