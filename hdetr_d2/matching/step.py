@@ -121,7 +121,7 @@ class Solved:
         request: index of the group's request.
         image: index of the image.
         layers: which.
-        costs: (layers, N, M) of every pair, on the device of the predictions; None where no cost was computed.
+        stack: the costs of all images, on the device of the predictions; None where no cost was computed.
         solutions: of each layer, on the CPU.
         is_optimal: whether they are of the least cost.
     """
@@ -129,9 +129,14 @@ class Solved:
     request: int
     image: int
     layers: list[int]
-    costs: Tensor | None
+    stack: Costs | None
     solutions: list[Assignment]
     is_optimal: bool
+
+    @property
+    def costs(self) -> Tensor | None:
+        """(layers, N, M) of every pair of the image."""
+        return None if self.stack is None else self.stack.of_image(self.image)
 
 
 @torch.no_grad()
@@ -273,7 +278,7 @@ def _seen(
             task.request,
             image,
             task.layers,
-            None if costs is None else costs.of_image(image),
+            costs,
             [solved[task.request, layer, image] for layer in task.layers],
             is_optimal,
         )
