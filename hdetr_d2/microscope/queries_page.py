@@ -159,12 +159,12 @@ def _proposals(looked: LookedAt, picture: _Picture, distinct: float) -> str:
     if looked.reference is None or not looked.are_proposals:
         return ""
     repeats = repeated(looked.reference, distinct)
-    kinds = ("kept", "stand for themselves"), ("repeat", f"overlap a better one by more than {distinct:g} (IoU)")
+    kinds = ("kept", "Stand for themselves"), ("repeat", f"Overlap a better one by more than {distinct:g} (IoU)")
     figures = []
     for style, text in kinds:
         chosen = [box for box, repeat in zip(looked.reference, repeats) if repeat == (style == "repeat")]
-        drawn = picture.svg(f"proposals that {text}", [picture.box(box, style) for box in chosen])
-        caption = f"<b>{len(chosen)}</b> {text}"
+        drawn = picture.svg(f"proposals, {text}", [picture.box(box, style) for box in chosen])
+        caption = f"{text}: <b>{len(chosen)}</b>"
         figures.append(f'<figure class="card">{drawn}<figcaption>{caption}</figcaption></figure>')
     return (
         f'<section id="proposals"><h2>Proposals</h2><p class="soft">The {len(repeats)} queries begin here. Distinct '
