@@ -15,6 +15,7 @@ Both train on the same batches, so that neither has the harder ones.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -129,6 +130,8 @@ def cost(config: str, overrides: Sequence[str], steps: int) -> None:
                     batch = next(loader)
                 if step == 2 * _WARM:
                     recorder.flush(step)
+                    gc.collect()
+                    gc.freeze()  # else a pass over all of PyTorch's objects, 0.2 s, falls on the one kind or the other
                 start = clock()
                 criterion.observer = recorder if watched else None
                 recorder.iteration = step

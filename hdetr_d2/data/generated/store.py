@@ -131,8 +131,7 @@ def ensure_generated(
         image_size: side in pixels, or smallest and largest side (each side is drawn on its own).
         num_classes, first_class: a part of the table of ``classes.MAX_CLASSES`` classes; sets without a common class
             have the same shapes, patterns and colours in other combinations.
-        max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
-        overlap: objects come in pairs whose boxes have this IoU, to 0.05, or one between these two; see ``Scene``.
+        max_objects, object_scale, max_classes_per_image, clutter, overlap: see ``Scene``; one IoU is to 0.05.
         seed: pictures of the two splits differ whatever the seed.
         long_tail: classes become rarer from the first to the last instead of being equally frequent.
         format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
@@ -144,8 +143,7 @@ def ensure_generated(
 
     Raises:
         ValueError: a parameter makes no sense.
-        DatasetError: scikit-image's photographs are not there, a drawing process was killed, or the process that draws
-            does not go on.
+        DatasetError: scikit-image's photographs are not there, or the process that draws was killed or stands still.
     """
     spec = _spec(
         num_train=num_train,
@@ -163,8 +161,7 @@ def ensure_generated(
         format=format,
         label_errors=label_errors,
     )
-    cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
-    return _ensure(spec, cache, num_workers=num_workers, progress=progress)
+    return _ensure(spec, Path(cache_folder or default_cache_folder()), num_workers=num_workers, progress=progress)
 
 
 _DRAWING = ("cache_folder", "num_workers", "progress")
