@@ -179,11 +179,15 @@ class Predictions:
         logits: (L, B, n, K).
         boxes: (L, B, n, 4) cxcywh in [0, 1] of the un-padded image.
         known: the matches of all layers, where no matcher is asked.
+        distinct: the IoU with a better query's box, above which a query of a layer does not stand
+            (``standing_queries``): where it would learn one-to-one it learns nothing, and it detects nothing. None
+            where all queries stand.
     """
 
     logits: Tensor
     boxes: Tensor
     known: KnownMatches | None = field(default=None, kw_only=True)
+    distinct: float | None = field(default=None, kw_only=True)
 
     def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
         """Boxes of some queries, differentiable.

@@ -76,12 +76,12 @@ def test_models_of_every_kind_are_one_graph_for_every_batch_size(name: str) -> N
             torch.testing.assert_close(exported, eager, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["h_deformable_detr", "rtdetr"])
+@pytest.mark.parametrize("name", ["h_deformable_detr", "rtdetr", "mr_detr"])
 @torch.no_grad()
 def test_distinct_queries_are_chosen_in_onnxruntime_too(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    model = build_any(name, perturb=0.3, query_source={"distinct": 0.2}).eval()
+    model = build_any(name, perturb=0.3, query_source={"distinct": 0.2}, decoder={"distinct": 0.05}).eval()
     export_onnx(model, tmp_path / "model.onnx", image_size=SIZE)
     for batch in (1, 3):
         images = 255 * torch.rand(batch, 3, *SIZE)

@@ -12,7 +12,7 @@ from hdetr_d2.structures import BatchedTargets
 from hdetr_d2.transfer import to_device
 
 from .boxes import box_losses
-from .classification import Positives
+from .classification import NOTHING, Positives
 from .job import Job
 
 
@@ -98,7 +98,11 @@ def _trained(job: Job, logits: Tensor, positives: Positives, last: Tensor | None
         trained = job.known.trained
         logits, positives = logits[:, trained], replace(positives, row=torch.searchsorted(trained, positives.row))
         verified = None if verified is None else verified[trained]
-    return logits, replace(positives, verified=verified)
+    absent = None
+    if job.request.stands is not None:
+        absent = ~job.request.stands.flatten(1)
+        logits = logits.masked_fill(absent[..., None], NOTHING)
+    return logits, replace(positives, verified=verified, absent=absent)
 
 
 def _verified(targets: BatchedTargets, num_columns: int, columns: Tensor | None) -> Tensor:

@@ -170,7 +170,9 @@ class DETR(FromLazyConfig, nn.Module):
     def detections(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels and boxes of the primary group's predictions, as ``top_detections`` returns them."""
         logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
-        return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
+        return top_detections(
+            logits, predictions.boxes[-1], self.num_detections, score=self.score, distinct=predictions.distinct
+        )
 
     @_not_traced  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
     def losses(

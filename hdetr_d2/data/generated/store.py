@@ -29,14 +29,18 @@ from hdetr_d2.processes import die_with_parent, is_running, is_stopped
 
 from ..errors import DatasetError
 from .annotations import Pictures, as_coco, as_lvis, image_file_name
+from .canvas import Placed
 from .classes import class_probabilities, object_classes
 from .label_errors import ERRORS_FILE, KINDS, plant
-from .scene import Placed, Scene, SpriteBank, compose
+from .scene import Scene, SpriteBank, compose
 
 # Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
 GENERATOR_VERSION = 2
 
 _SPLITS = ("train", "val")
+_TOLERANCE = 0.05
+"""Of the IoU of pairs, whose boxes are of whole pixels."""
+
 _JPEG_QUALITY = 92
 
 logger = logging.getLogger(__name__)
@@ -57,8 +61,10 @@ class GeneratedSpec:
     label_errors: tuple[tuple[str, float], ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """All of them by name; errors that are not asked for are left out, as datasets had none before."""
+        """All of them by name; errors and pairs that are not asked for are left out, as datasets had none before."""
         parameters = dataclasses.asdict(self)
+        if self.scene.overlap is None:
+            del parameters["scene"]["overlap"]
         if not self.label_errors:
             del parameters["label_errors"]
         return parameters
@@ -107,6 +113,7 @@ def ensure_generated(
     object_scale: tuple[float, float] = (0.08, 0.64),
     max_classes_per_image: int = 8,
     clutter: float = 1.0,
+    overlap: float | tuple[float, float] | None = None,
     seed: int = 0,
     long_tail: bool = False,
     format: str = "coco",
@@ -124,7 +131,7 @@ def ensure_generated(
         image_size: side in pixels, or smallest and largest side (each side is drawn on its own).
         num_classes, first_class: a part of the table of ``classes.MAX_CLASSES`` classes; sets without a common class
             have the same shapes, patterns and colours in other combinations.
-        max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
+        max_objects, object_scale, max_classes_per_image, clutter, overlap: see ``Scene``; one IoU is to 0.05.
         seed: pictures of the two splits differ whatever the seed.
         long_tail: classes become rarer from the first to the last instead of being equally frequent.
         format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
@@ -136,8 +143,7 @@ def ensure_generated(
 
     Raises:
         ValueError: a parameter makes no sense.
-        DatasetError: scikit-image's photographs are not there, a drawing process was killed, or the process that draws
-            does not go on.
+        DatasetError: scikit-image's photographs are not there, or the process that draws was killed or stands still.
     """
     spec = _spec(
         num_train=num_train,
@@ -149,13 +155,13 @@ def ensure_generated(
         object_scale=object_scale,
         max_classes_per_image=max_classes_per_image,
         clutter=clutter,
+        overlap=overlap,
         seed=seed,
         long_tail=long_tail,
         format=format,
         label_errors=label_errors,
     )
-    cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
-    return _ensure(spec, cache, num_workers=num_workers, progress=progress)
+    return _ensure(spec, Path(cache_folder or default_cache_folder()), num_workers=num_workers, progress=progress)
 
 
 _DRAWING = ("cache_folder", "num_workers", "progress")
@@ -180,16 +186,19 @@ def _spec(
     object_scale: tuple[float, float],
     max_classes_per_image: int,
     clutter: float,
+    overlap: float | tuple[float, float] | None,
     label_errors: Mapping[str, float] | None,
     **content: Any,
 ) -> GeneratedSpec:
     low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    pairs = (overlap - _TOLERANCE, overlap + _TOLERANCE) if isinstance(overlap, int | float) else overlap
     scene = Scene(
         image_size=(int(low), int(high)),
         max_objects=max_objects,
         object_scale=(float(object_scale[0]), float(object_scale[1])),
         max_classes_per_image=max_classes_per_image,
         clutter=float(clutter),
+        overlap=None if pairs is None else (round(float(pairs[0]), 6), round(float(pairs[1]), 6)),
     )
     errors = tuple(sorted((str(kind), float(share)) for kind, share in (label_errors or {}).items()))
     spec = GeneratedSpec(scene=scene, label_errors=errors, **content)
@@ -219,6 +228,9 @@ def _check(spec: GeneratedSpec) -> None:
         )
         < 1,
         "clutter must not be negative": spec.scene.clutter < 0,
+        "overlap must be an IoU, or the least and the largest, of 0 < least < largest < 1": not _is_range(
+            spec.scene.overlap
+        ),
         "seed must not be negative": spec.seed < 0,
         'format must be "coco" or "lvis"': spec.format not in ("coco", "lvis"),
         f"label_errors must be parts of 1 for some of {', '.join(KINDS)}, 1 together at most": not _are_shares(
@@ -231,6 +243,10 @@ def _check(spec: GeneratedSpec) -> None:
     if found:
         raise DatasetError(f"generated dataset: {'; '.join(found)} (got {spec})")
     object_classes(spec.num_classes, first=spec.first_class)
+
+
+def _is_range(overlap: tuple[float, float] | None) -> bool:
+    return overlap is None or 0 < overlap[0] < overlap[1] < 1
 
 
 def _are_shares(shares: Mapping[str, float]) -> bool:

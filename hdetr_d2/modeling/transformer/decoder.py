@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import check_within
 from hdetr_d2.structures import KnownMatches, Memory, Predictions, QueryGroup
 
 from ..heads import LayerHeads, PredictionHeads
@@ -43,6 +44,10 @@ class Decoder(nn.Module):
         num_eval_layers: layers that inference runs; None is all of them.
         tap_group: name of the predictions from the layers' taps, where they have any.
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
+        distinct: the IoU of two queries' boxes in a layer, above which the one of the lower score does not stand there:
+            it is no detection and, where its group is matched one-to-one, takes no part in matching and losses. It goes
+            through the next layer as all do, and may stand there. None, as published but in DDQ DETR, is no look at
+            boxes.
     """
 
     def __init__(
@@ -59,18 +64,22 @@ class Decoder(nn.Module):
         num_eval_layers: int | None = None,
         tap_group: str = "one2many",
         checkpoint_activations: bool = False,
+        distinct: float | None = None,
     ) -> None:
         super().__init__()
         if look_forward_twice and not refine:
             raise ValueError("Decoder: look_forward_twice=True needs refine=True; else nothing looks")
         if num_eval_layers is not None and not 1 <= num_eval_layers <= num_layers:
             raise ValueError(f"Decoder: num_eval_layers={num_eval_layers} is not in 1 to num_layers={num_layers}")
+        if distinct is not None:
+            check_within(self, 0.0, 1.0, distinct=distinct)
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
         self.refinement = Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
         self.num_eval_layers = num_eval_layers
         self.tap_group = tap_group
         self.checkpoint_activations = checkpoint_activations
+        self.distinct = distinct
         self.layers = stack(layer, num_layers)
         if query_position is not None:
             draw_matrices(query_position)
@@ -101,10 +110,11 @@ class Decoder(nn.Module):
             members = [group for group in groups if group.route == route]
             layout = Layout.of(members)
             main, tapped = self._decode(layout, route, memory, heads, all_layers, columns)
-            predictions.update(_by_group(main, layout, {group.name: group.known for group in members}))
+            known = {group.name: group.known for group in members}
+            predictions.update(_by_group(main, layout, known, self.distinct))
             if tapped:
                 first = members[0].name
-                predictions[self.tap_group] = _by_group(tapped, layout, {first: None})[first]
+                predictions[self.tap_group] = _by_group(tapped, layout, {first: None}, self.distinct)[first]
         return predictions
 
     def _decode(
@@ -157,15 +167,21 @@ class Decoder(nn.Module):
 
 
 def _by_group(
-    outputs: Sequence[Output], layout: Layout, known: Mapping[str, KnownMatches | None]
+    outputs: Sequence[Output], layout: Layout, known: Mapping[str, KnownMatches | None], distinct: float | None
 ) -> dict[str, Predictions]:
-    """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known."""
+    """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known.
+
+    Queries that were made from targets stand, as there are several of each.
+    """
     logits = torch.stack([output.logits for output in outputs])
     boxes = torch.stack([output.boxes for output in outputs])
     predictions = {}
     for name, matches in known.items():
         start, stop = layout.ranges[name]
-        predictions[name] = Predictions(logits[:, :, start:stop], boxes[:, :, start:stop], known=matches)
+        threshold = distinct if matches is None else None
+        predictions[name] = Predictions(
+            logits[:, :, start:stop], boxes[:, :, start:stop], known=matches, distinct=threshold
+        )
     return predictions
 
 
