@@ -5,9 +5,6 @@ machine: the emulator (csrc/tests/cuda_on_cpu) refuses what is undefined on a GP
 """
 
 import ctypes
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,12 +12,10 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
+from tests.ops.emulation import CSRC, compile_files, compile_for_cpu, fenced, fences_of
 from tests.ops.problems import FORMS, Problem, random_problem
 
-ROOT = Path(__file__).parents[2]
-KERNELS = ROOT / "csrc" / "ms_deform_attn" / "cuda"
-EMULATOR = ROOT / "csrc" / "tests" / "cuda_on_cpu"
-LAUNCH = re.compile(r"(\w+_kernel<[^;<>]*>)\s*<<<(.*?),\s*kThreads,\s*0,\s*stream>>>\((.*?)\);", re.DOTALL)
+KERNELS = CSRC / "ms_deform_attn" / "cuda"
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # cuda::Type
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -32,42 +27,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 def compile_kernels(folder: Path, architecture: int) -> ctypes.CDLL:
-    """The launchers of forward.cu and backward.cu in a shared object."""
-    sources = [EMULATOR / "entry.cpp"]
-    for name in ("forward", "backward", "gather"):
-        launched, count = LAUNCH.subn(r"emulator::launch(\2, [&] { \1(\3); });", (KERNELS / f"{name}.cu").read_text())
-        assert count >= 1
-        sources.append(folder / f"{name}.cpp")
-        sources[-1].write_text(launched)
-    library = compile_for_cpu(sources, folder, f"-D__CUDA_ARCH__={architecture}")
+    """The launchers of forward.cu, backward.cu and gather.cu in a shared object."""
+    library = compile_for_cpu(KERNELS, "entry", folder, f"-D__CUDA_ARCH__={architecture}")
     library.run_kernel.restype = ctypes.c_char_p
     return library
-
-
-def compile_for_cpu(sources: list[Path], folder: Path, *flags: str) -> ctypes.CDLL:
-    """A shared object of kernels, which ends the process where they read from a misaligned address."""
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags = ("-std=c++20", "-O1", "-w", "-fPIC", "-shared", f"-I{EMULATOR}", f"-I{KERNELS}", *flags)
-    strict = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
-    command = [compiler, *flags, *strict, *map(str, sources), "-o", str(folder / "kernels.so")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return ctypes.CDLL(str(folder / "kernels.so"))
-
-
-def fenced(tensor: Tensor) -> Tensor:
-    """A copy in the middle of NaN, so that a kernel that reads beyond it gives NaN. Aligned to 16 bytes."""
-    fence = torch.full((64 // tensor.element_size(),), torch.nan, dtype=tensor.dtype)
-    return torch.cat([fence, tensor.detach().flatten(), fence])[len(fence) : -len(fence)].view(tensor.shape)
-
-
-def fences_of(tensor: Tensor) -> Tensor:
-    """What is around a tensor of :func:`fenced`, NaN if no kernel wrote beyond it."""
-    size = tensor.untyped_storage().nbytes() // tensor.element_size()
-    whole = tensor.as_strided((size,), (1,), 0)
-    return torch.cat([whole[: tensor.storage_offset()], whole[tensor.storage_offset() + tensor.numel() :]])
 
 
 def run_emulated(
@@ -218,13 +181,13 @@ WRONG_KERNELS = {
 def test_the_emulator_refuses_what_is_undefined_on_a_gpu(tmp_path: Path) -> None:
     source = tmp_path / "wrong.cpp"
     kernels = "".join(
-        f"  if (index == {i}) launch(1, [] {{ {body} }});\n" for i, body in enumerate(WRONG_KERNELS.values())
+        f"  if (index == {i}) launch(1, 256, [] {{ {body} }});\n" for i, body in enumerate(WRONG_KERNELS.values())
     )
     source.write_text(
         '#include "emulator.h"\nusing emulator::launch;\nextern "C" const char* run_wrong(int index) {\n'
         f"  emulator::violation[0] = 0;\n{kernels}  return emulator::violation;\n}}\n"
     )
-    library = compile_for_cpu([source], tmp_path)
+    library = compile_files([source], tmp_path)
     library.run_wrong.restype = ctypes.c_char_p
     for index, reason in enumerate(WRONG_KERNELS):
         assert reason in library.run_wrong(index).decode()
