@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
 from tests.ops.emulation import CSRC, compile_files, compile_for_cpu, fenced, fences_of
-from tests.ops.problems import FORMS, Problem, random_problem
+from tests.ops.problems import FORMS, Problem, random_problem, some_leaves
 
 KERNELS = CSRC / "ms_deform_attn" / "cuda"
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # cuda::Type
@@ -37,6 +37,8 @@ def run_emulated(
     library: ctypes.CDLL, problem: Problem, shapes_on_device: bool, *, ordered: bool = False
 ) -> list[Tensor]:
     """What :meth:`Problem.run` returns, from the CUDA kernels. Memory they must write is NaN before.
+
+    Of arguments that do not require a gradient none is computed.
 
     With ``ordered`` the gradient of value is gathered without atomics, as ``torch.use_deterministic_algorithms`` asks.
     """
@@ -64,22 +66,26 @@ def run_emulated(
         violation = library.run_kernel(sizes, numbers, shapes_on_device, pointers, TYPES[value.dtype], what)
         assert violation is None, violation.decode()
 
+    floats = [tensor for tensor in problem.arguments if tensor.is_floating_point()]
+    needed = [tensor.requires_grad for tensor in floats]
+    wanted = [gradient if needs else None for gradient, needs in zip(gradients, needed)]
     grad_output = fenced(random_grad(output))
     call(0, output)
     if ordered:
         gradients[0] = fenced(torch.full_like(value, torch.nan))
         cells, factors = torch.empty(attention.numel(), dtype=torch.int32), positions.new_empty(attention.numel(), 4)
-        call(1, grad_output, None, *gradients[1:])
+        call(1, grad_output, None, *wanted[1:])
         call(2, cells, factors)
         by_cell, order = cells.sort(stable=True)
         count = batch * heads * 2 * (tokens + levels)
         starts = torch.searchsorted(by_cell, torch.arange(count + 1, dtype=torch.int32), out_int32=True)
         call(3, grad_output, order, starts, factors, gradients[0])
     else:
-        call(1, grad_output, *gradients)
+        call(1, grad_output, *wanted)
     assert all(fences_of(written).isnan().all() for written in [output, *gradients])
     gradients[0] = gradients[0].to(value.dtype)
-    return [output, *gradients[:3], *(gradient.sum(1) for gradient in gradients[3:])]
+    results = [*gradients[:3], *(gradient.sum(1) for gradient in gradients[3:])]
+    return [output, *(result for result, needs in zip(results, needed) if needs)]
 
 
 def random_grad(output: Tensor) -> Tensor:
@@ -92,8 +98,11 @@ def check_equal(library: ctypes.CDLL, form: str, problem: Problem, shapes_on_dev
     expected = problem.run(ms_deform_attn if form == "plain" else ms_deform_attn_fused)
     tolerance = TOLERANCE[problem.arguments[0].dtype]
     computed = run_emulated(library, problem, shapes_on_device)
-    gathered = run_emulated(library, problem, shapes_on_device, ordered=True)
-    for ours, theirs in [*zip(computed, expected), *zip(gathered, expected)]:
+    pairs = list(zip(computed, expected, strict=True))
+    if problem.arguments[0].requires_grad:
+        gathered = run_emulated(library, problem, shapes_on_device, ordered=True)
+        pairs += zip(gathered, expected, strict=True)
+    for ours, theirs in pairs:
         assert float((ours - theirs).abs().max()) <= tolerance * max(float(theirs.abs().max()), 1e-3)
 
 
@@ -131,6 +140,16 @@ def test_with_any_levels_points_and_heads(
     for shapes in (((1, 50), (50, 1), (1, 1), (7, 7)), ((4, 4), (0, 5), (2, 3)), ((9, 8),)):
         problem = random_problem(form, reference_width, dtype=torch.float32, width=width, heads=3, shapes=shapes)
         check_equal(library, form, problem, shapes_on_device)
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+@pytest.mark.parametrize("width", [5, 32])
+def test_gradients_that_are_not_needed_are_not_written(
+    library: ctypes.CDLL, form: str, reference_width: int, width: int
+) -> None:
+    problem = random_problem(form, reference_width, dtype=torch.float32, width=width, queries=3, points=5)
+    for leaves in some_leaves(form):
+        check_equal(library, form, problem.with_leaves(leaves))
 
 
 @pytest.mark.parametrize(("form", "reference_width"), FORMS)
