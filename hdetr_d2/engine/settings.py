@@ -126,6 +126,7 @@ class TrainSettings:
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
         matmul_precision: of float32 products of matrices: "highest" is IEEE float32, "high" lets a GPU of Ampere or
             later round their inputs to TF32 (10 bits of mantissa). Under bf16 and fp16 it is for what stays float32.
+        compile: let ``torch.compile`` make kernels of the model's decoder and losses.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
         batch_size: images per optimiser step, over all processes and accumulation steps.
         accumulate: micro-batches per optimiser step.
@@ -172,6 +173,7 @@ class TrainSettings:
     longtail_report: bool = False
     microscope: bool = False
     matmul_precision: MatmulPrecision = "highest"
+    compile: bool = False
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()
     if_exists: IfExists = "refuse"

@@ -11,12 +11,14 @@ from hdetr_d2.matching.step import Matches
 from hdetr_d2.structures import BatchedTargets
 from hdetr_d2.transfer import to_device
 
-from .boxes import box_losses
+from .boxes import BoxLosses, box_losses
 from .classification import NOTHING, Positives
 from .job import Job
 
 
-def sums_of_layers(jobs: Sequence[Job], matches: Sequence[Matches], *, giou_eps: float) -> Tensor:
+def sums_of_layers(
+    jobs: Sequence[Job], matches: Sequence[Matches], *, giou_eps: float, box_losses: BoxLosses = box_losses
+) -> Tensor:
     """The three losses, each summed over the queries of each layer of each job.
 
     Class losses are those of each job, which may be of other kinds; what is done with matched boxes is the same for
@@ -26,6 +28,7 @@ def sums_of_layers(jobs: Sequence[Job], matches: Sequence[Matches], *, giou_eps:
         jobs: of the same images and target boxes.
         matches: of each.
         giou_eps: of ``box_losses``.
+        box_losses: the function of that name, or what was compiled of it.
 
     Returns:
         (3, T) of class, L1 and generalized-IoU loss, of the T layers of all jobs, job after job.

@@ -122,6 +122,17 @@ class DETR(FromLazyConfig, nn.Module):
         check_within(self, 0.0, 1.0, progress=progress)
         self._progress = progress
 
+    def compile_parts(self, **options: Any) -> None:
+        """Let ``torch.compile`` make kernels of the decoder and of the losses, in place; names of weights stay.
+
+        These are many small operators on few numbers. Matching, whose sizes depend on the data, stays as it is.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        self.transformer.decoder.compile(**options)
+        self.criterion.compile_losses(**options)
+
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Train or detect.
 
