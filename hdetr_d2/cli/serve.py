@@ -21,8 +21,8 @@ def serve(
 ) -> None:
     """Offer a model as a page and an HTTP endpoint. Not in this version yet: it only says what to use until then.
 
-    Programs on this machine detect with hdetr_d2.Detector; folders, videos and cameras with hdetr-d2 predict; services
-    without PyTorch with the ONNX file of hdetr-d2 export.
+    Programs on this machine detect with hdetr_d2.Detector; folders, videos and cameras with the command predict;
+    services without PyTorch with the ONNX file that the command export writes.
 
     Example:
 
