@@ -82,7 +82,11 @@ def find_entry(name: str) -> Entry:
     found = [entry for entry in entries().values() if name in (entry.name, entry.config)]
     if not found:
         near = difflib.get_close_matches(name.lower(), entries(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there is {next(iter(entries()))}, for one; docs/recipes.md lists all"
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"there is {next(iter(entries()))}, for one; docs/recipes.md lists all"
+        )
         raise NoEntryError(f"no published model '{name}'; {hint}")
     return found[0]
 

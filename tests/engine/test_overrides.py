@@ -233,7 +233,7 @@ def test_files_of_ones_own_are_used_in_place_of_a_generated_data_set() -> None:
         (["dataloader.num_workers=10000"], r"dataloader\.num_workers must be at most"),
         (["dataloader.test.batch_size=0"], r"dataloader\.test\.batch_size must be at least 1"),
         (["model.transformer.num_levels=3000000000"], r"model\.transformer\.num_levels must be at most 32"),
-        (["model.transformer.decoder.num_layers=20000"], r"model\.transformer\.decoder\.num_layers must be at most 256"),
+        (["model.transformer.decoder.num_layers=20000"], r"decoder\.num_layers must be at most 256"),
         (["dataloader.evaluator.dataset_name=x"], r"dataloader\.evaluator\.dataset_name=x"),
         (["dataloader.train.mapper.augmentations.crop_probability=2"], "crop_probability must be at most 1"),
         (["dataset.names=red"], r"dataset\.names must be a list of text or null"),
