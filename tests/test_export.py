@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx, largest_difference
+from hdetr_d2.export.source import ExportError
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
 from tests.modeling.family import build as build_any
@@ -102,6 +103,17 @@ def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> No
             pixels = boxes[i] * torch.tensor([width, height, width, height])
             instances.pred_boxes.tensor.sub_(pixels.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
             assert not instances.pred_boxes.tensor.any()
+
+
+def test_deformable_attention_is_not_exported_without_its_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hdetr_d2.export.onnx.KERNELS", frozenset())
+    monkeypatch.setattr("hdetr_d2.export.onnx.WHY_NOT", "there is no compiler")
+    model = build_any("deformable_detr").eval()
+    with pytest.raises(ExportError, match="exported from the compiled operators: there is no compiler"):
+        export_onnx(model, tmp_path / "model.onnx", image_size=(32, 32))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_in_training_mode_is_not_exported(tmp_path: Path) -> None:

@@ -12,26 +12,26 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hdetr_d2.processes import die_with_parent, is_running, is_stopped
+from hdetr_d2.processes import die_with_parent, is_stopped
 
 from ..errors import DatasetError
 from .annotations import Pictures, as_coco, as_lvis, image_file_name
 from .canvas import Placed
 from .classes import class_probabilities, object_classes
 from .label_errors import ERRORS_FILE, KINDS, plant
+from .lock import held_alone
 from .scene import Scene, SpriteBank, compose
 
 # Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
@@ -210,7 +210,9 @@ def _ensure(spec: GeneratedSpec, cache: Path, *, num_workers: int | None, progre
     files = GeneratedFiles(cache / spec.key())
     if not files.root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / f"{spec.key()}.lock", _partial(files.root)):
+        partial = _partial(files.root)
+        watched = (partial, *(partial / split for split in _SPLITS))
+        with held_alone(cache / f"{spec.key()}.lock", watched, seconds=WAIT_SECONDS):
             if not files.root.is_dir():
                 _draw(spec, files.root, num_workers=num_workers, progress=progress)
     return files
@@ -255,79 +257,6 @@ def _are_shares(shares: Mapping[str, float]) -> bool:
 
 WAIT_SECONDS = 300.0
 """How long to wait for another process's drawing while it draws nothing: a picture takes a fraction of a second."""
-
-_LOOK_SECONDS = 0.5
-
-
-@contextmanager
-def _lock(path: Path, partial: Path) -> Iterator[None]:
-    """One process at a time; the operating system lets go of it when the holder dies.
-
-    Args:
-        partial: the folder that the holder draws into, which shows whether it goes on.
-
-    Raises:
-        DatasetError: the holder has drawn nothing for `WAIT_SECONDS`.
-    """
-    import fcntl  # not on Windows, where Detectron2 does not run either
-
-    with path.open("a+") as handle:
-        if not _try_lock(handle):
-            _wait_for_holder(handle, path, partial)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _try_lock(handle: IO[str]) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _wait_for_holder(handle: IO[str], path: Path, partial: Path) -> None:
-    """Until the lock is this process's."""
-    handle.seek(0)
-    holder = handle.read().strip()
-    logger.info("Waiting for process %s, which draws %s", holder or "unknown", partial)
-    seen, since = _drawn(partial), time.monotonic()
-    while not _try_lock(handle):
-        time.sleep(_LOOK_SECONDS)
-        now = _drawn(partial)
-        if now != seen:
-            seen, since = now, time.monotonic()
-        elif time.monotonic() - since > WAIT_SECONDS:
-            raise DatasetError(
-                f"{path} is held by process {holder or 'unknown'}, which has drawn nothing for "
-                f"{time.monotonic() - since:.0f} s{_state(holder)}; end it and start again, or choose another "
-                "cache folder (dataset.generate.cache_folder, $HDETR_D2_CACHE)"
-            )
-
-
-def _state(pid: str) -> str:
-    if not pid.isdigit() or not is_running(int(pid)):
-        return ""
-    return " (it was stopped by a signal)" if is_stopped(int(pid)) else " (it is running)"
-
-
-def _drawn(partial: Path) -> tuple[int, ...]:
-    """Changes as pictures are added."""
-    times = []
-    for folder in (partial, *(partial / split for split in _SPLITS)):
-        try:
-            times.append(folder.stat().st_mtime_ns)
-        except OSError:
-            times.append(0)
-    return tuple(times)
 
 
 def _partial(target: Path) -> Path:

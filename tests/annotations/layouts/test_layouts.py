@@ -105,6 +105,28 @@ def change_yaml(root: Path, **changes: Any) -> None:
     (root / "data.yaml").write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
 
 
+def test_a_test_split_that_is_not_there_is_left_out(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    change_yaml(root, test="../test/images")
+    assert set(prepare_dataset(root, tmp_path / "out").splits) == {"train", "val"}
+
+
+def test_labels_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    before = prepare_dataset(root, tmp_path / "before").splits["train"]
+    for file in (root / "labels").rglob("*.txt"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    after = prepare_dataset(root, tmp_path / "after").splits["train"]
+    assert boxes_of(after.json, after.images) == boxes_of(before.json, before.images)
+
+
+def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\n\tnames: [a]\n")
+    with pytest.raises(LayoutError, match=r"data\.yaml, line 3: cannot be read as YAML: .*'\\t'"):
+        prepare_dataset(root, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
