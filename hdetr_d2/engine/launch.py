@@ -122,13 +122,19 @@ def launch(main: Callable[..., Any], job: Job, *, args: tuple[Any, ...] = ()) ->
 def _run_under_torchrun(main: Callable[..., Any], job: Job, args: tuple[Any, ...]) -> Any:
     die_with_parent(os.getppid())
     world_size, rank = whole_number("WORLD_SIZE", None), whole_number("RANK", None)
+    local_size, local_rank = whole_number("LOCAL_WORLD_SIZE", world_size), whole_number("LOCAL_RANK", None)
     if not rank < world_size:
         raise ConfigError(f"the environment says RANK={rank} of WORLD_SIZE={world_size}; ranks count from 0")
+    if not local_rank < local_size <= world_size:
+        raise ConfigError(
+            f"the environment says LOCAL_RANK={local_rank} of LOCAL_WORLD_SIZE={local_size} and "
+            f"WORLD_SIZE={world_size}; local ranks count from 0 on each machine"
+        )
     _join(
         rank=rank,
-        local_rank=whole_number("LOCAL_RANK", None),
+        local_rank=local_rank,
         world_size=world_size,
-        local_size=whole_number("LOCAL_WORLD_SIZE", world_size),
+        local_size=local_size,
         dist_url="env://",
         device=job.device,
     )

@@ -17,7 +17,7 @@ from hdetr_d2.transfer import to_device
 
 from .backbone.folding import fold_frozen_norms
 from .building import FromLazyConfig
-from .composition import check_channels, check_composition, check_heads, check_levels
+from .composition import check_channels, check_composition, check_heads, check_layers, check_levels, check_widths
 from .inputs import HostTargets, normalized, padded_pixels
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
@@ -92,6 +92,8 @@ class DETR(FromLazyConfig, nn.Module):
         check_channels(self, pixel_mean=pixel_mean, pixel_std=pixel_std)
         check_heads(transformer.heads, num_classes)
         check_levels(neck=neck, transformer=transformer)
+        check_widths(transformer)
+        check_layers(transformer)
         check_composition(transformer=transformer, supervision=supervision, criterion=criterion, score=score)
         supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)
         criterion.check(num_classes=num_classes)

@@ -18,7 +18,7 @@ from hdetr_d2.checkpoint import load_checkpoint
 from hdetr_d2.cli.train import train
 from hdetr_d2.engine import ConfigError
 from hdetr_d2.engine.cli import run
-from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu
+from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu, launch
 from hdetr_d2.engine.stopping import STOPPED_EXIT_CODE
 from hdetr_d2.processes import is_running
 from tests.engine.test_distributed import PYTHON, TORCHRUN, run_program
@@ -42,6 +42,28 @@ LONG = ["schedule.epochs=100000", "schedule.drop_epochs=[]", "train.eval_period_
 def test_a_job_that_cannot_be_is_refused_with_the_option(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Job(**options)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 of WORLD_SIZE=2"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 of WORLD_SIZE=0"),
+        ({"RANK": "x"}, "RANK is 'x'"),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK=1 of LOCAL_WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0"),
+        ({"LOCAL_WORLD_SIZE": "4"}, "LOCAL_WORLD_SIZE=4 and WORLD_SIZE=2"),
+    ],
+)
+def test_an_environment_that_no_launcher_would_make_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    sound = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in (sound | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("hdetr_d2.engine.launch.die_with_parent", lambda parent: None)
+    with pytest.raises(ConfigError, match=message):
+        launch(lambda: pytest.fail("the job was started"), Job())
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Decoder(nn.Module):
     Args:
         layer: the pattern of all layers, which is not run itself.
         num_layers: how many.
-        embed_dim: width C; read for ``norm``.
+        embed_dim: width C, that of the layers.
         query_position: makes positional queries from the references of each layer; None where the query source gives
             them once. Where both do, those of the source are what is added to contents (Conditional DETR).
         norm: whether predictions are made from a LayerNorm of each layer's output (DETR, DAB, DINO); refinement
@@ -73,6 +73,7 @@ class Decoder(nn.Module):
             raise ValueError(f"Decoder: num_eval_layers={num_eval_layers} is not in 1 to num_layers={num_layers}")
         if distinct is not None:
             check_within(self, 0.0, 1.0, distinct=distinct)
+        self.embed_dim = embed_dim
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
         self.refinement = Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
