@@ -4,6 +4,7 @@ from . import flops as flops  # registers how attention is counted
 from .backbone import TimmBackbone
 from .denoising import DenoisingQueries
 from .deploy import deploy, optimize
+from .distributions import DistributionHeads, DistributionRefinement
 from .heads import PredictionHeads
 from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
@@ -25,6 +26,7 @@ from .transformer import (
     DenseEncoderLayer,
     Encoder,
     EncoderLayer,
+    GatedDecoderLayer,
     LayerOutput,
     PointQueryPosition,
     PositionalQuery,
@@ -49,8 +51,11 @@ __all__ = [
     "DenoisingQueries",
     "DenseDecoderLayer",
     "DenseEncoderLayer",
+    "DistributionHeads",
+    "DistributionRefinement",
     "Encoder",
     "EncoderLayer",
+    "GatedDecoderLayer",
     "HybridEncoder",
     "LayerOutput",
     "LearnedQueries",

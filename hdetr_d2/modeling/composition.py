@@ -78,6 +78,7 @@ def check_composition(
     """
     _check_declarations(transformer)
     _check_references(transformer)
+    _check_distributions(transformer, criterion)
     _check_positions(transformer)
     _check_proposals(transformer, supervision, criterion)
     _check_scores(transformer, supervision, criterion, score)
@@ -115,6 +116,22 @@ def _check_references(transformer: Transformer) -> None:
             f"{type(source).__name__} are {_KINDS[source.reference_dim]}; use "
             f"{'references=True' if position.needs_dim == 2 else 'AnchorQueries or TwoStageQueries'}, "
             "or no query_position"
+        )
+
+
+def _check_distributions(transformer: Transformer, criterion: SetCriterion) -> None:
+    """Boxes as distributions of their edges, from heads to losses."""
+    heads, refinement = transformer.heads, transformer.decoder.refinement
+    made = getattr(heads, "makes_distributions", False)
+    if refinement.needs_distributions != made:
+        raise ValueError(
+            "heads that predict distributions of edges (DistributionHeads) and a refinement of these "
+            f"(DistributionRefinement) belong together; got {type(heads).__name__} and {type(refinement).__name__}"
+        )
+    if criterion.distribution is not None and not made:
+        raise ValueError(
+            f"the criterion has losses of distributions of edges, which {type(heads).__name__} do not predict; drop "
+            "criterion.distribution"
         )
 
 

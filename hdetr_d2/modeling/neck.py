@@ -18,6 +18,8 @@ class ChannelMapper(nn.Module):
         norm: after each convolution: ``"GN"`` in the deformable models; ``"BN"``, with convolutions without bias, in
             RT-DETR; None, with PyTorch's own initialisation, in DETR.
         num_groups: of the group normalisation.
+        keep_equal: take features that have the common width as they are, and the last one again as a further level
+            where it has it (D-FINE).
     """
 
     def __init__(
@@ -29,6 +31,7 @@ class ChannelMapper(nn.Module):
         num_levels: int = 4,
         norm: Literal["GN", "BN"] | None = "GN",
         num_groups: int = 32,
+        keep_equal: bool = False,
     ) -> None:
         super().__init__()
         if len(in_channels) != len(in_features) or num_levels < len(in_features):
@@ -42,6 +45,10 @@ class ChannelMapper(nn.Module):
         self.num_levels = num_levels
         self.levels = nn.ModuleList()
         for level in range(num_levels):
+            known = min(level, len(in_features) - 1)
+            if keep_equal and (level > len(in_features) or in_channels[known] == out_channels):
+                self.levels.append(nn.Identity())
+                continue
             if level < len(in_features):
                 convolution = nn.Conv2d(in_channels[level], out_channels, 1, bias=norm != "BN")
             else:

@@ -17,7 +17,7 @@ from hdetr_d2.supervision import PRIMARY
 from ..class_heads import Scoring
 from ..renaming import Code, KeyTable, Names, Pairs, State, is_derived, join_projections, split_projections
 
-_HYBRID = "neck.necks.0."
+HYBRID = "neck.necks.0."
 _PROJECTION = "neck.necks.1.levels.*."
 _SOURCE = "transformer.query_source."
 _LABELS = "transformer.denoising.label_embed.weight"
@@ -77,21 +77,19 @@ _FUSION: Pairs = [
     for theirs, ours in (("fpn_blocks.*.", "top_down.*."), ("pan_blocks.*.", "bottom_up.*."))
     for pair in (
         *(
-            (f"encoder.{theirs}{number}.", f"{_HYBRID}{ours}{name}.")
+            (f"encoder.{theirs}{number}.", f"{HYBRID}{ours}{name}.")
             for number, name in (("conv1", "main"), ("conv2", "side"), ("conv3", "output"))
         ),
-        (f"encoder.{theirs}bottlenecks.*.conv1.", f"{_HYBRID}{ours}blocks.*.branches.0."),
-        (f"encoder.{theirs}bottlenecks.*.conv2.", f"{_HYBRID}{ours}blocks.*.branches.1."),
+        (f"encoder.{theirs}bottlenecks.*.conv1.", f"{HYBRID}{ours}blocks.*.branches.0."),
+        (f"encoder.{theirs}bottlenecks.*.conv2.", f"{HYBRID}{ours}blocks.*.branches.1."),
     )
 ]
 
-_COMMON: Pairs = [
-    *_BACKBONE,
-    *_FUSION,
-    ("encoder.lateral_convs.*.", f"{_HYBRID}laterals.*."),
-    ("encoder.downsample_convs.*.", f"{_HYBRID}downsamples.*."),
+COMMON: Pairs = [
+    ("encoder.lateral_convs.*.", f"{HYBRID}laterals.*."),
+    ("encoder.downsample_convs.*.", f"{HYBRID}downsamples.*."),
     *(
-        (f"encoder.encoder.{index}.layers.*.{theirs}", f"{_HYBRID}{encoder}.layers.*.{ours}")
+        (f"encoder.encoder.{index}.layers.*.{theirs}", f"{HYBRID}{encoder}.layers.*.{ours}")
         for index, encoder in enumerate(("encoder", *(f"further_encoders.{further}" for further in range(3))))
         for theirs, ours in (
             ("self_attn.", "self_attn."),
@@ -117,15 +115,15 @@ _COMMON: Pairs = [
     ("decoder.dec_bbox_head.*.", "transformer.heads.bbox_embed.*."),
 ]
 
-_OF_VERSION: Mapping[int, Pairs] = {
+OF_VERSION: Mapping[int, Pairs] = {
     1: [
-        ("encoder.input_proj.*.0.", f"{_HYBRID}input_proj.*.conv."),
-        ("encoder.input_proj.*.1.", f"{_HYBRID}input_proj.*.norm."),
+        ("encoder.input_proj.*.0.", f"{HYBRID}input_proj.*.conv."),
+        ("encoder.input_proj.*.1.", f"{HYBRID}input_proj.*.norm."),
         ("decoder.enc_output.0.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.1.", f"{_SOURCE}enc_output_norm."),
     ],
     2: [
-        ("encoder.input_proj.*.", f"{_HYBRID}input_proj.*."),
+        ("encoder.input_proj.*.", f"{HYBRID}input_proj.*."),
         ("decoder.enc_output.proj.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.norm.", f"{_SOURCE}enc_output_norm."),
     ],
@@ -214,7 +212,7 @@ _T_TABLES = (".n_points_scale", "model.anchors", "model.valid_mask")
 
 def rtdetr_names(version: int) -> Names:
     """Names of RT-DETR (version 1), or of RT-DETRv2 and of DEIM on it (version 2)."""
-    return Names([*_COMMON, *_OF_VERSION[version]], code=f"RT-DETR, version {version}")
+    return Names([*_BACKBONE, *_FUSION, *COMMON, *OF_VERSION[version]], code=f"RT-DETR, version {version}")
 
 
 def from_rtdetr(state: State) -> dict[str, Tensor]:
@@ -246,7 +244,7 @@ def to_rtdetr(state: State, *, version: int = 2) -> dict[str, Tensor]:
 
 def is_rtdetr(state: State) -> bool:
     """Whether a state dict has our names of an RT-DETR."""
-    return f"{_HYBRID}input_proj.0.conv.weight" in state
+    return f"{HYBRID}input_proj.0.conv.weight" in state
 
 
 def is_rtdetr_of_transformers(state: State) -> bool:
@@ -256,10 +254,19 @@ def is_rtdetr_of_transformers(state: State) -> bool:
 
 def _of_trained(state: State, version: int) -> Names:
     """Names of a model that is not re-parameterised."""
+    require_trained(state)
+    return rtdetr_names(version)
+
+
+def require_trained(state: State) -> None:
+    """Refuse our state dict of a re-parameterised model.
+
+    Raises:
+        ValueError: it is one.
+    """
     fused = [key for key in state if re.search(r"\.branches\.\d+\.(weight|bias)$", key)]
     if fused:
         raise ValueError(f"the model is re-parameterised ({fused[0]}); convert it as it was trained")
-    return rtdetr_names(version)
 
 
 def _authors_names(state: State) -> Names:
@@ -267,7 +274,7 @@ def _authors_names(state: State) -> Names:
     return _of_trained(state, 1 if "encoder.input_proj.0.0.weight" in state else 2)
 
 
-def _read_authors(state: State, num_queries: int) -> State:
+def read_authors(state: State, num_queries: int) -> State:
     """Without tables, and with a re-parameterised block under the name of its first branch."""
     del num_queries
     undeployed: dict[str, Tensor] = {}
@@ -298,7 +305,7 @@ def _write_transformers(state: State) -> dict[str, Tensor]:
 
 
 CODES = {
-    "rtdetr": Code(names=_authors_names, prepare=_read_authors, scoring=Scoring()),
+    "rtdetr": Code(names=_authors_names, prepare=read_authors, scoring=Scoring()),
     "transformers": Code(
         names=lambda state: _of_trained(state, 1),
         prepare=_read_transformers,

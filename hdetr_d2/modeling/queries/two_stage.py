@@ -254,7 +254,8 @@ class TwoStageQueries(QuerySource):
         learn, boxes = chosen[:, first], live[:, first]
         if self.supervise == "ranked":
             learn, boxes = _rows(tokens, best[:, first]), boxes_at(best[:, first])
-        return groups, Predictions(pair.classes(learn)[None], boxes[None])
+        chosen = self.supervise == "selected"
+        return groups, Predictions(pair.classes(learn)[None], boxes[None], chosen=chosen)
 
     @property
     def _ranking(self) -> slice:

@@ -5,6 +5,7 @@ from .decoder import Decoder
 from .deformable import DeformableDecoderLayer, DeformableEncoderLayer
 from .dense import DenseDecoderLayer, DenseEncoderLayer
 from .encoder import Encoder
+from .gated import GatedDecoderLayer
 from .layer import DecoderLayer, EncoderLayer, LayerOutput
 from .model import Transformer
 from .query_position import (
@@ -30,6 +31,7 @@ __all__ = [
     "DenseEncoderLayer",
     "Encoder",
     "EncoderLayer",
+    "GatedDecoderLayer",
     "LayerOutput",
     "PointQueryPosition",
     "PositionalQuery",

@@ -1,26 +1,19 @@
 """The decoder: query groups go through the same layers and come out as classes and boxes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from hdetr_d2.structures import KnownMatches, Memory, Predictions, QueryGroup
 
-from ..heads import LayerHeads, PredictionHeads
+from ..heads import PredictionHeads
 from .layer import DecoderLayer
 from .layout import Layout
 from .query_position import PositionalQuery, QueryPosition
-from .refinement import Place, Refinement
+from .refinement import Output, Reading, Refinement
 from .stack import draw_matrices, run_layer, stack
-
-
-class Output(NamedTuple):
-    """What one layer predicts of the queries of a route: logits (B, N, K) and boxes (B, N, 4)."""
-
-    logits: Tensor
-    boxes: Tensor
 
 
 class Decoder(nn.Module):
@@ -40,6 +33,7 @@ class Decoder(nn.Module):
             section 3.5). Outputs are the same, gradients are not. Needs ``refine``.
         eps: of the inverse sigmoid of references: 1e-5 in Deformable-DETR, H-DETR and RT-DETR, 1e-3 in DAB, DN, DINO
             and what was built on detrex.
+        refinement: where boxes come from, in place of what the three arguments before say; None is that.
         num_eval_layers: layers that inference runs; None is all of them.
         tap_group: name of the predictions from the layers' taps, where they have any.
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
@@ -56,6 +50,7 @@ class Decoder(nn.Module):
         refine: bool = True,
         look_forward_twice: bool = False,
         eps: float = 1e-5,
+        refinement: Refinement | None = None,
         num_eval_layers: int | None = None,
         tap_group: str = "one2many",
         checkpoint_activations: bool = False,
@@ -67,7 +62,7 @@ class Decoder(nn.Module):
             raise ValueError(f"Decoder: num_eval_layers={num_eval_layers} is not in 1 to num_layers={num_layers}")
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
-        self.refinement = Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
+        self.refinement = refinement or Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
         self.num_eval_layers = num_eval_layers
         self.tap_group = tap_group
         self.checkpoint_activations = checkpoint_activations
@@ -127,23 +122,14 @@ class Decoder(nn.Module):
             arguments = content, query, _on_levels(place.reference, memory), memory, layout.views, route
             content, tap = run_layer(layer, *arguments, recompute=self.checkpoint_activations)
             # Predictions are made from the output's norm, where there is one; refinement goes on from the raw output.
-            read, pair = content if self.norm is None else self.norm(content), heads.of_layer(index)
-            offset = pair.offset(content) if self.refinement.moves and not last else None
-            if all_layers or last:
-                main.append(self._predict(pair, read, place, columns, offset if read is content else None))
-                if tap is not None:
-                    tapped.append(self._predict(pair, tap, place, columns))
-            if not last:
-                same = all_layers and read is content
-                place = self.refinement.step(place, offset, main[-1].boxes if same else None)
+            read, wanted = content if self.norm is None else self.norm(content), all_layers or last
+            if tap is not None and wanted:
+                tapped.append(self.refinement.predict(place, heads, index, Reading(tap, tap, True, last, columns)))
+            reading = Reading(content, read, wanted, last, columns)
+            output, place = self.refinement.after(place, heads, index, reading)
+            if output is not None:
+                main.append(output)
         return main, tapped
-
-    def _predict(
-        self, pair: LayerHeads, read: Tensor, place: Place, columns: Tensor | None, offset: Tensor | None = None
-    ) -> Output:
-        """What a pair of heads predicts from (B, N, C); ``offset`` is that of the box head, where it is known."""
-        offset = pair.offset(read) if offset is None else offset
-        return Output(pair.classes(read, columns), self.refinement.boxes(place, offset))
 
     def _query(
         self, position: Tensor | None, reference: Tensor | None, content: Tensor, index: int, memory: Memory
@@ -162,10 +148,22 @@ def _by_group(
     """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known."""
     logits = torch.stack([output.logits for output in outputs])
     boxes = torch.stack([output.boxes for output in outputs])
+    edges, initial = outputs[0].edges, outputs[0].initial
+    if edges is not None:
+        edges = replace(edges, logits=torch.stack([x.edges.logits for x in outputs if x.edges is not None]))
     predictions = {}
     for name, matches in known.items():
-        start, stop = layout.ranges[name]
-        predictions[name] = Predictions(logits[:, :, start:stop], boxes[:, :, start:stop], known=matches)
+        part = slice(*layout.ranges[name])
+        first = None
+        if initial is not None:
+            first = Predictions(initial.logits[None, :, part], initial.boxes[None, :, part], known=matches)
+        predictions[name] = Predictions(
+            logits[:, :, part],
+            boxes[:, :, part],
+            known=matches,
+            edges=None if edges is None else edges.of_queries(part),
+            initial=first,
+        )
     return predictions
 
 
