@@ -8,7 +8,7 @@ The table of transformers goes through the authors' names of version 1. What its
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -140,74 +140,74 @@ _BLOCK = "model.backbone.model.encoder.stages.{}.layers.*."
 _OF_STAGE = "backbone.res_layers.{}.blocks.*."
 _T_PARTS = (("convolution", "conv"), ("normalization", "norm"))
 
-_MEMORY = KeyTable(
-    [
-        ("model.encoder.aifi.", "model.encoder.encoder."),
-        *(
-            pair
-            for memory, filed in (
-                ("model.encoder.aifi.*.layers.*.", "model.encoder.encoder.*.layers.*."),
-                ("model.decoder.layers.*.", "model.decoder.layers.*."),
-            )
-            for pair in (
-                (f"{memory}self_attn.o_proj.", f"{filed}self_attn.out_proj."),
-                (f"{memory}mlp.fc", f"{filed}fc"),
-            )
-        ),
-    ]
-)
+MEMORY: Pairs = [
+    ("model.encoder.aifi.", "model.encoder.encoder."),
+    *(
+        pair
+        for memory, filed in (
+            ("model.encoder.aifi.*.layers.*.", "model.encoder.encoder.*.layers.*."),
+            ("model.decoder.layers.*.", "model.decoder.layers.*."),
+        )
+        for pair in (
+            (f"{memory}self_attn.o_proj.", f"{filed}self_attn.out_proj."),
+            (f"{memory}mlp.fc", f"{filed}fc"),
+        )
+    ),
+]
 
-_TRANSFORMERS_TO_AUTHORS = Names(
-    [
-        *(
-            (_STEM.format(index, theirs), f"backbone.conv1.conv1_{index + 1}.{ours}.")
-            for index in range(3)
-            for theirs, ours in _T_PARTS
-        ),
-        *(
-            pair
-            for stage in range(4)
-            for theirs, ours in _T_PARTS
-            for pair in (
-                # Where a stage halves the map, pooling is the first part of the shortcut.
-                (
-                    f"{_BLOCK.format(stage)}shortcut.{'1.' if stage else ''}{theirs}.",
-                    f"{_OF_STAGE.format(stage)}short.{'conv.' if stage else ''}{ours}.",
-                ),
-                *(
-                    (f"{_BLOCK.format(stage)}layer.{i}.{theirs}.", f"{_OF_STAGE.format(stage)}branch2{letter}.{ours}.")
-                    for i, letter in enumerate("abc")
-                ),
-            )
-        ),
-        ("model.encoder_input_proj.", "encoder.input_proj."),
-        ("model.encoder.encoder.*.layers.*.self_attn.", "encoder.encoder.*.layers.*.self_attn."),
-        ("model.encoder.encoder.*.layers.*.self_attn_layer_norm.", "encoder.encoder.*.layers.*.norm1."),
-        ("model.encoder.encoder.*.layers.*.fc", "encoder.encoder.*.layers.*.linear"),
-        ("model.encoder.encoder.*.layers.*.final_layer_norm.", "encoder.encoder.*.layers.*.norm2."),
-        *(
-            (f"model.encoder.{part}.", f"encoder.{part}.")
-            for part in ("lateral_convs", "fpn_blocks", "downsample_convs", "pan_blocks")
-        ),
-        ("model.decoder_input_proj.*.0.", "decoder.input_proj.*.conv."),
-        ("model.decoder_input_proj.*.1.", "decoder.input_proj.*.norm."),
-        ("model.denoising_class_embed.", "decoder.denoising_class_embed."),
-        *((f"model.{part}.", f"decoder.{part}.") for part in ("enc_output", "enc_score_head", "enc_bbox_head")),
-        ("model.decoder.query_pos_head.", "decoder.query_pos_head."),
-        ("model.decoder.class_embed.", "decoder.dec_score_head."),
-        ("model.decoder.bbox_embed.", "decoder.dec_bbox_head."),
-        ("model.decoder.layers.*.self_attn.", "decoder.decoder.layers.*.self_attn."),
-        ("model.decoder.layers.*.self_attn_layer_norm.", "decoder.decoder.layers.*.norm1."),
-        ("model.decoder.layers.*.encoder_attn.", "decoder.decoder.layers.*.cross_attn."),
-        ("model.decoder.layers.*.encoder_attn_layer_norm.", "decoder.decoder.layers.*.norm2."),
-        ("model.decoder.layers.*.fc", "decoder.decoder.layers.*.linear"),
-        ("model.decoder.layers.*.final_layer_norm.", "decoder.decoder.layers.*.norm3."),
-    ],
-    code="transformers' RTDetr or RTDetrV2",
-)
+_T_BACKBONE: Pairs = [
+    *(
+        (_STEM.format(index, theirs), f"backbone.conv1.conv1_{index + 1}.{ours}.")
+        for index in range(3)
+        for theirs, ours in _T_PARTS
+    ),
+    *(
+        pair
+        for stage in range(4)
+        for theirs, ours in _T_PARTS
+        for pair in (
+            # Where a stage halves the map, pooling is the first part of the shortcut.
+            (
+                f"{_BLOCK.format(stage)}shortcut.{'1.' if stage else ''}{theirs}.",
+                f"{_OF_STAGE.format(stage)}short.{'conv.' if stage else ''}{ours}.",
+            ),
+            *(
+                (f"{_BLOCK.format(stage)}layer.{i}.{theirs}.", f"{_OF_STAGE.format(stage)}branch2{letter}.{ours}.")
+                for i, letter in enumerate("abc")
+            ),
+        )
+    ),
+]
+
+T_COMMON: Pairs = [
+    ("model.encoder_input_proj.", "encoder.input_proj."),
+    ("model.encoder.encoder.*.layers.*.self_attn.", "encoder.encoder.*.layers.*.self_attn."),
+    ("model.encoder.encoder.*.layers.*.self_attn_layer_norm.", "encoder.encoder.*.layers.*.norm1."),
+    ("model.encoder.encoder.*.layers.*.fc", "encoder.encoder.*.layers.*.linear"),
+    ("model.encoder.encoder.*.layers.*.final_layer_norm.", "encoder.encoder.*.layers.*.norm2."),
+    *(
+        (f"model.encoder.{part}.", f"encoder.{part}.")
+        for part in ("lateral_convs", "fpn_blocks", "downsample_convs", "pan_blocks")
+    ),
+    ("model.decoder_input_proj.*.0.", "decoder.input_proj.*.conv."),
+    ("model.decoder_input_proj.*.1.", "decoder.input_proj.*.norm."),
+    ("model.denoising_class_embed.", "decoder.denoising_class_embed."),
+    *((f"model.{part}.", f"decoder.{part}.") for part in ("enc_output", "enc_score_head", "enc_bbox_head")),
+    ("model.decoder.query_pos_head.", "decoder.query_pos_head."),
+    ("model.decoder.class_embed.", "decoder.dec_score_head."),
+    ("model.decoder.bbox_embed.", "decoder.dec_bbox_head."),
+    ("model.decoder.layers.*.self_attn.", "decoder.decoder.layers.*.self_attn."),
+    ("model.decoder.layers.*.self_attn_layer_norm.", "decoder.decoder.layers.*.norm1."),
+    ("model.decoder.layers.*.encoder_attn.", "decoder.decoder.layers.*.cross_attn."),
+    ("model.decoder.layers.*.encoder_attn_layer_norm.", "decoder.decoder.layers.*.norm2."),
+    ("model.decoder.layers.*.fc", "decoder.decoder.layers.*.linear"),
+    ("model.decoder.layers.*.final_layer_norm.", "decoder.decoder.layers.*.norm3."),
+]
+
+_TRANSFORMERS_TO_AUTHORS = Names([*_T_BACKBONE, *T_COMMON], code="transformers' RTDetr or RTDetrV2")
 
 _T_ALIASES = ("class_embed.", "bbox_embed.")
-_T_TABLES = (".n_points_scale", "model.anchors", "model.valid_mask")
+_T_TABLES = (".n_points_scale", ".num_points_scale", "model.anchors", "model.valid_mask")
 
 
 def rtdetr_names(version: int) -> Names:
@@ -287,30 +287,34 @@ def read_authors(state: State, num_queries: int) -> State:
     return undeployed
 
 
-def _read_transformers(state: State, num_queries: int) -> State:
-    """The authors' names of version 1."""
-    del num_queries
-    filed = {
-        _MEMORY.to_ours(key) or key: value
-        for key, value in join_projections(state).items()
-        if not (key.startswith(_T_ALIASES) or key.endswith(_T_TABLES))
-    }
-    return _TRANSFORMERS_TO_AUTHORS.apply(filed)
+def transformers_code(names: Callable[[State], Names], to_authors: Names, memory: Pairs) -> Code:
+    """One of their models, by way of the authors' names.
 
+    Args:
+        names: the authors'.
+        to_authors: from the names of files.
+        memory: (names in memory, names of files) of prefixes that differ.
+    """
+    table = KeyTable(memory)
 
-def _write_transformers(state: State) -> dict[str, Tensor]:
-    """From the authors' names of version 1 to those of files."""
-    learned = {key: value for key, value in state.items() if not is_derived(key)}
-    return split_projections(_TRANSFORMERS_TO_AUTHORS.apply(learned, to="theirs"))
+    def read(state: State, num_queries: int) -> State:
+        del num_queries
+        filed = {
+            table.to_ours(key) or key: value
+            for key, value in join_projections(state).items()
+            if not (key.startswith(_T_ALIASES) or key.endswith(_T_TABLES))
+        }
+        return to_authors.apply(filed)
+
+    def write(state: State) -> dict[str, Tensor]:
+        learned = {key: value for key, value in state.items() if not is_derived(key)}
+        return split_projections(to_authors.apply(learned, to="theirs"))
+
+    return Code(names=names, prepare=read, finish=write, scoring=Scoring())
 
 
 CODES = {
     "rtdetr": Code(names=_authors_names, prepare=read_authors, scoring=Scoring()),
-    "transformers": Code(
-        names=lambda state: _of_trained(state, 1),
-        prepare=_read_transformers,
-        finish=_write_transformers,
-        scoring=Scoring(),
-    ),
+    "transformers": transformers_code(lambda state: _of_trained(state, 1), _TRANSFORMERS_TO_AUTHORS, MEMORY),
 }
 """By the project's name."""
