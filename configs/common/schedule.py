@@ -29,6 +29,9 @@ schedule_500ep = dict(schedule, epochs=500, drop_epochs=[400])
 schedule_rtdetr_72ep = dict(schedule, epochs=72, drop_epochs=[])
 schedule_rtdetrv2_72ep = dict(schedule_rtdetr_72ep, warmup_iters=2000, warmup_factor=1 / 2000)
 
+# D-FINE: constant after a shorter warm-up
+schedule_dfine_80ep = dict(schedule_rtdetr_72ep, epochs=80, warmup_iters=500, warmup_factor=1 / 500)
+
 # DEIM: mosaic and mixup end where the descent begins, strong augmentation where it ends (common/augmentation.py)
 schedule_deim_60ep = dict(
     schedule,
@@ -42,3 +45,4 @@ schedule_deim_60ep = dict(
     warmup_power=2,
 )
 schedule_deim_120ep = dict(schedule_deim_60ep, epochs=120, cosine_epochs=[64, 117])
+schedule_deim_58ep = dict(schedule_deim_60ep, epochs=58, cosine_epochs=[29, 50])

@@ -7,7 +7,7 @@ from hdetr_d2.modeling import DistributionHeads, DistributionRefinement, GatedDe
 
 from .rtdetr import model
 
-model.backbone.update(name="hgnetv2_b4", project_first_shortcut=False)
+model.backbone.update(name="hgnetv2_b4.ssld_stage1_in22k_in1k", project_first_shortcut=False)
 hybrid, projection = model.neck.necks
 hybrid.fusion = "gelan"
 projection.keep_equal = True
