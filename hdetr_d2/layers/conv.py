@@ -195,8 +195,8 @@ def folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
 def _convolution(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution with given weights that keeps the size of a map but for the stride."""
     outputs, inputs, size, _ = weight.shape
-    like = {"device": weight.device, "dtype": weight.dtype}
-    convolution = nn.Conv2d(inputs * groups, outputs, size, stride, padding=size // 2, groups=groups, **like)
+    convolution = nn.Conv2d(inputs * groups, outputs, size, stride, padding=size // 2, groups=groups)
+    convolution.to(weight)
     convolution.weight = nn.Parameter(weight.clone())
     convolution.bias = nn.Parameter(bias.clone())
     return convolution

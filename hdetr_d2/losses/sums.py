@@ -45,14 +45,17 @@ def sums_of_layers(
     pairs = _pairs(jobs, learned, logits)
     own = pairs if all(found.united is None for found in matches) else _pairs(jobs, matches, logits, detach=True)
     classes, weights = [], []
-    overlaps, of_learned = _overlaps(jobs, own), _overlaps(jobs, pairs)
+    overlaps = _overlaps(jobs, own)
+    of_learned = overlaps if own is pairs else _overlaps(jobs, pairs)
     for index, (job, of_job) in enumerate(zip(jobs, logits)):
         positives = _positives(job, matches[index], overlaps[index])
         trained = _trained(job, of_job, positives, matches[index].last)
         if job.loss.training and job.loss.observes:
             job.loss.observe(*trained)
         classes.append(job.loss(*trained))
-        weights.append(job.loss.box_weights(of_job, _positives(job, learned[index], of_learned[index])))
+        if own is not pairs:
+            positives = _positives(job, learned[index], of_learned[index])
+        weights.append(job.loss.box_weights(of_job, positives))
     of_boxes = box_losses(pairs.boxes, pairs.targets, giou_eps=giou_eps, inside_out=distribution is not None)
     l1, giou = _weighted(of_boxes, weights, pairs.sizes)
     layers, depth = _numbered(learned, [len(x) for x in logits])
@@ -91,7 +94,8 @@ def _of_edges(
     jobs: Sequence[Job], matches: Sequence[Matches], pairs: _Pairs, loss: DistributionLoss
 ) -> tuple[Tensor, Tensor]:
     """Both losses of distributions, (T,) each."""
-    local, distilled, counts = [], [], None
+    local, distilled = [], []
+    counts: Tensor | None = None
     with torch.no_grad():
         overlaps = box_iou(cxcywh_to_xyxy(pairs.boxes), cxcywh_to_xyxy(pairs.targets)).split(pairs.sizes)
     for job, found, iou, targets in zip(jobs, matches, overlaps, pairs.targets.split(pairs.sizes)):

@@ -202,9 +202,9 @@ def unite(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> list[Ma
             united.append(matches)
             continue
         counts = [len(rows) for rows, _ in parts]
-        layer = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts))
+        layers = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts))
         rows, targets = (torch.cat(x) for x in zip(*parts))
-        united.append(Matches(layer, rows, targets, counts))
+        united.append(Matches(layers, rows, targets, counts))
     return united
 
 

@@ -79,7 +79,7 @@ class EdgeQuality(nn.Module):
         """Logits of edges (..., 4, R + 1) -> (..., 1)."""
         best = edges.softmax(-1).topk(self.largest, -1).values
         quality = torch.cat([best, best.mean(-1, keepdim=True)], -1).flatten(-2)
-        added: Tensor = self.embed(quality.to(self.embed.layers[0].weight.dtype))
+        added: Tensor = self.embed(quality.to(next(self.parameters()).dtype))
         return added
 
 

@@ -110,7 +110,13 @@ class Supervision(ABC):
         )
 
     def describe(
-        self, *, num_queries: int, num_layers: int, num_targets: int = 7, taps: Sequence[str] = ()
+        self,
+        *,
+        num_queries: int,
+        num_layers: int,
+        num_targets: int = 7,
+        taps: Sequence[str] = (),
+        united: bool = False,
     ) -> Description:
         """How many queries learn from a target, by group, layer and part of training, and how their losses count.
 
@@ -120,6 +126,7 @@ class Supervision(ABC):
             num_targets: objects of an image; 7 is COCO's mean.
             taps: names of the predictions that layers make between their attentions from the primary group's queries
                 (``Decoder.tap_group``, MS-DETR): a scheme rules on them but does not add them.
+            united: whether the criterion unites matches (``unite_matches``, D-FINE); says then which.
 
         Returns:
             What ``print`` shows as a table.
@@ -127,4 +134,4 @@ class Supervision(ABC):
         check_whole(self, 1, num_queries=num_queries, num_layers=num_layers, num_targets=num_targets)
         groups = [(PRIMARY, num_queries), *((spec.name, spec.num_queries) for spec in self.extra_groups())]
         groups += [(name, num_queries) for name in taps]
-        return describe(self, groups, num_layers=num_layers, num_targets=num_targets)
+        return describe(self, groups, num_layers=num_layers, num_targets=num_targets, united=united)

@@ -20,6 +20,7 @@ MODELS = [
     "ms_detr",
     "rtdetr",
     "rtdetrv2_discrete",
+    "dfine",
 ]
 SIZE = (96, 128)
 
@@ -39,7 +40,9 @@ def test_a_model_is_one_graph(name: str) -> None:
             torch.testing.assert_close(result, expected)
 
 
-@pytest.mark.parametrize("name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr"])
+@pytest.mark.parametrize(
+    "name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr", "dfine"]
+)
 def test_onnxruntime_detects_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -254,8 +254,8 @@ class TwoStageQueries(QuerySource):
         learn, boxes = chosen[:, first], live[:, first]
         if self.supervise == "ranked":
             learn, boxes = _rows(tokens, best[:, first]), boxes_at(best[:, first])
-        chosen = self.supervise == "selected"
-        return groups, Predictions(pair.classes(learn)[None], boxes[None], chosen=chosen)
+        are_queries = self.supervise == "selected"
+        return groups, Predictions(pair.classes(learn)[None], boxes[None], chosen=are_queries)
 
     @property
     def _ranking(self) -> slice:

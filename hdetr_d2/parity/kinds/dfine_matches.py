@@ -24,7 +24,11 @@ BIN_TOLERANCE = 1e-3  # absolute, where an edge is between two bins, which small
 def seen_by(model: DETR, predictions: TrainingPredictions, targets: list[Targets]) -> MatchedStep:
     """What the criterion matches of a step."""
     seen: list[MatchedStep] = []
-    model.criterion.observer = seen.append
+
+    def observe(step: MatchedStep) -> None:
+        seen.append(step)
+
+    model.criterion.observer = observe
     try:
         model.losses(*predictions, targets)
     finally:
@@ -33,7 +37,9 @@ def seen_by(model: DETR, predictions: TrainingPredictions, targets: list[Targets
 
 
 def match_checks(step: MatchedStep, data: Archive, inputs: Inputs) -> Iterator[Check]:
-    """Pairs of every layer and of their union, as sets, and how many there are."""
+    """Pairs of every layer and of their union, as sets, and how many there are, each where the file has it."""
+    if "match/main/0" not in data:
+        return
     for suffixes, matches, request in zip(step.suffixes, step.matches, step.requests):
         queries = request.predictions.logits.shape[2]
         for layer, suffix in enumerate(suffixes):
@@ -61,7 +67,9 @@ def pair_checks(
 
 
 def count_checks(step: MatchedStep, groups: Mapping[str, Predictions], data: Archive) -> Iterator[Check]:
-    """Bins that true edges are between, and the weights of both sides in distillation."""
+    """Bins that true edges are between, and the weights of both sides in distillation, where the file has them."""
+    if "fgl/label" not in data:
+        return
     images = range(len(step.targets))
     union = [data.shaped(f"match/go/{i}", 2, None).long().unbind(0) for i in images]
     yield from _bin_checks("fgl", groups[PRIMARY], union, step.targets, data)
