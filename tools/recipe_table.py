@@ -31,6 +31,7 @@ FOLDERS = {
     "dn_deformable_detr": "DN-Deformable-DETR",
     "dino": "DINO",
     "dac_detr": "DAC-DETR",
+    "relation_detr": "Relation-DETR",
     "ms_detr": "MS-DETR",
     "mr_detr": "Mr. DETR",
     "rt_detr": "RT-DETR",

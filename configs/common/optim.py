@@ -52,6 +52,16 @@ rtdetrv2_optimizer = _adamw(lr=1e-4, rules=[_backbone, _norms])
 # DEIM on RT-DETRv2: the norms of the backbone are trained at the full rate
 deim_optimizer = _adamw(lr=2e-4, rules=[dict(_norms, lr_factor=1.0), _backbone])
 
+# Relation-DETR: by names, so that norms of the neck and of the encoder's fusion, which have numbers, decay
+relation_optimizer = _adamw(
+    lr=1e-4,
+    rules=[
+        _backbone,
+        dict(name="offsets", contains=["sampling_offsets"], lr_factor=0.1),
+        dict(name="norms and biases", pattern="norm|bias", weight_decay_factor=0.0),
+    ],
+)
+
 # D-FINE: biases decay in L and X alone; ``lr_factor`` of the backbone is 0.01 for X
 dfine_optimizer = _adamw(lr=2.5e-4, weight_decay=1.25e-4, rules=[dict(_backbone, lr_factor=0.05), _norms])
 dfine_small_optimizer = _adamw(lr=2e-4, rules=[dict(_backbone, lr_factor=0.5), _own_norms, _biases])

@@ -20,6 +20,9 @@ schedule_24ep = dict(schedule, epochs=24, drop_epochs=[20])
 schedule_36ep = dict(schedule, epochs=36, drop_epochs=[30])
 schedule_50ep = dict(schedule, epochs=50, drop_epochs=[40])
 
+# Relation-DETR
+schedule_relation_12ep = dict(schedule, drop_epochs=[10], warmup_iters=1000)
+
 # DETR
 schedule_150ep = dict(schedule, epochs=150, drop_epochs=[100])
 schedule_300ep = dict(schedule, epochs=300, drop_epochs=[200])

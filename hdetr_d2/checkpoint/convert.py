@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
-from .names import deformable_detr, detr, dfine, dino, mmdet, rtdetr
+from .names import deformable_detr, detr, dfine, dino, mmdet, relation_detr, rtdetr
 from .names.backbones import (
     Renamed,
     backbone_from_detectron2,
@@ -25,7 +25,7 @@ from .reading import CheckpointError, load_checkpoint, state_in
 from .renaming import Code, State
 
 OURS = "hdetr_d2"
-_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS}
+_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS, **relation_detr.CODES}
 _DEFORMABLE: Mapping[str, Code] = deformable_detr.CODES
 
 # Of projects with several models the state dict tells which it is of, theirs or ours; others are Deformable DETR.
@@ -187,14 +187,17 @@ def _code_of_ours(target: str, state: State) -> Code:
         if target not in codes:
             raise ValueError(f"the model is {name}, for which {target} has no names; there are {sorted(codes)}")
         return codes[target]
+    if relation_detr.is_relation_detr(state):
+        if target not in relation_detr.CODES:
+            raise ValueError(f"the model is a Relation-DETR, for which {target} has no names")
+        return relation_detr.CODES[target]
+    others = {"rtdetr": "RT-DETR", "dfine": "D-FINE", "relation_detr": "Relation-DETR"}
+    if target in others:
+        raise ValueError(f"the model is no {others[target]}, so that {target} has no names for it")
     if target in _FAMILY:
         return _FAMILY[target]
     if target == "mmdet":
         return mmdet.CODE
-    if target in ("rtdetr", "dfine"):
-        raise ValueError(
-            f"the model is no {'RT-DETR' if target == 'rtdetr' else 'D-FINE'}, so that {target} has no names for it"
-        )
     model = detr.model_of_ours(state) or dino.model_of_ours(state)
     if model is None or target not in _SEVERAL:
         return _DEFORMABLE[target]

@@ -222,7 +222,7 @@ class SetCriterion(nn.Module):
 
     def _proposal_job(self, group: str, proposals: Predictions, targets: BatchedTargets, step: Step) -> Job:
         """The encoder's proposals as one more layer under a rule of its own."""
-        rule = step.supervision.encoder_rule(step.progress)
+        rule = step.supervision.proposal_rule(group, step.progress)
         loss, columns = self.encoder_classification or self.classification, step.columns
         if self.binary_encoder:
             loss, columns = loss.of_proposals(), None

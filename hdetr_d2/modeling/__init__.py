@@ -14,6 +14,7 @@ from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
 from .reinspect import CellDecoder, ReInspect
 from .transformer import (
+    BoxRelation,
     ConditionalDecoderLayer,
     ConditionalQueryPosition,
     CoordinateQueryPosition,
@@ -38,6 +39,7 @@ from .transformer import (
 __all__ = [
     "DETR",
     "AnchorQueries",
+    "BoxRelation",
     "CellDecoder",
     "ChannelMapper",
     "ConditionalDecoderLayer",

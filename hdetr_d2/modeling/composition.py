@@ -110,6 +110,11 @@ def _check_references(transformer: Transformer) -> None:
             "around a place as deformable attention does; use DenseDecoderLayer and Decoder(refine=False), or a source "
             "with references (LearnedQueries: references=True)"
         )
+    if decoder.relation is not None and source.reference_dim != 4:
+        raise ValueError(
+            f"a relation of boxes (Decoder: relation) needs boxes as references, and those of {type(source).__name__} "
+            f"are {_KINDS[source.reference_dim]}"
+        )
     if position is not None and source.reference_dim < position.needs_dim:
         raise ValueError(
             f"{type(position).__name__} embeds {_KINDS[position.needs_dim]}, but the references of "

@@ -172,7 +172,7 @@ def built_weight(model: DETR, config: DictConfig, key: str) -> float:
         return weight
     depth = len(model.transformer.decoder.layers)
     if name.encoder:
-        rule = model.supervision.encoder_rule(0.0)
+        rule = model.supervision.proposal_rule(name.group, 0.0)
         weight *= criterion.encoder_weight
     else:
         layer = depth - 1 if name.layer is None else name.layer

@@ -47,6 +47,16 @@ class Supervision(ABC):
         del progress
         return self.one_to_one
 
+    def proposal_rule(self, group: str, progress: float) -> Rule:
+        """The rule of the proposals of one ranking: that of all, unless a scheme says otherwise.
+
+        Args:
+            group: the first group whose ranking it is.
+            progress: as of ``rule``.
+        """
+        del group
+        return self.encoder_rule(progress)
+
     def check(self, *, num_layers: int) -> None:
         """Refuse a scheme that a model of so many decoder layers should not be trained with; models call it when built.
 

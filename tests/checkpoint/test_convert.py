@@ -55,7 +55,9 @@ def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_pat
     assert read_state(tmp_path / "one.pth")[1]["weight"].item() == 0
 
 
-@pytest.mark.parametrize("project", [*(project for project in MODELS if project not in (*HYBRID_ENCODERS, "hdetr_lvis")), OURS])
+@pytest.mark.parametrize(
+    "project", [*(project for project in MODELS if project not in (*HYBRID_ENCODERS, "hdetr_lvis")), OURS]
+)
 def test_a_model_goes_through_a_file_of_every_project_and_back(
     build_tiny: Callable[..., DETR], tmp_path: Path, project: str
 ) -> None:

@@ -22,7 +22,12 @@ from .names.test_deformable_detr import assert_equal
 FILES = SHARED / "parity" / "family"
 MODELS = {name: name for name in FAMILY}
 """The configuration of each project's model."""
-PARITY = {**MODELS, "mr_detr": "mr_detr_deformable", "ms_detr": "ms_deformable_detr"}
+PARITY = {
+    **MODELS,
+    "mr_detr": "mr_detr_deformable",
+    "ms_detr": "ms_deformable_detr",
+    "relation_detr": "../relatives/relation_detr",
+}
 DETREX = ["detr", "conditional_detr", "dab_detr", "dn_detr", "dino"]
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 HEAD = "transformer.heads.class_embed.0.bias"

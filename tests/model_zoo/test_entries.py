@@ -45,7 +45,7 @@ def test_names_are_unique_and_lead_to_the_config() -> None:
 
 def test_every_number_has_a_source_and_every_file_an_address() -> None:
     for entry in entries().values():
-        projects = "H-DETR|H-DETR LVIS|Deformable DETR|RT-DETR|RT-DETRv2|DEIM|D-FINE"
+        projects = "H-DETR|H-DETR LVIS|Deformable DETR|RT-DETR|RT-DETRv2|DEIM|D-FINE|Relation-DETR"
         projects += r"|(Conditional |DAB-|DN-|DAC-|MS-|Mr\. )?DETR|DINO|detrex"
         sources = rf"H-DETR, table \d+|({projects}) repository(, script only)?|ours, not trained"
         assert re.fullmatch(sources, entry.source)

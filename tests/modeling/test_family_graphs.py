@@ -21,6 +21,7 @@ MODELS = [
     "rtdetr",
     "rtdetrv2_discrete",
     "dfine",
+    "relation_detr",
 ]
 SIZE = (96, 128)
 
@@ -41,7 +42,7 @@ def test_a_model_is_one_graph(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr", "dfine"]
+    "name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr", "dfine", "relation_detr"]
 )
 def test_onnxruntime_detects_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")

@@ -103,6 +103,7 @@ def family_size(name: str, **changes: Any) -> int:
         ("dn_deformable_detr", 47_429_154),
         ("dino", 46_893_182),
         ("dino_5scale", 47_255_806),
+        ("relation_detr", 48_869_312),
     ],
 )
 def test_a_model_of_the_family_has_the_number_of_parameters_of_its_authors(name: str, published: int) -> None:

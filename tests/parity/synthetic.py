@@ -197,6 +197,13 @@ _MR_DINO_WEIGHTS = {
     **_weights(2, **{f"_dn{route}{layer}": 1.0 for route in ("", "_o2m", "_sep") for layer in ("", "_0")}),
 }
 
+_RELATION_WEIGHTS = {
+    f"loss_{kind}{place}{group}": weight * factor
+    for kind, weight in (("class", 1.5), ("bbox", 4.0), ("giou", 1.0))
+    for group, factor in (("", 1.0), ("_hybrid", 0.5))
+    for place in ("", "_0", "_enc", *(("_dn", "_dn_0") if not group else ()))
+}
+
 CONFIGS: Mapping[str, dict[str, Any]] = {
     "h_detr": dict(
         _COMMON,
@@ -284,6 +291,61 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
         mal_alpha=None,
         use_uni_set=False,
         losses=["mal", "boxes"],
+    ),
+    "relation_detr": dict(
+        {name: value for name, value in _COMMON.items() if name != "d_model"},
+        **_LEVELS,
+        model="relation_detr",
+        hidden_dim=32,
+        dim_feedforward=16,
+        num_queries=12,
+        num_select=10,
+        topk=10,
+        hybrid_num_proposals=14,
+        hybrid_assign=2,
+        hybrid_mask=None,
+        hybrid_skips_relation=True,
+        two_stage=True,
+        with_box_refine=True,
+        mixed_selection=True,
+        look_forward_twice=True,
+        two_stage_binary_cls=False,
+        memory_fusion=True,
+        query_scale=True,
+        dec_pred_bbox_embed_share=False,
+        dec_pred_class_embed_share=False,
+        position_temperature=[20, 30],
+        position_normalize=True,
+        query_sine_temperature=10000,
+        relation_embed_dim=8,
+        relation_temperature=100.0,
+        relation_scale=50.0,
+        relation_eps=1e-4,
+        relation_activation="relu",
+        denoising="cdn",
+        dn_number=6,
+        dn_num_groups=2,
+        dn_label_noise_ratio=0.6,
+        dn_box_noise_scale=0.8,
+        dn_labelbook_size=5,
+        set_cost_class=2.0,
+        set_cost_bbox=4.0,
+        set_cost_giou=1.0,
+        matcher_alpha=0.3,
+        matcher_gamma=1.5,
+        matcher_log_eps=1e-6,
+        class_loss="vfl",
+        vfl_alpha=0.4,
+        vfl_gamma=1.5,
+        cls_loss_coef=1.5,
+        bbox_loss_coef=4.0,
+        giou_loss_coef=1.0,
+        dn_loss_coefs=[1.5, 4.0, 1.0],
+        enc_loss_coefs=[1.5, 4.0, 1.0],
+        aux_loss_factor=1.0,
+        hybrid_loss_factor=0.5,
+        loss_weights=_RELATION_WEIGHTS,
+        post_size=[48, 64],
     ),
     "dfine": dict(_DFINE, model="dfine"),
     "deim_dfine": dict(

@@ -48,7 +48,7 @@ def test_all_files_of_the_authors_code_are_reproduced(check: Run) -> None:
     "file",
     [
         *sorted((FILES / "family").glob("*.npz")),
-        *(FILES / "relatives" / f"{name}.npz" for name in ("dfine", "deim_dfine")),
+        *(FILES / "relatives" / f"{name}.npz" for name in ("dfine", "deim_dfine", "relation_detr")),
     ],
     ids=lambda path: path.stem,
 )

@@ -16,9 +16,11 @@ from .query_position import (
     QueryPosition,
     SineQueryPosition,
 )
+from .relation import BoxRelation
 from .route import DecoderRoute
 
 __all__ = [
+    "BoxRelation",
     "ConditionalDecoderLayer",
     "ConditionalQueryPosition",
     "CoordinateQueryPosition",

@@ -13,6 +13,7 @@ from .layer import DecoderLayer
 from .layout import Layout
 from .query_position import PositionalQuery, QueryPosition
 from .refinement import Output, Reading, Refinement
+from .relation import BoxRelation
 from .stack import draw_matrices, run_layer, stack
 
 
@@ -34,6 +35,8 @@ class Decoder(nn.Module):
         eps: of the inverse sigmoid of references: 1e-5 in Deformable-DETR, H-DETR and RT-DETR, 1e-3 in DAB, DN, DINO
             and what was built on detrex.
         refinement: where boxes come from, in place of what the three arguments before say; None is that.
+        relation: biases self-attention from the second layer on by how boxes lie to one another (Relation-DETR); None
+            for no bias.
         num_eval_layers: layers that inference runs; None is all of them.
         tap_group: name of the predictions from the layers' taps, where they have any.
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
@@ -51,6 +54,7 @@ class Decoder(nn.Module):
         look_forward_twice: bool = False,
         eps: float = 1e-5,
         refinement: Refinement | None = None,
+        relation: BoxRelation | None = None,
         num_eval_layers: int | None = None,
         tap_group: str = "one2many",
         checkpoint_activations: bool = False,
@@ -63,6 +67,7 @@ class Decoder(nn.Module):
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
         self.refinement = refinement or Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
+        self.relation = relation
         self.num_eval_layers = num_eval_layers
         self.tap_group = tap_group
         self.checkpoint_activations = checkpoint_activations
@@ -113,22 +118,31 @@ class Decoder(nn.Module):
     ) -> tuple[list[Output], list[Output]]:
         """What layers predict from their outputs, and from their taps, of the queries of one route."""
         content, place = layout.content, self.refinement.start(layout.reference)
+        relation = None if self.relation is None or route not in self.relation.routes else self.relation
+        boxes, views = [layout.reference], layout.views
         layers = self.layers if self.training else self.layers[: self.num_eval_layers]
         main: list[Output] = []
         tapped: list[Output] = []
         for index, layer in enumerate(layers):
             last = index == len(layers) - 1
             query = self._query(layout.position, place.reference, content, index, memory)
-            arguments = content, query, _on_levels(place.reference, memory), memory, layout.views, route
+            if relation is not None and index:
+                before, after = boxes[-2:]
+                assert before is not None
+                assert after is not None
+                views = relation.views(layout.views, before, after)
+            arguments = content, query, _on_levels(place.reference, memory), memory, views, route
             content, tap = run_layer(layer, *arguments, recompute=self.checkpoint_activations)
             # Predictions are made from the output's norm, where there is one; refinement goes on from the raw output.
             read, wanted = content if self.norm is None else self.norm(content), all_layers or last
             if tap is not None and wanted:
                 tapped.append(self.refinement.predict(place, heads, index, Reading(tap, tap, True, last, columns)))
-            reading = Reading(content, read, wanted, last, columns)
+            reading = Reading(content, read, wanted or relation is not None, last, columns)
             output, place = self.refinement.after(place, heads, index, reading)
             if output is not None:
-                main.append(output)
+                boxes.append(output.boxes)
+                if wanted:
+                    main.append(output)
         return main, tapped
 
     def _query(
