@@ -8,44 +8,36 @@ from omegaconf import DictConfig
 _TAG = "ssld_stage1_in22k_in1k"
 """Of the weights in timm that training starts from; the network is the same with any."""
 
-_SIZES: Mapping[str, Mapping[str, Any]] = {
-    "hgnetv2_b0": {
-        "stem_channels": [3, 16, 16],
-        "stage_in_channels": [16, 64, 256, 512],
-        "stage_mid_channels": [16, 32, 64, 128],
-        "stage_out_channels": [64, 256, 512, 1024],
-        "stage_num_blocks": [1, 1, 2, 1],
-        "stage_numb_of_layers": [3, 3, 3, 3],
-        "use_learnable_affine_block": True,
-    },
-    "hgnetv2_b2": {
-        "stem_channels": [3, 24, 32],
-        "stage_in_channels": [32, 96, 384, 768],
-        "stage_mid_channels": [32, 64, 128, 256],
-        "stage_out_channels": [96, 384, 768, 1536],
-        "stage_num_blocks": [1, 1, 3, 1],
-        "stage_numb_of_layers": [4, 4, 4, 4],
-        "use_learnable_affine_block": True,
-    },
-    "hgnetv2_b4": {
-        "stem_channels": [3, 32, 48],
-        "stage_in_channels": [48, 128, 512, 1024],
-        "stage_mid_channels": [48, 96, 192, 384],
-        "stage_out_channels": [128, 512, 1024, 2048],
-        "stage_num_blocks": [1, 1, 3, 1],
-        "stage_numb_of_layers": [6, 6, 6, 6],
-        "use_learnable_affine_block": False,
-    },
-    "hgnetv2_b5": {
-        "stem_channels": [3, 32, 64],
-        "stage_in_channels": [64, 128, 512, 1024],
-        "stage_mid_channels": [64, 128, 256, 512],
-        "stage_out_channels": [128, 512, 1024, 2048],
-        "stage_num_blocks": [1, 2, 5, 2],
-        "stage_numb_of_layers": [6, 6, 6, 6],
-        "use_learnable_affine_block": False,
-    },
+_FIELDS = (
+    "stem_channels",
+    "stage_in_channels",
+    "stage_mid_channels",
+    "stage_out_channels",
+    "stage_num_blocks",
+    "stage_numb_of_layers",
+    "use_learnable_affine_block",
+)
+
+
+def _size(*values: list[int] | bool) -> Mapping[str, Any]:
+    return dict(zip(_FIELDS, values, strict=True))
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "hgnetv2_b0": _size(
+        [3, 16, 16], [16, 64, 256, 512], [16, 32, 64, 128], [64, 256, 512, 1024], [1, 1, 2, 1], [3] * 4, True
+    ),
+    "hgnetv2_b2": _size(
+        [3, 24, 32], [32, 96, 384, 768], [32, 64, 128, 256], [96, 384, 768, 1536], [1, 1, 3, 1], [4] * 4, True
+    ),
+    "hgnetv2_b4": _size(
+        [3, 32, 48], [48, 128, 512, 1024], [48, 96, 192, 384], [128, 512, 1024, 2048], [1, 1, 3, 1], [6] * 4, False
+    ),
+    "hgnetv2_b5": _size(
+        [3, 32, 64], [64, 128, 512, 1024], [64, 128, 256, 512], [128, 512, 1024, 2048], [1, 2, 5, 2], [6] * 4, False
+    ),
 }
+"""What tells timm's HGNetv2 apart, in their words."""
 
 
 def set_fine(model: DictConfig, values: Mapping[str, Any]) -> bool:
@@ -58,8 +50,8 @@ def set_fine(model: DictConfig, values: Mapping[str, Any]) -> bool:
     Returns:
         False where the backbone is none of timm's HGNetv2 that D-FINE has.
     """
-    backbone = {**_SIZES["hgnetv2_b4"], **(values.get("backbone_config") or {})}
-    name = next((name for name, size in _SIZES.items() if all(backbone[k] == v for k, v in size.items())), None)
+    backbone = {**SIZES["hgnetv2_b4"], **(values.get("backbone_config") or {})}
+    name = next((name for name, size in SIZES.items() if all(backbone[k] == v for k, v in size.items())), None)
     if name is None or backbone.get("model_type", "hgnet_v2") != "hgnet_v2":
         return False
     levels = values["num_feature_levels"]
@@ -75,7 +67,7 @@ def set_fine(model: DictConfig, values: Mapping[str, Any]) -> bool:
 
 def fine_json(model: DictConfig) -> dict[str, Any] | None:
     """The same of ours in their words; None where they have no such backbone."""
-    size = _SIZES.get(str(model.backbone.get("name")).partition(".")[0])
+    size = SIZES.get(str(model.backbone.get("name")).partition(".")[0])
     if size is None:
         return None
     levels, layers = int(model.transformer.num_levels), int(model.transformer.decoder.num_layers)

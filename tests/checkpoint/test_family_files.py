@@ -190,7 +190,9 @@ def test_rows_of_cocos_classes_are_chosen_and_rows_of_no_class_stay_last(name: s
         assert first_column(converted, key) == ([*expected, 91.0] if model == "detr" else expected), key
     for key in (key for key in converted if "encoder_class_embed" in key or "group_class_embed" in key):
         # Row 0 is an objectness where the encoder does not tell classes apart.
-        assert first_column(converted, key) == (expected if model == "dino" else [0.0, *expected[1:]]), key
+        assert first_column(converted, key) == (
+            expected if model in ("dino", "relation_detr") else [0.0, *expected[1:]]
+        ), key
     if LABELS in converted:
         tail = list(range(91, len(state[LABELS])))
         assert first_column(converted, LABELS) == expected + tail

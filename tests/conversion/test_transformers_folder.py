@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from hdetr_d2 import Detector
 from hdetr_d2.conversion import Conversion, ConversionError, convert
 from hdetr_d2.model_zoo.transformers_config import TransformersConfigError, config_of_json
+from hdetr_d2.model_zoo.transformers_dfine import SIZES
 from hdetr_d2.supervision import PRIMARY
 
 transformers = pytest.importorskip("transformers")
@@ -30,14 +31,8 @@ SMALL = {
 }
 RESNET18 = {"model_type": "timm_backbone", "backbone": "resnet18", "features_only": True}
 HGNETV2_B0 = {
-    "stem_channels": [3, 16, 16],
-    "stage_in_channels": [16, 64, 256, 512],
-    "stage_mid_channels": [16, 32, 64, 128],
-    "stage_out_channels": [64, 256, 512, 1024],
+    **SIZES["hgnetv2_b0"],
     "hidden_sizes": [64, 256, 512, 1024],
-    "stage_num_blocks": [1, 1, 2, 1],
-    "stage_numb_of_layers": [3, 3, 3, 3],
-    "use_learnable_affine_block": True,
     "out_features": ["stage2", "stage3", "stage4"],
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

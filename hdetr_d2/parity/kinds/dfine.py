@@ -4,26 +4,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from omegaconf import DictConfig
 
 from hdetr_d2.checkpoint.names.dfine import CODES, NAMES
-from hdetr_d2.matching import MatchingCost
-from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR, deploy
 from hdetr_d2.structures import Predictions, Targets
 from hdetr_d2.supervision import PRIMARY
 
 from ..archive import Archive
 from ..check import OUTPUT_TOLERANCE, Check, compare, largest
-from ..inputs import GivenFeatures, Inputs, feature_names
+from ..inputs import Inputs, feature_names
 from ..model_file import TrainingPredictions, loss_checks, output_checks, their_losses
 from ..names import StateNames, joined, parse_loss
 from .dfine_matches import count_checks, match_checks, seen_by
 from .dfine_options import DeimDfineOptions, DfineOptions, variant_of
 from .frames import FramesFile, map_checks
-from .rtdetr_losses import class_loss
+from .rtdetr_losses import class_loss, matching_cost
 
 OptionsT = TypeVar("OptionsT", bound=DfineOptions)
 
@@ -31,7 +28,7 @@ OptionsT = TypeVar("OptionsT", bound=DfineOptions)
 class DfineFile(FramesFile[OptionsT]):
     """A file of D-FINE."""
 
-    config_name: ClassVar[str] = "dfine"
+    config_name = "dfine"
     keeps_last_distillation: ClassVar[bool] = True
     """Whether denoising has a loss of the last layer's distributions and their own, which is 0."""
 
@@ -71,14 +68,7 @@ class DfineFile(FramesFile[OptionsT]):
         options = self.options
         known = len(options.channels)  # their code appends those of further levels
         options.must_agree(feat_strides=(options.decoder.feat_strides[:known], options.strides[:known]))
-        model = get_config(f"common/models/{self.config_name}.py").model
-        model.num_classes = options.num_classes
-        model.num_detections = options.topk
-        model.backbone = L(GivenFeatures)(channels=options.channels)
-        self._set_encoder(model.neck.necks)
-        self._set_transformer(model.transformer)
-        self._set_losses(model)
-        return model
+        return super().node()
 
     def _set_encoder(self, necks: Any) -> None:
         options, encoder = self.options, self.options.encoder
@@ -141,14 +131,8 @@ class DfineFile(FramesFile[OptionsT]):
 
     def _set_losses(self, model: DictConfig) -> None:
         options = self.options.criterion
-        weights, matcher = options.weight_dict, options.matcher
-        model.supervision.cost = L(MatchingCost)(
-            class_weight=matcher.cost_class,
-            l1_weight=matcher.cost_bbox,
-            giou_weight=matcher.cost_giou,
-            alpha=matcher.alpha,
-            gamma=matcher.gamma,
-        )
+        weights = options.weight_dict
+        model.supervision.cost = matching_cost(options.matcher)
         loss, factor = class_loss(
             options.class_loss or "focal",
             alpha=options.alpha,

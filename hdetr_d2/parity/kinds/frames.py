@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
+from detectron2.config import LazyCall as L
+from omegaconf import DictConfig
 from torch import nn
 
+from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR, deploy
 from hdetr_d2.modeling.denoising import NoisedTargets
 from hdetr_d2.structures import Targets
@@ -15,7 +18,7 @@ from hdetr_d2.supervision import PRIMARY
 
 from ..archive import Archive
 from ..check import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, Check, compare, relative
-from ..inputs import Inputs, read_inputs
+from ..inputs import GivenFeatures, Inputs, read_inputs
 from ..model_file import ModelFile, denoising_checks, evaluation_checks, output_checks, training_checks
 from ..noise import feed_noise, slot_draws
 from ..options import Options
@@ -46,6 +49,33 @@ FrameOptionsT = TypeVar("FrameOptionsT", bound=FrameOptions)
 
 class FramesFile(ModelFile[FrameOptionsT]):
     """A file of several blocks."""
+
+    config_name: ClassVar[str]
+    """The model's config under ``configs/common/models``."""
+
+    def node(self) -> DictConfig:
+        """As the base class says."""
+        options = self.options
+        model = get_config(f"common/models/{self.config_name}.py").model
+        model.num_classes = options.num_classes
+        model.num_detections = options.topk
+        model.backbone = L(GivenFeatures)(channels=options.channels)
+        self._set_encoder(model.neck.necks)
+        self._set_transformer(model.transformer)
+        self._set_losses(model)
+        return model
+
+    @abstractmethod
+    def _set_encoder(self, necks: Any) -> None:
+        """Set both necks."""
+
+    @abstractmethod
+    def _set_transformer(self, transformer: DictConfig) -> None:
+        """Set queries, decoder, heads and denoising."""
+
+    @abstractmethod
+    def _set_losses(self, model: DictConfig) -> None:
+        """Set supervision and criterion."""
 
     @property
     def original_size(self) -> Size:

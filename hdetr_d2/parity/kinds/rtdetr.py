@@ -8,15 +8,13 @@ from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
 
 from hdetr_d2.checkpoint.names.rtdetr import from_rtdetr, rtdetr_names
-from hdetr_d2.matching import MatchingCost
-from hdetr_d2.model_zoo import get_config
 from hdetr_d2.modeling import DETR
 
 from ..errors import NotSupportedError
-from ..inputs import GivenFeatures, feature_names
+from ..inputs import feature_names
 from ..names import StateNames, joined, parse_loss
 from .frames import FramesFile
-from .rtdetr_losses import SharedMatches, SoftmaxCost, class_loss
+from .rtdetr_losses import SharedMatches, SoftmaxCost, class_loss, matching_cost
 from .rtdetr_options import DeimOptions, Rtdetr2Options, RtdetrOptions
 
 RtdetrOptionsT = TypeVar("RtdetrOptionsT", bound=RtdetrOptions)
@@ -26,7 +24,7 @@ Rtdetr2OptionsT = TypeVar("Rtdetr2OptionsT", bound=Rtdetr2Options)
 class RtdetrFile(FramesFile[RtdetrOptionsT]):
     """A file of RT-DETR."""
 
-    config_name: ClassVar[str] = "rtdetr"
+    config_name = "rtdetr"
     version: ClassVar[int] = 1
 
     @property
@@ -59,18 +57,6 @@ class RtdetrFile(FramesFile[RtdetrOptionsT]):
         kind = self.options.class_loss or "" if kind == "ce" else kind
         asked = kind == self.options.class_loss or "boxes" in self.options.losses
         return 1.0 if asked and f"loss_{kind}" in self.options.weight_dict else None
-
-    def node(self) -> DictConfig:
-        """As the base class says."""
-        options = self.options
-        model = get_config(f"common/models/{self.config_name}.py").model
-        model.num_classes = options.num_classes
-        model.num_detections = options.topk
-        model.backbone = L(GivenFeatures)(channels=options.channels)
-        self._set_encoder(model.neck.necks)
-        self._set_transformer(model.transformer)
-        self._set_losses(model)
-        return model
 
     def _set_encoder(self, necks: Any) -> None:
         options = self.options
@@ -123,13 +109,7 @@ class RtdetrFile(FramesFile[RtdetrOptionsT]):
         options = self.options
         weights = options.weight_dict
         matcher = options.matcher
-        cost = L(MatchingCost)(
-            class_weight=matcher.cost_class,
-            l1_weight=matcher.cost_bbox,
-            giou_weight=matcher.cost_giou,
-            alpha=matcher.alpha,
-            gamma=matcher.gamma,
-        )
+        cost = matching_cost(matcher)
         model.supervision.cost = cost if matcher.use_focal_loss else L(SoftmaxCost)(cost=cost)
         loss, factor = class_loss(
             options.class_loss or "focal",

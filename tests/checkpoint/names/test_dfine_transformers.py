@@ -16,7 +16,9 @@ from hdetr_d2.model_zoo.transformers_dfine import fine_json
 from hdetr_d2.modeling import DETR
 from hdetr_d2.structures import Targets
 from hdetr_d2.supervision import PRIMARY
-from tests.rankings import calibrate, decided
+from tests.rankings import calibrate
+
+from .test_rtdetr_transformers import assert_the_same_outputs
 
 transformers = pytest.importorskip("transformers")
 
@@ -81,18 +83,6 @@ def pair(variant: str) -> tuple[DETR, Any]:
     theirs = build_theirs(variant, ours)
     ours.load_state_dict(CODE.to_ours(theirs.state_dict()), strict=True)
     return ours.eval(), theirs
-
-
-@torch.no_grad()
-def assert_the_same_outputs(theirs: Any, ours: DETR, size: tuple[int, int]) -> None:
-    pixels = decided(lambda: torch.rand(2, 3, *size), lambda drawn: theirs(pixel_values=drawn))
-    expected = theirs(pixel_values=pixels)
-    predictions, _ = ours.predict(ours.backbone(pixels), size, [size] * 2)
-    logits, boxes = predictions[PRIMARY].logits[-1], predictions[PRIMARY].boxes[-1]
-    assert expected.logits.std() > 0.1
-    assert expected.pred_boxes.std() > 0.01
-    torch.testing.assert_close(boxes, expected.pred_boxes, atol=2e-4, rtol=0)
-    torch.testing.assert_close(logits, expected.logits, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
