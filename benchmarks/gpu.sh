@@ -103,7 +103,7 @@ imports() {
 build_for_hopper() {
   command -v nvcc >/dev/null || { echo "no nvcc is here: nothing was built"; return 0; }
   local file
-  for file in csrc/ms_deform_attn/cuda/*.cu; do
+  for file in csrc/*/cuda/*.cu; do
     nvcc -std=c++17 -O3 --expt-relaxed-constexpr -arch=sm_90 -cubin -o /dev/null "$file" || return 1
     echo "$file compiles for sm_90"
   done
@@ -150,9 +150,10 @@ PYTHON
 
 operator_tests() {
   if "$python" -c 'import pytest' 2>/dev/null; then
-    "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_extension.py
+    "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_extension.py \
+      tests/ops/test_nms.py
   else
-    "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_extension
+    "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_extension test_nms
   fi
 }
 
@@ -164,9 +165,11 @@ sanitizer() {
   cat >"$program" <<'PYTHON'
 import torch
 
-from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
+from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused, nms_mask
 from tests.ops.problems import FORMS, random_problem
 
+for count in (1, 65, 300):
+    nms_mask(torch.rand(3, count, 4, device="cuda"), 0.5)
 for deterministic in (False, True):
     torch.use_deterministic_algorithms(deterministic)
     for form, reference_width in FORMS:

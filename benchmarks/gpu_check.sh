@@ -57,10 +57,11 @@ fi
 
 say "tests"
 if "$python" -c "import pytest" 2>/dev/null; then
-  timeout 240 "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_extension.py ||
+  timeout 240 "$python" -m pytest -q --noconftest -p no:cacheprovider tests/ops/test_ms_deform_attn.py tests/ops/test_extension.py \
+    tests/ops/test_nms.py ||
     fail "the tests failed"
 else
-  timeout 240 "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_extension || fail "the tests failed"
+  timeout 240 "$python" tests/ops/run_without_pytest.py test_ms_deform_attn test_extension test_nms || fail "the tests failed"
 fi
 
 say "benchmark"

@@ -7,15 +7,16 @@
 "label-errors" ranks the suspects of a training on generated data with planted errors, and prints for each kind the
 area under the precision-recall curve (average precision) of the ranking over all annotations, precision and recall
 among as many suspects as there are errors, and the recall among twice as many. "cost" trains steps of one model that
-are recorded and steps that are not by turns, and prints the median times of both; on a CPU those are of the processor,
-so that other work on the machine does not count.
+are recorded and steps that are not by turns, and prints the mean times of both, the recorded ones with all that is done
+with them later, up to the file; on a CPU those are of the processor, so that other work on the machine does not count.
+Both train on the same batches, so that neither has the harder ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from hdetr_d2.data.generated.label_errors import ERRORS_FILE
 from hdetr_d2.evaluation.runs import read_run_config
 from hdetr_d2.microscope import MatchRecorder, read_recording
 from hdetr_d2.microscope.suspects import Kind, Suspect, find_suspects
+
+_WARM = 2
+"""Pairs of steps before time counts."""
 
 
 def average_precision(hits: Sequence[bool], total: int) -> float:
@@ -100,7 +104,7 @@ def add_partners(planted: list[dict[str, Any]], annotations: Sequence[dict[str, 
 
 
 def cost(config: str, overrides: Sequence[str], steps: int) -> None:
-    """Print the median times of steps that are recorded and that are not, by turns."""
+    """Print the mean times of steps that are recorded and that are not, by turns."""
     from detectron2.utils.events import EventStorage
 
     from hdetr_d2.engine.building import build_model, build_optimizer, build_part
@@ -120,20 +124,30 @@ def cost(config: str, overrides: Sequence[str], steps: int) -> None:
         clock = time.perf_counter if torch.cuda.is_available() else time.process_time
         times: dict[bool, list[float]] = {True: [], False: []}
         with EventStorage():
-            for step in range(2 * steps + 4):
-                watched = step % 2 == 0
-                (batch,) = recorder.watch([next(loader)]) if watched else [next(loader)]
+            for step in range(2 * steps + 2 * _WARM):
+                watched = (step + step // 2) % 2 == 0  # of a batch neither is always the first, whose memory is cold
+                if step % 2 == 0:
+                    batch = next(loader)
+                if step == 2 * _WARM:
+                    recorder.flush(step)
+                    gc.collect()
+                    gc.freeze()  # else a pass over all of PyTorch's objects, 0.2 s, falls on the one kind or the other
+                start = clock()
                 criterion.observer = recorder if watched else None
                 recorder.iteration = step
-                start = clock()
+                if watched:
+                    (batch,) = recorder.watch([batch])
                 optimizer.zero_grad()
                 sum(model(batch).values()).backward()
                 optimizer.step()
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
-                if step >= 4:
+                if step >= 2 * _WARM:
                     times[watched].append(clock() - start)
-    plain, recorded = (1000 * statistics.median(times[kind]) for kind in (False, True))
+            start = clock()
+            recorder.flush(2 * steps)
+            times[True].append(clock() - start)
+    plain, recorded = (1000 * sum(times[kind]) / steps for kind in (False, True))
     print(f"{plain:.1f} ms a step, {recorded:.1f} ms recorded ({100 * (recorded / plain - 1):+.1f} %), {steps} of each")
 
 

@@ -158,7 +158,7 @@ def mutate_tree(rng: random.Random, document: dict[str, Any]) -> str:
 
 BYTES_KINDS = (
     "truncate", "flip", "bom", "encoding", "no utf-8", "nest", "key twice", "behind", "cut", "insert", "other",
-    "number",
+    "number", "key of an item twice", "key of an item twice",
 )  # fmt: skip
 NUMBERS = (
     b"1e400", b"-1e400", b"NaN", b"-Infinity", b"1" * 5000, b"1" * 400, b"9223372036854775808", b"0x10", b"01", b"1.",
@@ -190,6 +190,11 @@ def mutate_bytes(rng: random.Random, text: bytes) -> tuple[bytes, str]:
     elif kind == "key twice":
         key, value = rng.choice([b"images", b"annotations", b"categories"]), rng.choice([b"[]", b"null", b"{}"])
         data = bytearray(text[:-1] + b', "' + key + b'": ' + value + b"}")
+    elif kind == "key of an item twice":
+        item = rng.choice([found.start() for found in re.finditer(rb'\{"id": ', text)])
+        key = rng.choice([b"id", b"image_id", b"category_id", b"bbox", b"area", b"iscrowd", b"width", b"name"])
+        value = rng.choice([*NUMBERS, b"[0, 0, 5, 5]", b"null", b'"a"'])
+        data[item + 1 : item + 1] = b'"' + key + b'": ' + value + b", "
     elif kind == "behind":
         data += rng.choice([b"x", b"{}", b"\n\n", b"\x00", b"]"])
     elif kind == "cut":

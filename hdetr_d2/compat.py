@@ -16,13 +16,14 @@ from typing import Any
 
 import detectron2
 import torch.distributed as dist
-import yaml
 from detectron2.config import LazyConfig
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from detectron2.utils.registry import _convert_target_to_string
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hdetr_d2 import own_code
+from hdetr_d2.config_text import read_yaml, to_yaml
 
 
 @dataclass(frozen=True)
@@ -61,17 +62,22 @@ def load_config(path: str | os.PathLike[str]) -> DictConfig:
     ``LazyConfig.load`` replaces ``builtins.__import__`` while it runs a config and does not put it back when the config
     raises: every later import in the process then goes through the config loader. Here it is put back.
 
-    Modules beside the file are found (`own_code`).
+    Modules beside the file are found (`own_code`). A YAML file is read without running what it names (`config_text`).
 
     Raises:
-        Whatever the config raises; OSError if there is no such file; ValueError for another file name extension.
+        Whatever the config raises; OSError if there is no such file; ValueError for another file name extension, and
+        for a file that holds no mapping.
     """
     path = os.fspath(path)
-    if path.endswith(".py"):
+    if not path.endswith((".yaml", ".yml")):
         own_code.search_beside(path)
-    cfg = _lazy_load(path)
-    if OmegaConf.is_dict(cfg) and not path.endswith(".py"):
-        own_code.after_loading(cfg, path, _lazy_load)
+        return _lazy_load(path)
+    with open(path, "rb") as file:
+        content = read_yaml(file.read(), path)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no mapping of settings, and so is no config")
+    cfg = OmegaConf.create(content, flags={"allow_objects": True})
+    own_code.after_loading(cfg, path, _lazy_load)
     return cfg
 
 
@@ -103,21 +109,22 @@ def save_config(cfg: DictConfig, path: str | os.PathLike[str]) -> None:
         name = getattr(value, "__qualname__", "") if callable(value) else ""
         if "<lambda>" in name or "<locals>" in name:
             raise ValueError(f"config key '{key}' is {value!r}, which no file can name: use a function of a module")
-    cfg = own_code.for_saving(cfg)
+    content = _names_for_targets(OmegaConf.to_container(own_code.for_saving(cfg), resolve=False))
     stem, extension = os.path.splitext(path)
     temporary = f"{stem}.tmp-{os.getpid()}{extension}"
     try:
-        LazyConfig.save(cfg, temporary)
-        _restore_key_order(temporary, cfg)
         try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.write(to_yaml(content))
             load_config(temporary)
+        except OSError:
+            raise
         except Exception as error:
             raise ValueError(f"this config cannot be loaded again once it is saved: {error}") from error
         os.replace(temporary, path)
     finally:
-        for leftover in (temporary, temporary + ".pkl"):
-            if os.path.exists(leftover):
-                os.remove(leftover)
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def config_text(cfg: DictConfig) -> str:
@@ -133,34 +140,16 @@ def config_text(cfg: DictConfig) -> str:
             return file.read()
 
 
-def _restore_key_order(path: str, cfg: DictConfig) -> None:
-    """Put the keys of a saved config back into the config's order, which ``LazyConfig.save`` sorts.
-
-    Arguments are built, and their weights drawn, in the order of the keys: a sorted config gives another model for the
-    same seed. A file that names objects is left as it is; the caller refuses what cannot be loaded.
-    """
-    with open(path) as file:
-        try:
-            saved = yaml.safe_load(file)
-        except yaml.YAMLError:
-            return
-
-    def ordered(node: Any, like: Any) -> Any:
-        if isinstance(node, dict) and isinstance(like, dict):
-            return {key: ordered(node[key], like[key]) for key in like if key in node}
-        if isinstance(node, list) and isinstance(like, list):
-            return [ordered(value, other) for value, other in zip(node, like)]
-        return node
-
-    text = yaml.safe_dump(
-        ordered(saved, OmegaConf.to_container(cfg, resolve=False)),
-        sort_keys=False,
-        default_flow_style=None,
-        allow_unicode=True,
-        width=9999,
-    )
-    with open(path, "w") as file:
-        file.write(text)
+def _names_for_targets(node: Any) -> Any:
+    """The same with what nodes call by its name, as ``LazyConfig.save`` writes it."""
+    if isinstance(node, dict):
+        node = {key: _names_for_targets(value) for key, value in node.items()}
+        target = node.get("_target_")
+        if callable(target) and hasattr(target, "__module__") and hasattr(target, "__qualname__"):
+            node["_target_"] = _convert_target_to_string(target)
+    elif isinstance(node, list):
+        node = [_names_for_targets(value) for value in node]
+    return node
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -20,8 +20,12 @@ class OutputError(UserError, OSError):
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def writing(path: str | os.PathLike[str], *, what: str = "--output") -> Iterator[Path]:
     """The path to write to, whose folder is made; what goes wrong while it is written is told by its name.
+
+    Args:
+        path: of the file to be.
+        what: the argument that names it.
 
     Raises:
         OutputError: it cannot be written, or its extension is of no known format.
@@ -33,7 +37,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError) as error:  # ValueError, KeyError: Pillow and Matplotlib on extensions
-        raise OutputError(f"{target} cannot be written ({error}); choose another --output") from error
+        raise OutputError(f"{target} cannot be written ({error}); choose another {what}") from error
 
 
 def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False) -> None:

@@ -200,6 +200,9 @@ class Predictions:
         logits: (L, B, n, K).
         boxes: (L, B, n, 4) cxcywh in [0, 1] of the un-padded image.
         known: the matches of all layers, where no matcher is asked.
+        distinct: the IoU with a better query's box, above which a query of a layer does not stand
+            (``standing_queries``): where it would learn one-to-one it learns nothing, and it detects nothing. None
+            where all queries stand.
         edges: distributions that boxes were made of; None where they were not.
         initial: what the first layer predicts before it refines, as one layer; None for nothing.
         chosen: of proposals, whether they are those that became the group's queries, in their order.
@@ -208,6 +211,7 @@ class Predictions:
     logits: Tensor
     boxes: Tensor
     known: KnownMatches | None = field(default=None, kw_only=True)
+    distinct: float | None = field(default=None, kw_only=True)
     edges: EdgeDistributions | None = field(default=None, kw_only=True)
     initial: "Predictions | None" = field(default=None, kw_only=True)
     chosen: bool = field(default=False, kw_only=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx, largest_difference
+from hdetr_d2.export.source import ExportError
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
 from tests.modeling.family import build as build_any
@@ -76,12 +77,12 @@ def test_models_of_every_kind_are_one_graph_for_every_batch_size(name: str) -> N
             torch.testing.assert_close(exported, eager, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["h_deformable_detr", "rtdetr"])
+@pytest.mark.parametrize("name", ["h_deformable_detr", "rtdetr", "mr_detr"])
 @torch.no_grad()
 def test_distinct_queries_are_chosen_in_onnxruntime_too(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
-    model = build_any(name, perturb=0.3, query_source={"distinct": 0.2}).eval()
+    model = build_any(name, perturb=0.3, query_source={"distinct": 0.2}, decoder={"distinct": 0.05}).eval()
     export_onnx(model, tmp_path / "model.onnx", image_size=SIZE)
     for batch in (1, 3):
         images = 255 * torch.rand(batch, 3, *SIZE)
@@ -102,6 +103,17 @@ def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> No
             pixels = boxes[i] * torch.tensor([width, height, width, height])
             instances.pred_boxes.tensor.sub_(pixels.clamp(min=0).minimum(torch.tensor([width, height, width, height])))
             assert not instances.pred_boxes.tensor.any()
+
+
+def test_deformable_attention_is_not_exported_without_its_operators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hdetr_d2.export.onnx.KERNELS", frozenset())
+    monkeypatch.setattr("hdetr_d2.export.onnx.WHY_NOT", "there is no compiler")
+    model = build_any("deformable_detr").eval()
+    with pytest.raises(ExportError, match="exported from the compiled operators: there is no compiler"):
+        export_onnx(model, tmp_path / "model.onnx", image_size=(32, 32))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_in_training_mode_is_not_exported(tmp_path: Path) -> None:

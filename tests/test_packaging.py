@@ -1,5 +1,6 @@
 """What is inside the wheel that pip builds from a checkout."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,28 @@ from hdetr_d2 import model_zoo
 
 ROOT = Path(__file__).parents[1]
 PARTS = ["pyproject.toml", "setup.py", "LICENSE", "README.md", "hdetr_d2", "configs", "csrc"]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's files as an installation has them, away from the checkout; what it needs is this environment's."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheel.extractall(folder)
+    return folder
+
+
+def run_installed(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program out of the wheel; a checkout that this environment has installed comes behind it."""
+    start = f"""
+import sys
+sys.path.insert(0, {str(installed)!r})
+import hdetr_d2.cli
+assert hdetr_d2.__file__.startswith({str(installed)!r}), hdetr_d2.__file__
+hdetr_d2.cli.run()
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, "-c", start, *arguments]
+    return subprocess.run(command, cwd=installed, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +78,23 @@ def test_the_wheel_installs_the_program(wheel: zipfile.ZipFile) -> None:
     assert "Requires-Dist: typer" in wheel.read(metadata).decode()
 
 
+def test_the_wheel_says_why_it_has_no_operators(wheel: zipfile.ZipFile) -> None:
+    note = json.loads(wheel.read("hdetr_d2/ops/_build.json"))
+    assert "HDETR_D2_NO_EXTENSION" in note["error"]
+    assert "hdetr_d2/ops/_C.so" not in wheel.namelist()
+
+
+def test_the_program_runs_from_the_wheels_files_alone(installed: Path) -> None:
+    listed = run_installed(installed, "configs", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.split() == model_zoo.config_names()
+    shown = run_installed(installed, "configs", "show", listed.stdout.split()[0])
+    assert shown.returncode == 0, shown.stderr
+    assert "_target_: hdetr_d2." in shown.stdout
+    refused = run_installed(installed, "configs", "show", "nowhere")
+    assert refused.returncode == 2, refused.stderr
+
+
 def test_the_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     (licence,) = [name for name in wheel.namelist() if name.endswith("/LICENSE")]
     assert b"Apache License" in wheel.read(licence)
@@ -65,11 +105,13 @@ def test_configs_are_found_by_name_and_wrong_names_are_told_the_right_ones() -> 
     assert names
     assert not any(name.startswith("common/") for name in names)
     assert Path(model_zoo.config_path(names[0])).is_file()
-    with pytest.raises(FileNotFoundError, match=f"no config 'nothing.py'; there is .*{names[0]}"):
+    with pytest.raises(FileNotFoundError, match=f"no config 'nothing.py'; .* all {len(names)}$"):
         model_zoo.config_path("nothing.py")
     folder = Path(names[0]).parent
-    with pytest.raises(FileNotFoundError, match=f"there is {names[0]}"):
+    with pytest.raises(FileNotFoundError, match=f"beside it there is {names[0]}"):
         model_zoo.config_path(f"{folder}/nothing.py")
+    with pytest.raises(FileNotFoundError, match=f"did you mean .*{names[0]}"):
+        model_zoo.config_path(Path(names[0]).stem.upper() + "x")
 
 
 def test_a_config_of_the_zoo_keeps_its_interpolations() -> None:

@@ -40,6 +40,9 @@ optimizer = _adamw(
     ],
 )
 
+# Nothing is pre-trained, in small: backbone and offsets learn as fast as the rest
+scratch_optimizer = _adamw(lr=1e-3, rules=[])
+
 # DETR, DAB-DETR, DN-DETR and DINO: no group of offsets
 detr_optimizer = _adamw(lr=1e-4, rules=[_backbone])
 

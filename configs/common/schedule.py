@@ -28,6 +28,9 @@ schedule_150ep = dict(schedule, epochs=150, drop_epochs=[100])
 schedule_300ep = dict(schedule, epochs=300, drop_epochs=[200])
 schedule_500ep = dict(schedule, epochs=500, drop_epochs=[400])
 
+# Small models from scratch, in minutes
+schedule_scratch_5ep = dict(schedule, epochs=5, drop_epochs=[3, 4], drop_factor=0.3, warmup_iters=50)
+
 # RT-DETR: constant; RT-DETRv2 warms up (its factor at step t is (t + 1) / 2000)
 schedule_rtdetr_72ep = dict(schedule, epochs=72, drop_epochs=[])
 schedule_rtdetrv2_72ep = dict(schedule_rtdetr_72ep, warmup_iters=2000, warmup_factor=1 / 2000)

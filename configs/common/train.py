@@ -8,6 +8,7 @@ train: dict[str, Any] = dict(
     device="auto",  # "auto" | "cpu" | "cuda"
     precision="fp32",  # "fp32" | "bf16" | "fp16"
     matmul_precision="highest",  # of float32 products on GPUs: "highest" | "high" (TF32)
+    compile=False,  # make kernels of decoder and losses with torch.compile
     seed=42,
     batch_size=16,  # images per optimiser step, over all processes and accumulation steps
     accumulate=1,  # micro-batches per optimiser step

@@ -1,12 +1,5 @@
 from ..common.supervision import hybrid_branch as _scheme
-from ..deformable_detr.deformable_detr_plus_plus_r50_12ep_distinct import (
-    dataloader,
-    dataset,
-    model,
-    optimizer,
-    schedule,
-    train,
-)
+from .hybrid_proposals_r50_12ep_distinct import dataloader, dataset, model, optimizer, schedule, train
 
 # The branch of the published recipe, and proposals matched one-to-many like its queries.
 model.supervision = _scheme

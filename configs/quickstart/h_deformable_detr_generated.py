@@ -1,7 +1,7 @@
 from ..common.data.generated import dataloader, dataset
 from ..common.models.h_deformable_detr_small import model
-from ..common.optim import optimizer
-from ..common.schedule import schedule
+from ..common.optim import scratch_optimizer as optimizer
+from ..common.schedule import schedule_scratch_5ep as schedule
 from ..common.train import train
 
 dataset.generate.image_size = 128
@@ -10,12 +10,6 @@ model.transformer.decoder.num_layers = 2
 # Five epochs are too few to profit from objects cut off and scaled.
 dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[128])
 
-optimizer.lr = 1e-3
-optimizer.params.rules = []  # nothing is pre-trained: backbone and offsets learn as fast as the rest
-schedule.epochs = 5
-schedule.drop_epochs = [3, 4]
-schedule.drop_factor = 0.3
-schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_untrained = True
 train.eval_period_epochs = 2

@@ -2,8 +2,8 @@
 
 from ..common.data.generated import dataloader, dataset
 from ..common.models.reinspect_small import model
-from ..common.optim import optimizer
-from ..common.schedule import schedule
+from ..common.optim import scratch_optimizer as optimizer
+from ..common.schedule import schedule_scratch_5ep as schedule
 from ..common.train import train
 
 dataset.generate.update(image_size=160, num_classes=1, max_objects=20, object_scale=[0.1, 0.25])
@@ -12,11 +12,5 @@ dataloader.train.mapper.augmentations.update(crop_probability=0.0, scales=[160])
 
 # Reaches AP 12.6, AP50 32.2 on the 300 validation pictures (one run, seed 42), in eleven minutes of one busy core.
 # The paper trains with SGD (learning rate 0.2, momentum 0.5) from ImageNet weights for days.
-optimizer.lr = 1e-3
-optimizer.params.rules = []
-schedule.epochs = 5
-schedule.drop_epochs = [3, 4]
-schedule.drop_factor = 0.3
-schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_period_epochs = 5

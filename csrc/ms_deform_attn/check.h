@@ -13,6 +13,12 @@ struct Sizes {
   bool empty() const { return batch * tokens * heads * width * queries * levels * points == 0; }
 };
 
+// Which gradients a backward pass computes.
+struct Needs {
+  bool value, positions, attention, reference;
+  bool places() const { return positions || attention || reference; }
+};
+
 // The type of everything but value and output: double for double, float for float, bfloat16 and half.
 at::ScalarType accumulation_type(const at::Tensor& value);
 

@@ -1,4 +1,5 @@
-// Greedy suppression of boxes by better ones; hdetr_d2/ops adds a fake kernel, and has plain PyTorch for other devices.
+// Greedy suppression of boxes by better ones; hdetr_d2/ops adds a fake kernel, and has plain PyTorch for devices
+// without a kernel.
 #include <torch/library.h>
 
 TORCH_LIBRARY_FRAGMENT(hdetr_d2, library) {

@@ -69,7 +69,9 @@ void run(const Kernels& kernels, int type, int hostile_percent) {
   }
   const int64_t samples = in.batch * in.queries * in.heads * in.levels * in.points;
   const int64_t row = in.heads * in.width, boxes = in.batch * in.queries * in.levels * in.reference_width;
-  const bool packed = between(0, 1);
+  const bool of_value = between(0, 3), of_positions = between(0, 2), of_attention = between(0, 2);
+  const bool of_reference = in.reference_width && between(0, 1);
+  const bool packed = between(0, 1) && of_value && (of_positions || of_attention || of_reference);
   const int64_t splits = between(1, 3);
   a.value = bytes_of(in.batch * in.tokens * row, kBytes[type]);
   a.output = bytes_of(in.batch * in.queries * row, kBytes[type]);
@@ -93,10 +95,10 @@ void run(const Kernels& kernels, int type, int hostile_percent) {
   std::align(64, 1, scratch, space);
   kernels.forward[type](in, a.output.data(), scratch, 0, in.batch * in.queries);
   const Gradients grad{a.output.data(),
-                       a.grad_value.data(),
-                       a.grad_positions.data(),
-                       a.grad_attention.data(),
-                       in.reference_width && between(0, 1) ? a.grad_reference.data() : nullptr,
+                       of_value ? a.grad_value.data() : nullptr,
+                       of_positions ? a.grad_positions.data() : nullptr,
+                       of_attention ? a.grad_attention.data() : nullptr,
+                       of_reference ? a.grad_reference.data() : nullptr,
                        splits,
                        packed};
   for (int64_t task = 0; task < in.batch * in.heads * splits; ++task) kernels.backward[type](in, grad, scratch, task);

@@ -39,8 +39,8 @@ def resolve_path(path: str | os.PathLike[str]) -> str:
         raise DatasetError(f"{shown(os.fspath(path))} cannot be looked for ({error})") from error
     tried = " nor ".join(f'"{candidate}"' for candidate in candidates)
     raise DatasetError(
-        f"there is no {tried}; give the path as dataset.train.json=... / dataset.train.images=... (the same for val) "
-        "or set the environment variable DETECTRON2_DATASETS to the folder that holds it"
+        f"there is no {tried}; give another path (of a config, dataset.train.json=... and dataset.train.images=..., "
+        "and the same for val), or set the environment variable DETECTRON2_DATASETS to the folder that holds it"
     )
 
 

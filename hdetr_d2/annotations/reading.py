@@ -8,7 +8,6 @@ class count, the registration, the loader and the evaluator read the file once t
 from __future__ import annotations
 
 import gc
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from .errors import DatasetError
 from .files import irregular, read_bytes, resolve_path
 from .objects import NO_BOX, content_of_objects, flag_fault, is_size, outline_box, require_text, wrong_size
+from .repeated import faults_of_repeats, parse_noting, repeated_keys, require_lists_once
 from .schema import Annotation, Category, Content, Image, Outlines
 from .table import AnnotationFile, Categories, Fault
 
@@ -83,17 +83,19 @@ def parse_annotations(source: str, text: bytes) -> AnnotationFile:
         DatasetError: see `read_annotation_file`.
     """
     text = text.removeprefix(_BOM)
+    require_lists_once(source, text)
     try:
         content = msgspec.json.decode(text, type=Content)
-        faults = _take_boxes_of_outlines(content, text)
+        faults = repeated_keys(source, text, content) | _take_boxes_of_outlines(content, text)
         return _columns(source, content, faults)
     except (msgspec.MsgspecError, OverflowError, RecursionError, UnicodeDecodeError):
         pass  # the slow way says what is wrong with it, and reads NaN, which is no json but is written by some programs
     try:
-        parsed = json.loads(text)
+        parsed = parse_noting(text)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{source}: cannot be read as json ({error})") from error
-    return _columns(source, *content_of_objects(source, parsed))
+    content, faults = content_of_objects(source, parsed)
+    return _columns(source, content, faults_of_repeats(source, parsed) | faults)
 
 
 def _take_boxes_of_outlines(content: Content, text: bytes) -> dict[int, Fault]:

@@ -11,6 +11,7 @@ from .reading import (
     find_damage,
     load_checkpoint,
     remedy_beside,
+    tagged,
 )
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "find_damage",
     "load_checkpoint",
     "remedy_beside",
+    "tagged",
     "write_atomically",
 ]

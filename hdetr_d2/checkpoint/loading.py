@@ -31,6 +31,7 @@ from .reading import (
     newest_whole,
     remedy_beside,
     state_in,
+    tagged,
     without_wrappers,
 )
 from .renaming import is_derived
@@ -246,13 +247,13 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Returns:
             Its path; "" where the folder has none.
+
+        Raises:
+            CheckpointError: the tag names something outside of the folder.
         """
-        latest, tagged = os.path.join(self.save_dir, LAST_CHECKPOINT), ""
-        if os.path.isfile(latest):
-            with open(latest, encoding="utf-8", errors="replace") as file:
-                tagged = file.read().strip()
-        if tagged:
-            return os.path.join(self.save_dir, tagged)
+        path = tagged(self.save_dir)
+        if path:
+            return path
         newest = newest_whole(self.save_dir)
         if newest:
             logger.warning(

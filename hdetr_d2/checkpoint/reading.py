@@ -304,6 +304,24 @@ def remedy_beside(path: str) -> str:
     return ". There is no other checkpoint beside it; start the run again without --resume"
 
 
+def tagged(folder: str | os.PathLike[str]) -> str:
+    """The path of the checkpoint that a run's folder says to continue from; "" where it says none.
+
+    Raises:
+        CheckpointError: what it names is not in the folder. It may come from elsewhere, as the folder may.
+    """
+    latest = os.path.join(folder, LAST_CHECKPOINT)
+    if not os.path.isfile(latest):
+        return ""
+    with open(latest, encoding="utf-8", errors="replace") as file:
+        name = file.read(5000).strip()
+    if not name:
+        return ""
+    if os.path.isabs(name) or ".." in re.split(r"[/\\]", name) or not name.isprintable():
+        raise CheckpointError(f"{latest}: names {name[:200]!a}, no file of its folder{remedy_beside(latest)}")
+    return os.path.join(folder, name)
+
+
 def newest_whole(folder: str, *, besides: str = "") -> str:
     """The path of the newest checkpoint of a run that can be read, ``besides`` left out; "" where there is none."""
     names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -318,6 +336,7 @@ def newest_whole(folder: str, *, besides: str = "") -> str:
 def _refused_name(message: str) -> str | None:
     """The class that torch's weights-only unpickler names in its message, if it refused one."""
     found = re.search(r"(?:GLOBAL|unsupported (?:class|module)) ([A-Za-z_][\w.]*\.\w+)", message, flags=re.IGNORECASE)
+    found = found or re.search(r"\bGLOBAL ([A-Za-z_]\w*)", message)  # of Python's own functions without their module
     return found.group(1) if found else None
 
 

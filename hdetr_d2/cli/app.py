@@ -11,7 +11,7 @@ from typer.exceptions import TyperException
 from hdetr_d2.errors import UserError, exit_on_user_error
 from hdetr_d2.pages import keep_pages
 
-from . import bench, configs, convert, data, evaluate, export, finetune, parity, predict, report, train
+from . import bench, configs, convert, data, evaluate, export, finetune, parity, predict, report, serve, train
 
 PROGRAM = "hdetr-d2"
 INTERRUPTED = 130
@@ -31,6 +31,7 @@ app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.command("parity")(parity.parity)
 app.command("bench")(bench.bench)
+app.command("serve")(serve.serve)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")

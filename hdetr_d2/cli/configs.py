@@ -83,11 +83,13 @@ def copy(
     """
     from hdetr_d2.compat import save_config
     from hdetr_d2.engine.config import load
+    from hdetr_d2.output import writing
 
     if target.exists():
         raise ConfigsError(f"{target} is there already; name another file")
     if target.suffix not in (".yaml", ".yml"):
         raise ConfigsError(f"{target}: a config is written as .yaml")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_config(load(config, overrides or []), target)
+    copied = load(config, overrides or [])
+    with writing(target, what="FILE.yaml") as file:
+        save_config(copied, file)
     typer.echo(str(target))

@@ -45,8 +45,10 @@ def check(
     hdetr-d2 data check photos/data.yaml --output findings.json
     """
     from hdetr_d2.data.inspection import as_json, as_text, inspect_dataset
-    from hdetr_d2.output import writing
+    from hdetr_d2.output import refuse_unwritable, writing
 
+    if output is not None:
+        refuse_unwritable(output, make_folder=True)
     inspection = inspect_dataset(path, pixels=pixels)
     typer.echo(as_text(inspection, examples=examples))
     if output is not None:

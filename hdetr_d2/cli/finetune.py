@@ -29,7 +29,7 @@ def finetune(
         float | None, typer.Option("--epochs", help="Length of the training; without it, from the number of images.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output.")] = False,
-    num_gpus: Annotated[int, typer.Option("--num-gpus", min=1, help="Processes on this machine.")] = 1,
+    num_gpus: Annotated[int, typer.Option("--num-gpus", min=0, help="Processes; 0 is one on the CPU.")] = 1,
     download: Download = False,
 ) -> None:
     """Train a model on data of one's own, and write a report.

@@ -38,9 +38,10 @@ def curves(
 
     hdetr-d2 report curves hybrid=output/hybrid one2one=output/one2one --output curves.png
     """
-    from hdetr_d2.output import writing
+    from hdetr_d2.output import refuse_unwritable, writing
     from hdetr_d2.visualization import plot_runs
 
+    refuse_unwritable(output, make_folder=True)
     named = dict(map(_named, runs))
     if len(named) < len(runs):
         raise ReportOptionError("two runs have the same name; name them as NAME=PATH")

@@ -6,14 +6,20 @@ from typing import Annotated
 
 import typer
 
+from hdetr_d2.errors import UserError
+
 from .options import Download, Overrides
+
+
+class TrainUsageError(UserError, ValueError):
+    """Arguments of train that cannot be."""
 
 
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a packaged one.")],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the run's latest checkpoint.")] = False,
-    num_gpus: Annotated[int, typer.Option("--num-gpus", min=1, help="Processes on this machine.")] = 1,
+    num_gpus: Annotated[int, typer.Option("--num-gpus", min=0, help="Processes; 0 is one on the CPU.")] = 1,
     num_machines: Annotated[int, typer.Option("--num-machines", min=1, help="Machines of the job.")] = 1,
     machine_rank: Annotated[int, typer.Option("--machine-rank", min=0, help="Which of them this is.")] = 0,
     dist_url: Annotated[str, typer.Option("--dist-url", help="Where machine 0 listens: tcp://ADDRESS:PORT.")] = "auto",
@@ -31,9 +37,12 @@ def train(
 
     hdetr-d2 train output/run/config.yaml --resume
     """
+    for override in overrides or []:
+        if override.startswith("-"):  # after a "--", which the parser of train_net.py does not see
+            raise TrainUsageError(f"{override}: is no KEY=VALUE")
     from hdetr_d2.engine.cli import run
 
     options = ["--resume"] if resume else []
-    options += ["--num-gpus", str(num_gpus), "--num-machines", str(num_machines)]
-    options += ["--machine-rank", str(machine_rank), "--dist-url", dist_url]
-    run(["--config-file", config, *options, *(overrides or [])], program="hdetr-d2")
+    options += [f"--num-gpus={num_gpus}", f"--num-machines={num_machines}"]
+    options += [f"--machine-rank={machine_rank}", f"--dist-url={dist_url}"]
+    run([f"--config-file={config}", *options, *(overrides or [])], program="hdetr-d2")

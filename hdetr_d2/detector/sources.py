@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
-from hdetr_d2.checkpoint import CheckpointError, load_checkpoint
+from hdetr_d2.checkpoint import CheckpointError, load_checkpoint, tagged
 from hdetr_d2.compat import load_config
 from hdetr_d2.description import KEY, ModelDescription, classes_of, read_description
 from hdetr_d2.errors import UserError
@@ -66,6 +66,8 @@ def open_source(source: str | os.PathLike[str], *, download: bool | None = None)
         CheckpointError: the file cannot be read.
         DownloadError: it cannot be downloaded.
     """
+    if not os.fspath(source):
+        raise SourceError('"" names no model; give a run\'s folder, a file, or zoo:NAME')
     path = checkpoint_file(source, download=download)
     if os.path.isdir(path) and (path / TRANSFORMERS_WEIGHTS).is_file():  # Path.is_dir raises on a name too long
         return _open_transformers(path)
@@ -73,10 +75,12 @@ def open_source(source: str | os.PathLike[str], *, download: bool | None = None)
         return _open_file(weights_of_run(path))
     if os.path.isfile(path):
         return _open_file(path)
-    raise SourceError(
-        f"{os.fspath(source)} is neither a run's folder nor a file; give one of these, or zoo:NAME (hdetr-d2 configs "
-        "list)"
-    )
+    from hdetr_d2.model_zoo import entries
+
+    name = os.fspath(source)
+    published = [entry.name for entry in entries().values() if name in (entry.name, entry.config)]
+    hint = f"did you mean {ZOO}{published[0]}?" if published else f"give one of these, or {ZOO}NAME (docs/recipes.md)"
+    raise SourceError(f"{name} is neither a run's folder nor a file; {hint}")
 
 
 def checkpoint_file(source: str | os.PathLike[str], *, download: bool | None = None) -> Path:
@@ -111,15 +115,14 @@ def weights_of_run(folder: Path) -> Path:
 
     Raises:
         SourceError: the folder holds none.
+        CheckpointError: what it says is its latest is not in it.
     """
     for name in PREFERRED:
         if (folder / name).is_file():
             return folder / name
-    tag = folder / "last_checkpoint"
-    if tag.is_file():
-        latest = folder / tag.read_text().strip()
-        if latest.is_file():
-            return latest
+    latest = tagged(folder)
+    if os.path.isfile(latest):
+        return Path(latest)
     raise SourceError(f"{folder} holds no {' or '.join(PREFERRED)} and no checkpoint; train there, or name a file")
 
 
@@ -197,8 +200,9 @@ def _config_beside(path: Path) -> DictConfig:
     config = path.parent / "config.yaml"
     if not config.is_file():
         raise SourceError(
-            f"{path} does not describe itself, and {config} is not there: put the run's config.yaml beside it, or "
-            "build the model from a config with Detector.from_lazyconfig"
+            f"{path} does not describe itself, and {config} is not there: put the run's config.yaml beside it. "
+            "Other projects' weights become ours with hdetr-d2 convert; any LazyConfig's model is loaded with "
+            "Detector.from_lazyconfig"
         )
     try:
         return load_config(config)

@@ -70,6 +70,21 @@ def build_model(cfg: DictConfig) -> nn.Module:
     return model
 
 
+def compile_model(model: nn.Module) -> None:
+    """What ``train.compile`` asks for; ``model``, changed in place. Its weights keep their names.
+
+    Raises:
+        ConfigError: the model says nothing of what can be compiled.
+    """
+    compile_parts = getattr(model, "compile_parts", None)
+    if compile_parts is None:
+        raise ConfigError(
+            f"train.compile=True needs a model with a method compile_parts; {type(model).__name__} has none, set "
+            "train.compile=False"
+        )
+    compile_parts()
+
+
 def build_optimizer(cfg: DictConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over ``model``, with the groups that ``optimizer.params`` describes."""
     node = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})

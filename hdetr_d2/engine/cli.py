@@ -113,6 +113,9 @@ def run(argv: Sequence[str] | None = None, *, program: str = "train_net.py") -> 
         with _the_same_in_every_process():
             cfg = load(args.config_file, args.opts or ())  # mistakes are told once, before processes start
             validate(cfg, args.opts or ())
+            if args.num_gpus == 0 and train_settings(cfg).device == "auto":
+                cfg.train.device = "cpu"
+                args.opts = [*(args.opts or ()), "train.device=cpu"]  # from which the processes load it again
             job = Job(
                 num_processes=args.num_gpus,
                 num_machines=args.num_machines,

@@ -183,6 +183,8 @@ def read_comparison(path: Path, *, overrides: Sequence[str], seeds: Sequence[int
             raise CompareError(f"{path}: {key} must be a list of {'integers' if kind is int else 'texts'}")
         if not values and key != "overrides":
             raise CompareError(f"{path}: {key} is empty")
+    if min(seeds) < 0:
+        raise CompareError(f"{path}: seeds must not be negative, got {min(seeds)}")
     rows = []
     for name, row in content["rows"].items():
         if not isinstance(row, dict) or "config" not in row or not row.keys() <= {"config", "overrides"}:
@@ -252,11 +254,16 @@ def compare(comparison: Comparison, output: Path, *, train: bool = True, picture
         picture: a file for curves of the first metric; rows "X" and "X, with something" share a panel.
 
     Raises:
-        CompareError: a folder holds something else, or there is nothing to draw.
+        CompareError: a folder holds something else or cannot be made, or there is nothing to draw.
         TrainingFailed: a training ended with an error.
     """
     runs = plan(comparison, output)
     finished = {run.folder: run.results() for run in runs}  # before anything is trained: refuses early
+    if train:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CompareError(f"{output}: the folder cannot be made ({error.strerror}); see --output") from error
     for run in runs if train else ():
         if finished[run.folder] is None:
             print(f"{run.row.name}, seed {run.seed}: {run.folder}", file=sys.stderr, flush=True)

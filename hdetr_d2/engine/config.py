@@ -54,14 +54,16 @@ def find_config(name: str) -> str:
         ConfigError: neither exists.
     """
     if not name:
-        raise ConfigError("--config-file is missing")
+        raise ConfigError("no config is named: give a file, or the name of a packaged one (--config-file)")
     if os.path.isfile(name):
         return name
+    if os.path.isdir(name):
+        raise ConfigError(f"{name} is a folder, no config; of a run, give its config.yaml")
     packaged = name.removeprefix("./").removeprefix("configs/")
     try:
         return config_path(packaged)
     except FileNotFoundError as error:
-        raise ConfigError(f'there is no file "{name}", and among the packaged configs {error}') from error
+        raise ConfigError(f'there is no file "{name[:200]}", and among the packaged configs {error}') from error
 
 
 def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -74,10 +76,12 @@ def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     path = find_config(config_file)
     try:
         cfg = load_recipe(path)
-    except Exception as error:  # a config is a program
-        if isinstance(error, UserError):
-            raise
-        raise ConfigError(f"{path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # a config is a program
+        reason = error.__cause__ if isinstance(error, SyntaxError) and error.__cause__ else error
+        told = f"{type(error).__name__}: {getattr(reason, 'msg', reason)}"
+        raise ConfigError(f"{path}{_line_in(path, error)}: {told}") from error
     if not OmegaConf.is_dict(cfg):
         raise ConfigError(f"{path} is no config: it holds no mapping")
     missing = [key for key in ROOT_KEYS if key not in cfg]
@@ -86,10 +90,10 @@ def load(config_file: str, overrides: Sequence[str] = ()) -> DictConfig:
     return apply_overrides(cfg, overrides)
 
 
-def _line_in(path: str, error: Exception) -> str:
+def _line_in(path: str, error: BaseException) -> str:
     """Where in the config file an exception comes from."""
     if isinstance(error, SyntaxError) and isinstance(error.__cause__, SyntaxError):
-        return f":{error.__cause__.lineno}"
+        return f":{error.__cause__.lineno}" if error.__cause__.lineno else ""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return f":{lines[-1]}" if lines else ""
 

@@ -274,7 +274,7 @@ def _describe(hint: Hint) -> str:
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)}: {', '.join(describe(inner) for inner in arguments)}"
     if origin in _SEQUENCES:
-        return f"a list of {describe(arguments[0])}"
+        return "a list" if Any in arguments else f"a list of {describe(arguments[0])}"
     if origin in _MAPPINGS or dataclasses.is_dataclass(hint):
         return "a mapping"
     if origin is abc.Callable:

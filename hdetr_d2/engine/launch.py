@@ -71,8 +71,8 @@ class Job:
             raise ConfigError(f"--num-gpus {self.num_processes}: there is no such number of processes; give 1 or more")
         if self.num_processes == 0 and uses_cuda(self.device):
             raise ConfigError(
-                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; set "
-                "train.device=cpu, or --num-gpus 1"
+                f"--num-gpus 0 asks for no GPU, and train.device={self.device} for those that there are; leave one of "
+                "them out"
             )
         if self.num_machines < 1:
             raise ConfigError(f"--num-machines {self.num_machines}: give 1 or more")
@@ -122,13 +122,19 @@ def launch(main: Callable[..., Any], job: Job, *, args: tuple[Any, ...] = ()) ->
 def _run_under_torchrun(main: Callable[..., Any], job: Job, args: tuple[Any, ...]) -> Any:
     die_with_parent(os.getppid())
     world_size, rank = whole_number("WORLD_SIZE", None), whole_number("RANK", None)
+    local_size, local_rank = whole_number("LOCAL_WORLD_SIZE", world_size), whole_number("LOCAL_RANK", None)
     if not rank < world_size:
         raise ConfigError(f"the environment says RANK={rank} of WORLD_SIZE={world_size}; ranks count from 0")
+    if not local_rank < local_size <= world_size:
+        raise ConfigError(
+            f"the environment says LOCAL_RANK={local_rank} of LOCAL_WORLD_SIZE={local_size} and "
+            f"WORLD_SIZE={world_size}; local ranks count from 0 on each machine"
+        )
     _join(
         rank=rank,
-        local_rank=whole_number("LOCAL_RANK", None),
+        local_rank=local_rank,
         world_size=world_size,
-        local_size=whole_number("LOCAL_WORLD_SIZE", world_size),
+        local_size=local_size,
         dist_url="env://",
         device=job.device,
     )

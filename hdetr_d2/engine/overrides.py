@@ -95,6 +95,9 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> DictConfig:
         ConfigError: not the grammar, an unknown key, a key below an interpolation, or a value that the key cannot
             hold; the message names the override and near misses.
     """
+    for text in overrides:
+        if re.search("[\ud800-\udfff]", text):  # bytes of the command line that the locale has no letters for
+            raise ConfigError(f"override {text!a}: not of the locale's letters; set LC_ALL=C.UTF-8 or PYTHONUTF8=1")
     changed = DictConfig(OmegaConf.to_container(cfg, resolve=False), flags={"allow_objects": True})
     parsed = _datasets_by_path([parse_override(text) for text in overrides])
     switches = [(override, switch) for override in parsed if (switch := _switch(changed, override)) is not None]

@@ -21,7 +21,7 @@ from hdetr_d2.seeding import set_random_state
 from ..checkpoint.loading import SafeCheckpointer
 from ..data import TrainLoader, resolve_dataset
 from ..losses.positive_counts import PositiveCounter
-from .building import build_all, build_model, build_optimizer, build_part
+from .building import build_all, build_model, build_optimizer, build_part, compile_model
 from .checks import check_before_training
 from .config import RunLength, run_length, save_resolved, schedule_settings, train_settings
 from .describing import describe_run, save_description
@@ -106,6 +106,8 @@ def _train(cfg: DictConfig, num_images: int, *, resume: bool, stop: StopRequest)
     )  # fmt: skip
     model = build_model(cfg)
     evaluation = Evaluation(cfg, model, stop=stop) if has_validation(cfg) else None
+    if settings.compile:
+        compile_model(model)
     check_before_training(cfg, settings, loader=loader, model=model, evaluation=evaluation)
     description = describe_run(cfg)
     trainer, checkpointer, evaluate = build_trainer(cfg, length, model, evaluation, stop, description)
@@ -161,7 +163,7 @@ def build_trainer(
     settings = train_settings(cfg)
     optimizer = build_optimizer(cfg, model)
     trainer = Trainer(
-        model=wrap_ddp(model, **settings.ddp),
+        model=wrap_ddp(model, **settings.ddp.arguments()),
         optimizer=optimizer,
         precision=Precision(name=settings.precision, device=next(model.parameters()).device),
         accumulate=settings.accumulate,

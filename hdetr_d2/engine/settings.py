@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from .errors import ConfigError
@@ -101,6 +101,21 @@ class EarlyStoppingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DDPSettings:
+    """Arguments of ``torch.nn.parallel.DistributedDataParallel``, which says what they mean."""
+
+    broadcast_buffers: bool = True
+    find_unused_parameters: bool = False
+    static_graph: bool = False
+    gradient_as_bucket_view: bool = False
+    bucket_cap_mb: Positive | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Those that are set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a run is carried out.
 
@@ -111,6 +126,7 @@ class TrainSettings:
         precision: of the forward pass; parameters, matching and the optimiser stay float32.
         matmul_precision: of float32 products of matrices: "highest" is IEEE float32, "high" lets a GPU of Ampere or
             later round their inputs to TF32 (10 bits of mantissa). Under bf16 and fp16 it is for what stays float32.
+        compile: let ``torch.compile`` make kernels of the model's decoder and losses.
         seed: of initialisation, data order and augmentation; rank r draws its dropout from ``seed + r``.
         batch_size: images per optimiser step, over all processes and accumulation steps.
         accumulate: micro-batches per optimiser step.
@@ -120,7 +136,7 @@ class TrainSettings:
         eval_untrained: also evaluate before the first step, for the comparison.
         best_metric: "task/metric" of the evaluator; the weights with its largest value are kept as ``model_best.pth``.
         log_period: iterations between two lines of the log; losses are means over that period.
-        ddp: further arguments of ``torch.nn.parallel.DistributedDataParallel``.
+        ddp: how gradients are exchanged between processes.
         ema: a moving average of the weights; None keeps none.
         early_stopping: end a training that has stopped getting better; None trains to the end.
         freeze: parameters whose name has a match of one of these regular expressions are not trained.
@@ -148,7 +164,7 @@ class TrainSettings:
     eval_untrained: bool
     best_metric: str
     log_period: AtLeastOne
-    ddp: dict[str, Any]
+    ddp: DDPSettings
     ema: EMASettings | None = None
     early_stopping: EarlyStoppingSettings | None = None
     freeze: tuple[str, ...] = ()
@@ -157,6 +173,7 @@ class TrainSettings:
     longtail_report: bool = False
     microscope: bool = False
     matmul_precision: MatmulPrecision = "highest"
+    compile: bool = False
     hooks: tuple[Any, ...] = ()
     writers: tuple[Any, ...] = ()
     if_exists: IfExists = "refuse"

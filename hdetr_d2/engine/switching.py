@@ -114,9 +114,12 @@ def _find(name: str, key: str, old: Callable[..., Any] | None, bases: list[type[
             if sibling.__name__ == name:
                 return sibling
     known = sorted({sibling.__name__ for neighbour in (*bases, old) for sibling in _siblings(neighbour)})
-    now = f"calls {name_of(old)}" if old is not None else f"is a {' or '.join(base.__name__ for base in bases)}"
-    hint = unknown_key_hint(name, known) if known else ""
-    raise ConfigError(f'{key} {now}, and there is no "{name}" beside it; give the import path of a class; {hint}')
+    if old is not None:
+        now = f"calls {name_of(old)}"
+    else:
+        now = f"is a {' or '.join(base.__name__ for base in bases)}" if bases else "calls nothing"
+    hint = f"; {unknown_key_hint(name, known)}" if known else ""
+    raise ConfigError(f'{key} {now}, and there is no "{name}" beside it; give the import path of a class{hint}')
 
 
 def _siblings(cls: object) -> list[type[Any]]:

@@ -51,6 +51,9 @@ _LIMITS: Mapping[str, Bounds] = {
     "num_detections": bounds_of(AtLeastOne),
     "num_queries": bounds_of(AtLeastOne),
     "num_classes": bounds_of(AtLeastOne),
+    # Far beyond any model: to build so many and refuse them afterwards would take minutes and all memory.
+    "num_layers": Bounds(0, 256),
+    "num_levels": Bounds(1, 32),
     "weight": bounds_of(NotNegative),
     "class_weight": bounds_of(NotNegative),
     "l1_weight": bounds_of(NotNegative),

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hdetr_d2.annotations import resolve_path
+from hdetr_d2.config_text import read_yaml
 
 from . import coco, lvis
 from .detections import Detections
@@ -115,8 +115,8 @@ def read_run_config(path: Path) -> DictConfig:
     if not file.is_file():
         raise ReportError(f"{path} is no output folder of a run: it has no config.yaml")
     try:
-        config = OmegaConf.load(file)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        config = OmegaConf.create(read_yaml(file.read_bytes(), str(file)), flags={"allow_objects": True})
+    except (OSError, ValueError, OmegaConfBaseException) as error:
         raise ReportError(f"{file} cannot be read ({error})") from error
     if not isinstance(config, DictConfig):
         raise ReportError(f"{file} is no config of a run: it holds no keys")

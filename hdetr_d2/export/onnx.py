@@ -7,8 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hdetr_d2.layers import MultiScaleDeformableAttention
 from hdetr_d2.modeling import DETR
+from hdetr_d2.ops._extension import KERNELS, WHY_NOT
 from hdetr_d2.supervision import PRIMARY
+
+from .source import ExportError
 
 OUTPUTS = ("scores", "labels", "boxes")
 
@@ -80,6 +84,13 @@ def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor])
 
 
 @torch.no_grad()
+def _require_operators(model: nn.Module) -> None:
+    """The form that runs without them reads the sizes of maps as numbers, which a graph for any batch has not."""
+    sampling = (part for part in model.modules() if isinstance(part, MultiScaleDeformableAttention))
+    if "cpu" not in KERNELS and any(part.method == "bilinear" for part in sampling):
+        raise ExportError(f"models with deformable attention are exported from the compiled operators: {WHY_NOT}")
+
+
 def export_onnx(
     model: DETR,
     path: str | os.PathLike[str],
@@ -102,10 +113,12 @@ def export_onnx(
 
     Raises:
         ValueError: for a model that is being trained.
+        ExportError: for one with deformable attention, where the operators are not compiled.
     """
     from hdetr_d2.ops.onnx import onnx_translations
 
     detector = TensorDetector(model=model, with_maps=with_maps).eval()
+    _require_operators(detector)
     # Two images: an example of one would be taken for a batch that is always one.
     example = torch.rand(2, 3, *image_size) * 255
     names = [*OUTPUTS, *(f"map{level}" for level in range(len(detector(example)) - len(OUTPUTS)))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,7 @@ def finetune(
         epochs: length of the training; None chooses it.
         overrides: "key=value" of the config; what they set is not chosen.
         resume: go on with the run in ``output``, or start where there is none.
-        num_gpus: processes.
+        num_gpus: processes; 0 is one on the CPU.
         say: gets what people should read.
 
     Returns:
@@ -68,36 +69,43 @@ def finetune(
         raise FinetuneError("finetune starts its own processes: give --num-gpus in place of torchrun")
     folder = Path(output)
     config = folder / START / "config.yaml"
+    settings = _settings(epochs, overrides)
+    further: Sequence[str] = ()
     if resume and config.is_file():
-        say(f"going on with {folder}, as it was begun")
+        say(f"going on with {folder}, with the dataset and the model that it was begun with")
+        further = settings
     else:
-        folder = _prepare(path, model, folder, epochs, overrides, num_gpus, say)
+        folder = _prepare(path, model, folder, settings, num_gpus, say)
         config = folder / START / "config.yaml"
     engine.run(
-        ["--config-file", str(config), "--num-gpus", str(num_gpus), *(["--resume"] if resume else [])],
+        ["--config-file", str(config), "--num-gpus", str(num_gpus), *(["--resume"] if resume else []), *further],
         program="hdetr-d2",
     )
     report = finish(folder, say=say)
     say(f"report: {report}")
-    say(f"to detect with it: hdetr-d2 predict IMAGES --model {folder} --output found")
+    say(f"to detect with it: hdetr-d2 predict IMAGES --model {shlex.quote(str(folder))} --output found")
     return folder
+
+
+def _settings(epochs: float | None, overrides: Sequence[str]) -> list[str]:
+    """All that is set by hand, as overrides."""
+    texts = [*([f"schedule.epochs={epochs:g}"] if epochs is not None else []), *overrides]
+    for key in (parse_override(text).key for text in texts):
+        if key in ("train.output_dir", "dataset.train.json", "dataset.val.json"):
+            raise FinetuneError(f"{key} is what --output and PATH say")
+    return texts
 
 
 def _prepare(
     path: str | os.PathLike[str],
     model: str,
     output: Path,
-    epochs: float | None,
-    overrides: Sequence[str],
+    texts: Sequence[str],
     num_gpus: int,
     say: Callable[[str], None],
 ) -> Path:
     """Write what the run starts from; the folder that it gets."""
-    texts = [*([f"schedule.epochs={epochs:g}"] if epochs is not None else []), *overrides]
     given = [parse_override(text).key for text in texts]
-    for key in given:
-        if key in ("train.output_dir", "dataset.train.json", "dataset.val.json"):
-            raise FinetuneError(f"{key} is what --output and PATH say")
     start = open_start(model)
     recipe = Recipe.of(start.cfg)
     start.cfg.train.output_dir, start.cfg.train.if_exists = str(output), "refuse"
@@ -111,7 +119,7 @@ def _prepare(
     say(f"data: {path}, {dataset.layout.name}: {facts.num_images} images for training, {facts.num_validation} for "
         f"validation{', taken from those for training' if dataset.drawn else ''}")  # fmt: skip
     has_weights = _use_weights(start, cfg, folder, given, say)
-    machine = Machine.of(str(cfg.train.device), num_gpus)
+    machine = Machine.of(str(cfg.train.device) if num_gpus else "cpu", max(1, num_gpus))
     choices = choose(cfg, facts, machine, recipe=recipe, given=given, has_weights=has_weights)
     say(f"model: {model}; weights: {start.note}\n{table(choices)}")
     _write_start(cfg, choices, folder)

@@ -1,9 +1,20 @@
 """Losses of matched boxes."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from hdetr_d2.layers import cxcywh_to_xyxy, generalized_box_iou
+
+
+class BoxLosses(Protocol):
+    """What :func:`box_losses` does, compiled or not."""
+
+    def __call__(
+        self, boxes: Tensor, target_boxes: Tensor, *, giou_eps: float = 0.0, inside_out: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """As the function."""
 
 
 def box_corners(boxes: Tensor) -> Tensor:

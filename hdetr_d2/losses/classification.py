@@ -13,6 +13,9 @@ from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import BatchedTargets
 
+NOTHING = -1e4
+"""A logit so sure to be background that neither loss nor gradient is left."""
+
 
 @dataclass(frozen=True)
 class Positives:
@@ -28,6 +31,8 @@ class Positives:
         classes: (C',) int64, the class of each column of the logits; None where column c is class c.
         verified: (R, C') bool, whether it is known of a query's image that there is no more of a class than what is
             annotated; None where the loss does not ask for it.
+        absent: (L, R) bool, queries that are neither matched nor background: their logits are ``NOTHING``, which costs
+            nothing over sigmoids, so that only a mean over queries must know them. None where there are none.
     """
 
     layer: Tensor
@@ -37,6 +42,7 @@ class Positives:
     target: Tensor | None = None
     classes: Tensor | None = None
     verified: Tensor | None = None
+    absent: Tensor | None = None
 
     def at(self, index: Tensor) -> "Positives":
         """Some of them: those at ``index`` (Q,)."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
 from hdetr_d2.transfer import to_device
 
+from .boxes import BoxLosses, box_losses
 from .classification import ClassificationLoss, SigmoidFocalLoss
 from .distribution import DistributionLoss
 from .job import Job, Step
@@ -111,6 +112,18 @@ class SetCriterion(nn.Module):
         if distribution is not None:
             self.weights.update(distribution.weights)
         self.observer: MatchObserver | None = None
+        self._box_losses: BoxLosses = box_losses
+
+    def compile_losses(self, **options: Any) -> None:
+        """Let ``torch.compile`` make kernels of the losses of classes and boxes, in place.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        of_proposals = self.encoder_classification or self.classification
+        for loss in {self.classification, of_proposals, of_proposals.of_proposals()}:
+            loss.compile(**options)
+        self._box_losses = torch.compile(box_losses, dynamic=True, **options)
 
     def check(self, *, num_classes: int) -> None:
         """Refuse a model of another number of classes than its losses are of; models call it when built.
@@ -168,7 +181,13 @@ class SetCriterion(nn.Module):
         jobs = self._jobs(predictions, proposals, step)
         all_matches = self._matches_of(jobs, step)
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
-        sums = sums_of_layers(jobs, all_matches, giou_eps=self.giou_eps, distribution=self.distribution)
+        sums = sums_of_layers(
+            jobs,
+            all_matches,
+            giou_eps=self.giou_eps,
+            distribution=self.distribution,
+            box_losses=self._box_losses,
+        )
         divisors = self._divisors(jobs, all_matches, len(batch.labels), sums)
         values = iter(self._weighted(sums, jobs, divisors).flatten().unbind(0))
         losses = dict(zip((name + suffix for name in self.weights for job in jobs for suffix in job.suffixes), values))

@@ -11,7 +11,7 @@ from hdetr_d2.registry import LOSS_REGISTRY
 from hdetr_d2.structures import BatchedTargets
 from hdetr_d2.transfer import to_device
 
-from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
+from .classification import NOTHING, ClassificationLoss, Positives, SigmoidFocalLoss
 
 
 @LOSS_REGISTRY.register()
@@ -104,9 +104,9 @@ class FederatedLoss(ClassificationLoss):
 
 
 def _without_unknown(logits: Tensor, positives: Positives) -> Tensor:
-    """The same, but so sure to be background that neither loss nor gradient is left where nobody verified it."""
+    """The same, with ``NOTHING`` where nobody verified that there is nothing."""
     if positives.verified is None:
         return logits
     unknown = (~positives.verified).expand(logits.shape[0], -1, -1).clone()
     unknown[positives.layer, positives.row, positives.label] = False
-    return logits.masked_fill(unknown, -1e4)
+    return logits.masked_fill(unknown, NOTHING)

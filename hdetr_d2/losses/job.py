@@ -1,11 +1,13 @@
 """What the criterion does for one group of queries."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from hdetr_d2.layers import standing_queries
 from hdetr_d2.matching.step import Matches, MatchRequest
 from hdetr_d2.structures import BatchedTargets, KnownMatches, Predictions
 from hdetr_d2.supervision import PRIMARY, Rule, Supervision
@@ -84,7 +86,8 @@ class Job:
         rules: list[Rule],
     ) -> Self:
         matchers = [rule.matcher for rule in rules]
-        request = MatchRequest(prediction, matchers, step.targets, classes=step.classes)
+        stands = _standing(prediction, rules, softmax=loss.normalised)
+        request = MatchRequest(prediction, matchers, step.targets, classes=step.classes, stands=stands)
         return cls(group, suffixes, rules, request, loss, step.columns, group)
 
     def uniting(self) -> Self:
@@ -128,3 +131,18 @@ class Job:
             (rule.weight * (rule.class_factor if of_classes else 1.0), 0.0 if divided else rule.normaliser)
             for rule in self.rules
         ]
+
+
+def _standing(predictions: Predictions, rules: Sequence[Rule], *, softmax: bool) -> Tensor | None:
+    """Which queries of each layer learn, (L, B, n) bool; None where all do.
+
+    Where several learn one target they crowd around it on purpose, and all of them stand.
+    """
+    threshold = predictions.distinct
+    one_to_one = [rule.matcher.one_to_one for rule in rules]
+    if threshold is None or not any(one_to_one):
+        return None
+    stands = standing_queries(predictions.logits, predictions.boxes, threshold, softmax=softmax)
+    if all(one_to_one):
+        return stands
+    return torch.stack([x if alone else torch.ones_like(x) for x, alone in zip(stands, one_to_one, strict=True)])

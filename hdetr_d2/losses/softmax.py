@@ -36,5 +36,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         label[matched] = positives.label
         weight = logits.new_full((layers, rows), self.no_object_weight)
         weight[matched] = 1.0
+        if positives.absent is not None:
+            weight = weight.masked_fill(positives.absent, 0.0)
         loss = logits.logsumexp(-1) - logits.gather(-1, label[..., None])[..., 0]
         return (weight * loss).sum(1) / weight.sum(1)

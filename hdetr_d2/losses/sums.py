@@ -12,8 +12,8 @@ from hdetr_d2.matching.step import Matches
 from hdetr_d2.structures import BatchedTargets
 from hdetr_d2.transfer import to_device
 
-from .boxes import box_losses
-from .classification import Positives
+from .boxes import BoxLosses, box_losses
+from .classification import NOTHING, Positives
 from .distribution import DistributionLoss
 from .job import Job
 
@@ -24,6 +24,7 @@ def sums_of_layers(
     *,
     giou_eps: float,
     distribution: DistributionLoss | None = None,
+    box_losses: BoxLosses = box_losses,
 ) -> Tensor:
     """The losses, each summed over the queries of each layer of each job.
 
@@ -35,6 +36,7 @@ def sums_of_layers(
         matches: of each.
         giou_eps: of ``box_losses``.
         distribution: the losses of jobs whose boxes are distributions of their edges; None for none.
+        box_losses: the function of that name, or what was compiled of it.
 
     Returns:
         (3, T) of class, L1 and generalized-IoU loss, of the T layers of all jobs, job after job; with ``distribution``
@@ -165,7 +167,11 @@ def _trained(job: Job, logits: Tensor, positives: Positives, last: Tensor | None
         trained = job.known.trained
         logits, positives = logits[:, trained], replace(positives, row=torch.searchsorted(trained, positives.row))
         verified = None if verified is None else verified[trained]
-    return logits, replace(positives, verified=verified)
+    absent = None
+    if job.request.stands is not None:
+        absent = ~job.request.stands.flatten(1)
+        logits = logits.masked_fill(absent[..., None], NOTHING)
+    return logits, replace(positives, verified=verified, absent=absent)
 
 
 def _verified(targets: BatchedTargets, num_columns: int, columns: Tensor | None) -> Tensor:

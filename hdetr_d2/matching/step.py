@@ -71,6 +71,8 @@ class MatchRequest:
         classes: the targets by their classes, where ``targets`` are labelled by something else; None where not.
         unions: of each layer, the name of the union that its matches are part of, over all requests of the step; no
             names where matches are not united.
+        stands: (L, B, N) bool, which predictions may be matched; None for all. Targets that there are too few for go
+            without, as where there are more targets than queries.
     """
 
     predictions: Predictions
@@ -80,16 +82,25 @@ class MatchRequest:
     fill_from: int | None = None
     classes: Sequence[Targets] | None = None
     unions: Sequence[Hashable] = ()
+    stands: Tensor | None = None
 
     @cached_property
     def batch(self) -> BatchedTargets:
         """The targets with their offsets."""
         return BatchedTargets.of(self.targets)
 
-    @property
+    @cached_property
     def matched(self) -> Predictions:
-        """The predictions that matchers see."""
-        return self.predictions if self.candidates is None else self.candidates
+        """The predictions that matchers see, to whom one that may not be matched is not finite."""
+        seen = self.predictions if self.candidates is None else self.candidates
+        if self.stands is None:
+            return seen
+        return Predictions(seen.logits.detach(), seen.boxes.detach().masked_fill(~self.stands[..., None], torch.nan))
+
+    @cached_property
+    def fallen(self) -> Tensor | None:
+        """(B,) int64, how many predictions of each image may not be matched, where there are such."""
+        return None if self.stands is None else (~self.stands).sum((0, 2))
 
     @property
     def classes_of_images(self) -> tuple[Tensor, ...]:
@@ -115,7 +126,7 @@ class Solved:
         request: index of the group's request.
         image: index of the image.
         layers: which.
-        costs: (layers, N, M) of every pair, on the device of the predictions; None where no cost was computed.
+        stack: the costs of all images, on the device of the predictions; None where no cost was computed.
         solutions: of each layer, on the CPU.
         is_optimal: whether they are of the least cost.
     """
@@ -123,9 +134,14 @@ class Solved:
     request: int
     image: int
     layers: list[int]
-    costs: Tensor | None
+    stack: Costs | None
     solutions: list[Assignment]
     is_optimal: bool
+
+    @property
+    def costs(self) -> Tensor | None:
+        """(layers, N, M) of every pair of the image."""
+        return None if self.stack is None else self.stack.of_image(self.image)
 
 
 @torch.no_grad()
@@ -147,6 +163,7 @@ def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = Non
     regular = [(task, costs) for task, matcher, costs in costed if matcher.is_optimal]
     others = [(task, matcher, costs) for task, matcher, costs in costed if not matcher.is_optimal]
     wanted = [[costs.pairs] for _, _, costs in others] + [proposed for _, _, proposed in staged]
+    wanted.append([request.fallen for request in requests if request.fallen is not None])
     solutions, on_host = solve_stacks([costs for _, costs in regular], [x for tensors in wanted for x in tensors])
     copied = iter(on_host)
     host = [[next(copied) for _ in tensors] for tensors in wanted]
@@ -155,12 +172,16 @@ def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = Non
     for (task, matcher, costs), (pairs,) in zip(others, host):
         matrices = costs._replace(pairs=pairs).matrices()
         solved.keep(task, _solved_one_by_one(task, matcher, matrices, requests[task.request].classes_of_images))
-    for (task, staged_matcher, _), proposed in zip(staged, host[len(others) :]):
+    for (task, staged_matcher, _), proposed in zip(staged, host[len(others) : -1]):
         of_images = staged_matcher.finish_batch(proposed, task.scored.counts)
         solved.keep(task, [one for of_layers in of_images for one in of_layers])
     if seen is not None:
         seen += _seen(costed, [task for task, _, _ in staged], solved)
-    found_of = [_collect(index, request, solved) for index, request in enumerate(requests)]
+    fallen = iter(host[-1])
+    found_of = [
+        _collect(index, request, solved, None if request.stands is None else next(fallen))
+        for index, request in enumerate(requests)
+    ]
     lost = sum(matches.unmatchable for matches in found_of)
     if lost:
         message = f"{lost} predictions of a training step are NaN or infinite; they were matched with nothing"
@@ -310,7 +331,7 @@ def _seen(
             task.request,
             image,
             task.layers,
-            None if costs is None else costs.of_image(image),
+            costs,
             [solved[task.request, layer, image] for layer in task.layers],
             is_optimal,
         )
@@ -320,8 +341,11 @@ def _seen(
     ]
 
 
-def _collect(index: int, request: MatchRequest, solved: _Solutions) -> Matches:
-    """The matches of one group on the host: those that are solved, and those of matchers that see one image a time."""
+def _collect(index: int, request: MatchRequest, solved: _Solutions, fallen: Tensor | None) -> Matches:
+    """The matches of one group on the host: those that are solved, and those of matchers that see one image a time.
+
+    Of the predictions without a finite cost, ``fallen`` (B,) are none that anybody need be warned of.
+    """
     batch, num_queries = request.batch, request.predictions.logits.shape[2]
     found: list[tuple[Tensor, Tensor]] = []
     places: list[tuple[int, int, int]] = []
@@ -339,6 +363,8 @@ def _collect(index: int, request: MatchRequest, solved: _Solutions) -> Matches:
                 found.append(matcher(logits, boxes, targets.labels, targets.boxes))
             places.append((layer, image * num_queries, batch.offsets[image]))
             per_layer[layer] += len(found[-1][0])
+    if fallen is not None and unmatchable:
+        unmatchable -= sum(lost for lost, count in zip(fallen.tolist(), batch.counts, strict=True) if count)
     layers = rows = columns = torch.zeros(0, dtype=torch.int64)
     if found:
         sizes = torch.tensor([len(queries) for queries, _ in found])

@@ -11,61 +11,117 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hdetr_d2.matching.solver import Assignment
+from hdetr_d2.transfer import to_device
+
+Indices = NDArray[np.int64]
+Numbers = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Offers:
-    """What decides the prices of a stack of L problems of M targets and P matched pairs; on the device of the costs.
+class Stack:
+    """Costs of problems that are in one tensor.
 
     Args:
-        free: (L, M) the cheapest query that nobody has; infinite where there is none.
-        taken: (L, M, M) by how much the cheapest exchange of a query of the first target's raises the costs if the
-            second target gets it; infinite where none is possible.
-        paid: (P,) the cost of each pair, layer after layer.
+        costs: (M, L, N) of M targets, L layers and N queries, on any device.
+        problems: of each: its layer, its first target, how many it has, and how it was solved, on the CPU.
     """
 
-    free: Tensor
-    taken: Tensor
-    paid: Tensor
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All of it."""
-        return self.free, self.taken, self.paid
+    costs: Tensor
+    problems: Sequence[tuple[int, int, int, Assignment]]
 
 
-def offers(costs: Tensor, solutions: Sequence[Assignment]) -> Offers:
-    """Read them off the costs and the solutions.
+class Pricing:
+    """Costs and prices of the problems of several stacks, all of them at once.
+
+    What is read of the costs, ``read`` has where they are; all else is done on the host, from what it returns.
 
     Args:
-        costs: (L, N, M) on any device.
-        solutions: of each of the L problems, on the CPU.
+        stacks: of float32 costs on one device; not finite where no pair is possible.
     """
-    depth, queries, targets = costs.shape
-    sizes = torch.tensor([len(solution.rows) for solution in solutions])
-    layers = torch.arange(depth).repeat_interleave(sizes)
-    pairs = torch.stack([torch.cat([s.rows for s in solutions]), torch.cat([s.columns for s in solutions]), layers])
-    rows, columns, layers = pairs.to(costs.device, non_blocking=True).unbind(0)
-    possible = costs.detach().masked_fill(~costs.isfinite(), torch.inf)
-    of_matched = possible[layers, rows]
-    paid = of_matched.gather(1, columns[:, None])
-    taken = possible.new_full((depth * targets, targets), torch.inf)
-    owner = (layers * targets + columns)[:, None].expand(-1, targets)
-    taken.scatter_reduce_(0, owner, of_matched - paid, "amin")
-    possible[layers, rows] = torch.inf
-    free = possible.amin(1) if queries else possible.new_full((depth, targets), torch.inf)
-    return Offers(free, taken.view(depth, targets, targets), paid[:, 0])
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self._stacks = stacks
+        table, solutions = [], []
+        cost = free = 0  # where the stack begins among all costs, and among those of free queries
+        for stack in stacks:
+            targets, layers, queries = stack.costs.shape
+            for layer, first, count, solution in stack.problems:
+                place = first * layers + layer
+                table.append((cost + place * queries, layers * queries, free + place, layers, count))
+                solutions.append(solution)
+            cost, free = cost + targets * layers * queries, free + targets * layers
+        self._cost, self._stride, self._free, self._free_stride, targets_of = np.array(table, np.int64).reshape(-1, 5).T
+        self._targets = targets_of
+        sizes = [len(solution.rows) for solution in solutions]
+        none = torch.zeros(0, dtype=torch.int64)
+        rows = torch.cat([none, *(solution.rows for solution in solutions)]).numpy()
+        self._column = torch.cat([none, *(solution.columns for solution in solutions)]).numpy()
+        self._problem = np.repeat(np.arange(len(sizes)), sizes)
+        self._pair, self._other = _counted(targets_of[self._problem])
+        problem = self._problem[self._pair]
+        self._element = self._cost[problem] + self._other * self._stride[problem] + rows[self._pair]
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """What is needed of the costs, on their device.
+
+        Returns:
+            (Q,) of each matched query the costs of all targets of its image; and the least cost of each target, layer
+            after layer, for queries that nobody has.
+        """
+        if not self._stacks:
+            none = torch.zeros(0)
+            return none, none
+        costs = torch.cat([stack.costs.detach().reshape(-1) for stack in self._stacks])
+        costs.masked_fill_(~costs.isfinite(), torch.inf)
+        (element,) = to_device([torch.from_numpy(self._element)], costs.device)
+        of_matched = costs[element]
+        costs[element] = torch.inf
+        free, start = [], 0
+        for stack in self._stacks:
+            stop = start + stack.costs.numel()
+            each = costs[start:stop].view(stack.costs.shape)
+            free.append((each.amin(2) if each.shape[2] else each.new_full(each.shape[:2], torch.inf)).flatten())
+            start = stop
+        return of_matched, torch.cat(free)
+
+    def settle(self, of_matched: Numbers, free: Numbers) -> tuple[Numbers, Numbers]:
+        """What each pair costs, and each target would have to pay.
+
+        Args:
+            of_matched, free: what ``read`` returns, on the host.
+
+        Returns:
+            (P,) the costs of all pairs, problem after problem; and (T,) the prices of all targets, likewise; infinite
+            where no further query can be had.
+        """
+        start = np.cumsum(self._targets[self._problem]) - self._targets[self._problem]
+        paid = of_matched[start + self._column] if len(start) else of_matched
+        problem, target = _counted(self._targets)
+        count, most = len(self._targets), int(self._targets.max(initial=0))
+        offers = np.full((count, most), np.inf, dtype=np.float32)
+        offers[problem, target] = free[self._free[problem] + target * self._free_stride[problem]]
+        taken = np.full(count * most * most, np.inf, dtype=np.float32)
+        owner = (self._problem * most + self._column)[self._pair]
+        np.minimum.at(taken, owner * most + self._other, of_matched - paid[self._pair])
+        return paid, settle(offers, taken.reshape(count, most, most))[problem, target]
 
 
-def settle(free: NDArray[np.float32], taken: NDArray[np.float32]) -> NDArray[np.float32]:
+def _counted(sizes: Indices) -> tuple[Indices, Indices]:
+    """Which of the sizes each of so many things belongs to, and the how-many-eth of it it is."""
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    return which, np.arange(len(which)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+
+
+def settle(free: Numbers, taken: Numbers) -> Numbers:
     """Prices of problems from their offers.
 
     A target takes the cheapest query that nobody has, or one from another target, which then needs one more itself:
     shortest paths, of which an optimal matching has none that is negative and closed (Bellman and Ford).
 
     Args:
-        free: (S, M) as of ``Offers``; more problems may be stacked than one ``Offers`` has, filled up with infinity.
-        taken: (S, M, M).
+        free: (S, M) the cheapest query that nobody has; infinite where there is none.
+        taken: (S, M, M) by how much the cheapest exchange of a query of the first target's raises the costs if the
+            second target gets it; infinite where none is possible.
 
     Returns:
         (S, M), infinite where no further query can be had.
@@ -92,5 +148,7 @@ def query_prices(cost: Tensor, solution: Assignment) -> Tensor:
     Returns:
         (M,) on the CPU; infinite where no query is left.
     """
-    found = offers(cost[None], [solution])
-    return torch.from_numpy(settle(found.free.cpu().numpy(), found.taken.cpu().numpy())[0])
+    problems = [(0, 0, cost.shape[1], solution)] if cost.shape[1] else []
+    pricing = Pricing([Stack(cost.float().mT[:, None], problems)])
+    _, prices = pricing.settle(*(x.cpu().numpy() for x in pricing.read()))
+    return torch.from_numpy(prices)

@@ -28,8 +28,9 @@ _OWN_CSS = """
   stroke-width: 1; } .box.repeat { stroke: #ff8a3d; stroke-width: 1.2; }
 .box.kept { stroke: #4ade80; stroke-width: 1.2; }
 .box.noised { stroke: #f0abfc; stroke-width: 1; } .tag.truth { fill: #fff; }
-.key i.dots { border: 0; width: 10px; height: 10px; border-radius: 5px; vertical-align: -1px;
-  margin: 0 4px 0 10px; }
+.dots { display: flex; flex-wrap: wrap; gap: 2px 16px; margin: 4px 0 10px; }
+.key i.dot { border: 0; width: 10px; height: 10px; border-radius: 5px; vertical-align: -1px; margin: 0 5px 0 0; }
+#matches .grid { align-items: start; } #matches th { white-space: normal; vertical-align: bottom; }
 """
 
 
@@ -81,8 +82,9 @@ class _Picture:
         )
 
     def box(self, box: Sequence[float] | Numbers, style: str, text: str = "") -> str:
-        """A box in pixels of the image, and a word on it."""
-        x0, y0, x1, y1 = (float(side) * self.scale for side in box)
+        """A box in pixels of the image, and a word on it; the edges of what goes beyond the image are at its border."""
+        ends = (self.width, self.height) * 2
+        x0, y0, x1, y1 = (min(max(float(side) * self.scale, 1.0), end - 1.0) for side, end in zip(box, ends))
         drawn = (
             f'<rect class="box {style}" x="{x0:.1f}" y="{y0:.1f}" width="{max(x1 - x0, 0):.1f}" '
             f'height="{max(y1 - y0, 0):.1f}"/>'
@@ -129,12 +131,12 @@ def _queries(looked: LookedAt, picture: _Picture, number: int) -> str:
         figures.append(
             f'<figure class="card">{picture.svg(f"query {query}", parts)}<figcaption>{caption}</figcaption></figure>'
         )
-    levels = "" if looked.points is None else _legend(looked.points)
+    levels = "" if looked.points is None else f'<p class="dots soft">{_legend(looked.points)}</p>'
     look = "" if looked.points is None else " Dots: where the last layer looks, the larger the more attention."
     start = "" if looked.reference is None else " Dotted: where it begins."
     return (
         f'<section id="queries"><h2>The best queries</h2><p class="soft">Green: what it detects.{start} White: its '
-        f'boxes in the layers before.{look}{levels}</p><div class="shots">{"".join(figures)}</div></section>'
+        f'boxes in the layers before.{look}</p>{levels}<div class="shots">{"".join(figures)}</div></section>'
     )
 
 
@@ -147,7 +149,7 @@ def _attention(looked: LookedAt, query: int) -> str:
 
 
 def _legend(points: Numbers) -> str:
-    dots = [f'<i class="dots" style="background:{colour}"></i>' for colour in _LEVELS]
+    dots = [f'<i class="dot" style="background:{colour}"></i>' for colour in _LEVELS]
     count = int(points[..., 2].max()) + 1
     return " ".join(f'<span class="key">{dots[level % len(dots)]}level {level + 1}</span>' for level in range(count))
 
@@ -157,14 +159,17 @@ def _proposals(looked: LookedAt, picture: _Picture, distinct: float) -> str:
     if looked.reference is None or not looked.are_proposals:
         return ""
     repeats = repeated(looked.reference, distinct)
-    order = sorted(range(len(repeats)), key=lambda query: not repeats[query])
-    parts = [picture.box(looked.reference[query], "repeat" if repeats[query] else "kept") for query in order]
-    kept = len(repeats) - sum(repeats)
+    kinds = ("kept", "Stand for themselves"), ("repeat", f"Overlap a better one by more than {distinct:g} (IoU)")
+    figures = []
+    for style, text in kinds:
+        chosen = [box for box, repeat in zip(looked.reference, repeats) if repeat == (style == "repeat")]
+        drawn = picture.svg(f"proposals, {text}", [picture.box(box, style) for box in chosen])
+        caption = f"{text}: <b>{len(chosen)}</b>"
+        figures.append(f'<figure class="card">{drawn}<figcaption>{caption}</figcaption></figure>')
     return (
-        f'<section id="proposals"><h2>Proposals</h2><p class="soft">The {len(repeats)} queries begin here. Green: '
-        f"{kept} stand for themselves; orange: {len(repeats) - kept} overlap a better one by more than "
-        f"{distinct:g} (IoU), which distinct queries would put behind others.</p>"
-        f'<div class="shots"><figure class="card">{picture.svg("proposals", parts)}</figure></div></section>'
+        f'<section id="proposals"><h2>Proposals</h2><p class="soft">The {len(repeats)} queries begin here. Distinct '
+        f'queries would put those that overlap a better one behind all others.</p><div class="shots">'
+        f"{''.join(figures)}</div></section>"
     )
 
 

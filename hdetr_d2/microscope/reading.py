@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from hdetr_d2.errors import UserError
 
-from .recorder import FOLDER, PART, Columns
+from .chunk import Columns
+from .recorder import FOLDER, PART
 
 
 class RecordingError(UserError, ValueError):

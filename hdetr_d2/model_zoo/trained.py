@@ -81,7 +81,7 @@ def find_entry(name: str) -> Entry:
     """
     found = [entry for entry in entries().values() if name in (entry.name, entry.config)]
     if not found:
-        near = difflib.get_close_matches(name, entries(), n=3)
+        near = difflib.get_close_matches(name.lower(), entries(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(entries())}"
         raise NoEntryError(f"no published model '{name}'; {hint}")
     return found[0]

@@ -1,5 +1,7 @@
 """Finding and loading the packaged configs."""
 
+import difflib
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,16 +26,28 @@ def config_path(name: str) -> str:
             file's name without ending, "h_deformable_detr_r50_12ep"; of the path, too, the ending may be left out.
 
     Raises:
-        FileNotFoundError: there is no such config; the message lists those of the same folder.
+        FileNotFoundError: there is no such config; the message has the nearest names, or those of the same folder.
     """
     for path in (_CONFIGS / name, _CONFIGS / f"{name}.py"):
-        if path.is_file():
+        if os.path.isfile(path):  # Path.is_file raises on a name too long
             return str(path)
     named = [other for other in config_names() if Path(other).stem == name]
     if len(named) == 1:
         return str(_CONFIGS / named[0])
-    siblings = [other for other in config_names() if Path(other).parent == Path(name).parent]
-    raise FileNotFoundError(f"no config '{name}'; there is {', '.join(siblings or config_names()) or 'none'}")
+    raise FileNotFoundError(f"no config '{name[:200]}'; {_others(name)}")
+
+
+def _others(name: str) -> str:
+    """What to say after "no such config". Names are compared without their folders, which are what people forget."""
+    names = config_names()
+    stems = {Path(other).stem.lower(): other for other in names}
+    near = [stems[stem] for stem in difflib.get_close_matches(Path(name[-200:]).stem.lower(), stems, n=3)]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    siblings = [other for other in names if Path(other).parent == Path(name).parent]
+    if siblings:
+        return f"beside it there is {', '.join(siblings)}"
+    return f"hdetr-d2 configs list shows all {len(names)}"
 
 
 def get_config(name: str) -> DictConfig:

@@ -5,7 +5,7 @@ as those of the package are.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -53,15 +53,55 @@ def check_levels(*, neck: nn.Module, transformer: nn.Module) -> None:
     Raises:
         ValueError: naming two parts and their counts.
     """
-    parts = [("neck", neck), ("transformer", transformer)]
-    parts += [(f"transformer.{name}", part) for name, part in transformer.named_modules() if name]
-    declared = ((name, getattr(part, "num_levels", None)) for name, part in parts)
+    _require_one(
+        "num_levels", {"neck": neck, **_parts(transformer)}, "all parts of a model see the same feature levels"
+    )
+
+
+def check_widths(transformer: nn.Module) -> None:
+    """Refuse parts of different widths; those that do not say ``embed_dim`` are taken as they are.
+
+    So is what is in a part that says that it ``widens`` what it takes.
+
+    Raises:
+        ValueError: naming two parts and their widths.
+    """
+    parts = _parts(transformer)
+    wide = tuple(f"{name}." for name, part in parts.items() if getattr(part, "widens", False))
+    alike = {name: part for name, part in parts.items() if not f"{name}.".startswith(wide)}
+    _require_one("embed_dim", alike, "queries, tokens and layers of a transformer have one width")
+
+
+def check_layers(transformer: Transformer) -> None:
+    """Refuse parts that are made for another number of layers than the decoder has.
+
+    Those that do not say ``num_layers``, or say None because all layers share them, are taken as they are.
+
+    Raises:
+        ValueError: naming the part and both numbers.
+    """
+    depth = len(transformer.decoder.layers)
+    parts = {"heads": transformer.heads, "decoder.query_position": transformer.decoder.query_position}
+    for name, part in parts.items():
+        count = getattr(part, "num_layers", None)
+        if count is not None and count != depth:
+            raise ValueError(
+                f"transformer.{name} has num_layers={count} and transformer.decoder has num_layers={depth}"
+            )
+
+
+def _parts(transformer: nn.Module) -> dict[str, nn.Module]:
+    named = {f"transformer.{name}": part for name, part in transformer.named_modules() if name}
+    return {"transformer": transformer, **named}
+
+
+def _require_one(attribute: str, parts: Mapping[str, nn.Module], reason: str) -> None:
+    declared = ((name, getattr(part, attribute, None)) for name, part in parts.items())
     counts = [(name, count) for name, count in declared if count is not None]
     for name, count in counts[1:]:
         if count != counts[0][1]:
             raise ValueError(
-                f"{counts[0][0]} has num_levels={counts[0][1]} and {name} has num_levels={count}; "
-                "all parts of a model see the same feature levels"
+                f"{counts[0][0]} has {attribute}={counts[0][1]} and {name} has {attribute}={count}; {reason}"
             )
 
 

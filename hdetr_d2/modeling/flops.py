@@ -58,10 +58,13 @@ def _forward(value: Shape, spatial_shapes: Shape, places: Shape, *others: Any, *
     return 2 * deformable_attention_macs(value, places)
 
 
-def _backward(grad: Shape, value: Shape, spatial_shapes: Shape, places: Shape, *others: Any, **named: Any) -> int:
+def _backward(
+    grad: Shape, value: Shape, spatial_shapes: Shape, places: Shape, weights: Shape, *others: Any, **named: Any
+) -> int:
     # The gradients of values, and those of places and weights, each cost as much as the samples themselves.
-    del grad, spatial_shapes, others, named
-    return 4 * deformable_attention_macs(value, places)
+    del grad, spatial_shapes, weights, named
+    of_value, *of_others = (other for other in others if isinstance(other, bool))
+    return 2 * (of_value + any(of_others)) * deformable_attention_macs(value, places)
 
 
 def _register() -> None:

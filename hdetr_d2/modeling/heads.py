@@ -97,6 +97,7 @@ class PredictionHeads(nn.Module):
         if score not in ("sigmoid", "softmax"):
             raise ValueError(f'PredictionHeads: score must be "sigmoid" or "softmax", got {score!r}')
         self.num_classes = num_classes
+        self.shared = {kind for kind, one in (("class", shared), ("box", shared_boxes)) if one}
         outputs = num_classes if score == "sigmoid" else num_classes + 1
         class_head = ClassHead(embed_dim, outputs)
         if score == "sigmoid":
@@ -123,6 +124,13 @@ class PredictionHeads(nn.Module):
         if encoder in ("own", "own class") and encoder_classes is not None and encoder_classes != num_classes:
             self.encoder_class_embed = ClassHead(embed_dim, encoder_classes)
             start_at(self.encoder_class_embed, mean_prior(prior))
+
+    @property
+    def num_layers(self) -> int | None:
+        """Decoder layers that have heads of their own; None where all share one pair."""
+        of_layers = {"class": self.class_embed, "box": self.bbox_embed}
+        counts = [len(heads) for kind, heads in of_layers.items() if kind not in self.shared]
+        return counts[0] if counts else None
 
     def add_encoder_pair(self, group: str) -> None:
         """Give the proposals of another query group a pair of heads of their own (Mr. DETR).

@@ -17,7 +17,7 @@ from hdetr_d2.transfer import to_device
 
 from .backbone.folding import fold_frozen_norms
 from .building import FromLazyConfig
-from .composition import check_channels, check_composition, check_heads, check_levels
+from .composition import check_channels, check_composition, check_heads, check_layers, check_levels, check_widths
 from .inputs import HostTargets, normalized, padded_pixels
 from .postprocess import fused_logits, to_instances, top_detections
 from .transformer import Transformer
@@ -92,6 +92,8 @@ class DETR(FromLazyConfig, nn.Module):
         check_channels(self, pixel_mean=pixel_mean, pixel_std=pixel_std)
         check_heads(transformer.heads, num_classes)
         check_levels(neck=neck, transformer=transformer)
+        check_widths(transformer)
+        check_layers(transformer)
         check_composition(transformer=transformer, supervision=supervision, criterion=criterion, score=score)
         supervision.check_queries(num_queries=transformer.query_source.specs[0].num_queries, num_layers=num_layers)
         criterion.check(num_classes=num_classes)
@@ -121,6 +123,17 @@ class DETR(FromLazyConfig, nn.Module):
         """
         check_within(self, 0.0, 1.0, progress=progress)
         self._progress = progress
+
+    def compile_parts(self, **options: Any) -> None:
+        """Let ``torch.compile`` make kernels of the decoder and of the losses, in place; names of weights stay.
+
+        These are many small operators on few numbers. Matching, whose sizes depend on the data, stays as it is.
+
+        Args:
+            options: of ``torch.compile``.
+        """
+        self.transformer.decoder.compile(**options)
+        self.criterion.compile_losses(**options)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Train or detect.
@@ -170,7 +183,9 @@ class DETR(FromLazyConfig, nn.Module):
     def detections(self, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Scores, labels and boxes of the primary group's predictions, as ``top_detections`` returns them."""
         logits = fused_logits(predictions.logits) if self.fuse_layers else predictions.logits[-1]
-        return top_detections(logits, predictions.boxes[-1], self.num_detections, score=self.score)
+        return top_detections(
+            logits, predictions.boxes[-1], self.num_detections, score=self.score, distinct=predictions.distinct
+        )
 
     @_not_traced  # sizes depend on the targets and matches: tracing would break everywhere, and begin anew
     def losses(

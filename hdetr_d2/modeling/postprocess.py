@@ -6,11 +6,11 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid
+from hdetr_d2.layers import cxcywh_to_xyxy, inverse_sigmoid, standing_queries
 
 
 def top_detections(
-    logits: Tensor, boxes: Tensor, num_detections: int, *, score: str = "sigmoid"
+    logits: Tensor, boxes: Tensor, num_detections: int, *, score: str = "sigmoid", distinct: float | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The detections of each image.
 
@@ -21,19 +21,26 @@ def top_detections(
         score: ``"sigmoid"``: the best (query, class) pairs, so that a query can give several labels (Deformable
             DETR); ``"softmax"``: every query as the class that it finds likeliest, in the order of the queries; the
             best ones, best first, where there are more than ``num_detections`` (DETR, which keeps them all).
+        distinct: the IoU with a better query's box, above which a query has score 0; None for none.
 
     Returns:
         Scores (B, D), in descending order unless all queries are kept, labels (B, D) int64, boxes (B, D, 4) XYXY in
         parts of the image, not clipped.
     """
+    stands = None if distinct is None else standing_queries(logits, boxes, distinct, softmax=score == "softmax")
     if score == "softmax":
         scores, labels = logits.float().softmax(-1)[..., :-1].max(-1)
+        if stands is not None:
+            scores = scores.masked_fill(~stands, 0.0)
         if num_detections >= scores.shape[1]:
             return scores, labels, cxcywh_to_xyxy(boxes.float())
         scores, query = scores.topk(num_detections, dim=1)
         labels = labels.gather(1, query)
     else:
-        scores = logits.float().sigmoid().flatten(1)
+        scores = logits.float().sigmoid()
+        if stands is not None:
+            scores = scores.masked_fill(~stands[..., None], 0.0)
+        scores = scores.flatten(1)
         scores, index = scores.topk(min(num_detections, scores.shape[1]), dim=1)
         query, labels = index // logits.shape[-1], index % logits.shape[-1]
     chosen = boxes.float().gather(1, query[..., None].expand(-1, -1, 4))

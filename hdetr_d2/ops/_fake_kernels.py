@@ -33,15 +33,16 @@ def fake_fused_forward(
 
 
 def fake_backward(
-    grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    *needs: bool,
+) -> tuple[Tensor, ...]:
     _check_sampling(value, spatial_shapes, sampling_locations, attention_weights)
     _check_grad_output(grad_output, value, sampling_locations)
-    return (
-        value.new_empty(value.shape),
-        sampling_locations.new_empty(sampling_locations.shape),
-        attention_weights.new_empty(attention_weights.shape),
-    )
+    return _empty_gradients(needs, value, sampling_locations, attention_weights)
 
 
 def fake_fused_backward(
@@ -51,16 +52,15 @@ def fake_fused_backward(
     sampling_offsets: Tensor,
     attention_logits: Tensor,
     reference_points: Tensor,
-    reference_needs_grad: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *needs: bool,
+) -> tuple[Tensor, ...]:
     _check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points)
     _check_grad_output(grad_output, value, sampling_offsets)
-    return (
-        value.new_empty(value.shape),
-        sampling_offsets.new_empty(sampling_offsets.shape),
-        attention_logits.new_empty(attention_logits.shape),
-        reference_points.new_empty(reference_points.shape if reference_needs_grad else (0,)),
-    )
+    return _empty_gradients(needs, value, sampling_offsets, attention_logits, reference_points)
+
+
+def _empty_gradients(needs: tuple[bool, ...], *tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x.new_empty(x.shape if needed else (0,)) for x, needed in zip(tensors, needs))
 
 
 def _empty_output(value: Tensor, positions: Tensor) -> Tensor:

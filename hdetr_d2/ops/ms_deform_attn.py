@@ -21,11 +21,13 @@ _SCHEMAS = (
     "ms_deform_attn(Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
     "Tensor attention_weights) -> Tensor",
     "ms_deform_attn_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_locations, "
-    "Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+    "Tensor attention_weights, bool value_needs_grad, bool locations_need_grad, bool weights_need_grad) -> "
+    "(Tensor, Tensor, Tensor)",
     "ms_deform_attn_fused(Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, Tensor attention_logits, "
     "Tensor reference_points) -> Tensor",
     "ms_deform_attn_fused_backward(Tensor grad_output, Tensor value, Tensor spatial_shapes, Tensor sampling_offsets, "
-    "Tensor attention_logits, Tensor reference_points, bool reference_needs_grad) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor attention_logits, Tensor reference_points, bool value_needs_grad, bool offsets_need_grad, "
+    "bool logits_need_grad, bool reference_needs_grad) -> (Tensor, Tensor, Tensor, Tensor)",
 )
 
 
@@ -114,20 +116,24 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
 
 
 def _differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    value, spatial_shapes, locations, weights = ctx.saved_tensors
-    grad_value, grad_locations, grad_weights = torch.ops.hdetr_d2.ms_deform_attn_backward(
-        grad_output, value, spatial_shapes, locations, weights
-    )
-    return grad_value, None, grad_locations, grad_weights
+    return _with_none(ctx, torch.ops.hdetr_d2.ms_deform_attn_backward(grad_output, *ctx.saved_tensors, *_needs(ctx)))
 
 
 def _differentiate_fused(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    value, spatial_shapes, offsets, logits, reference_points = ctx.saved_tensors
-    reference_needs_grad = ctx.needs_input_grad[4]
-    grad_value, grad_offsets, grad_logits, grad_reference = torch.ops.hdetr_d2.ms_deform_attn_fused_backward(
-        grad_output, value, spatial_shapes, offsets, logits, reference_points, reference_needs_grad
-    )
-    return grad_value, None, grad_offsets, grad_logits, grad_reference if reference_needs_grad else None
+    backward = torch.ops.hdetr_d2.ms_deform_attn_fused_backward
+    return _with_none(ctx, backward(grad_output, *ctx.saved_tensors, *_needs(ctx)))
+
+
+def _needs(ctx: Any) -> tuple[bool, ...]:
+    """Which gradients are needed, of all arguments but ``spatial_shapes``."""
+    value, _, *others = ctx.needs_input_grad
+    return value, *others
+
+
+def _with_none(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    """Gradients of all arguments, from those of all but ``spatial_shapes``; what is not needed is an empty tensor."""
+    value, *others = (gradient if needed else None for gradient, needed in zip(gradients, _needs(ctx)))
+    return value, None, *others
 
 
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

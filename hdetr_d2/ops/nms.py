@@ -1,7 +1,7 @@
 """Greedy non-maximum suppression with results of fixed size, for models that suppress inside their graph.
 
-``torch.ops.hdetr_d2.nms_mask`` is compiled for the CPU (csrc/nms); on other devices, and where nothing is compiled, the
-PyTorch form runs. Neither reads a number on the host, so that a GPU is never waited for.
+``torch.ops.hdetr_d2.nms_mask`` is compiled for the CPU and for CUDA (csrc/nms), which decide alike; on other devices,
+and where nothing is compiled, the PyTorch form runs. None reads a number on the host: a GPU is never waited for.
 """
 
 from typing import Any

@@ -102,6 +102,7 @@ def open_inputs(names: Sequence[str]) -> Inputs:
             number = name.removeprefix(CAMERA)
             if not number.isdigit():
                 raise InputsError(f'"{name}": a camera is named by its number, such as camera:0')
+            _capture(int(number)).release()  # before a model is loaded, as of videos
             cameras.append(int(number))
             continue
         path = Path(os.path.expanduser(name))
@@ -126,6 +127,8 @@ def open_inputs(names: Sequence[str]) -> Inputs:
 
 def _expanded(names: Sequence[str]) -> Iterator[str]:
     for name in names:
+        if not name:  # of a shell's variable that is not set, and Path("") is the current folder
+            raise InputsError('"" names nothing; the current folder is "."')
         if name == STDIN:
             lines = [line.strip() for line in sys.stdin]
             yield from _expanded([line for line in lines if line and line != STDIN])
@@ -164,11 +167,19 @@ def _unused(stem: str, taken: set[str]) -> str:
 
 
 def _capture(source: str | int) -> Any:
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet: what cannot be opened is said below, in one line
     import cv2
 
-    capture = cv2.VideoCapture(source)
+    before = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        capture = cv2.VideoCapture(source)
+    finally:
+        cv2.utils.logging.setLogLevel(before)
     if not capture.isOpened():
-        raise InputsError(f"{source}: cannot be opened as a {'camera' if isinstance(source, int) else 'video'}")
+        if isinstance(source, int):
+            raise InputsError(f"{CAMERA}{source}: there is no such camera, or another program has it")
+        raise InputsError(f"{source}: cannot be opened as a video")
     return capture
 
 

@@ -72,7 +72,9 @@ def plot_runs(
         if not series[name] and os.path.isfile(path) and os.path.getsize(path):
             raise DatasetError(f"{os.fspath(path)} is no metrics.json of a run: no line of it has an iteration")
     known = sorted({key for metrics in series.values() for key in metrics})
-    if known and loss not in known:
+    if not known:
+        raise DatasetError(f"nothing is recorded yet in {', '.join(os.fspath(path) for path in runs.values())}")
+    if loss not in known:
         raise DatasetError(f'no run has recorded "{loss}"; there are {", ".join(known[:20])}')
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -84,11 +84,13 @@ def _first(address: str, wanted: HubAddress, names: Sequence[str]) -> Path:
 
 
 def _fetch(wanted: HubAddress, name: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     held = try_to_load_from_cache(wanted.repository, name, revision=wanted.revision)
     if isinstance(held, str):
         return Path(held)
+    # asked once and first: without a connection, the download repeats itself and its warnings for half a minute
+    get_hf_file_metadata(hf_hub_url(wanted.repository, name, revision=wanted.revision))
     return Path(hf_hub_download(wanted.repository, name, revision=wanted.revision))
 
 

@@ -124,6 +124,24 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, kind: str
         read(path)
 
 
+@pytest.mark.parametrize("read", [read_annotation_file, read_dataset_info, load_ground_truth])
+@pytest.mark.parametrize("name", ["images", "annotations", "categories"])
+def test_a_list_that_is_there_twice_is_refused_and_a_name_is_not(tmp_path: Path, name: str, read: Any) -> None:
+    path = tmp_path / "a.json"
+    text = json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.png", "width": 9, "height": 9, name: [{name: 1}]}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3], "area": 9, "iscrowd": 0}],
+            "categories": [{"id": 1, "name": name, "supercategory": name}],
+        }
+    )
+    path.write_text(text)
+    assert len(read_annotation_file(path).image_ids) == 1
+    path.write_text(f'{text[:-1]}, "{name}" : []}}')
+    with pytest.raises(DatasetError, match=rf'a\.json: has "{name}" 2 times; make one list'):
+        read(path)
+
+
 def test_training_needs_sizes_and_names_of_images_and_metrics_do_not(tmp_path: Path) -> None:
     content = smallest()
     content["images"] = [{"id": 5}]

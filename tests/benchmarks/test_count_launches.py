@@ -43,9 +43,18 @@ def test_launches_of_the_quickstart(counted: object) -> None:
     assert blocking <= 2
 
 
-def test_suppression_counts_as_what_runs_on_a_gpu(counted: object) -> None:
-    # Without a kernel of its own it launches for every candidate, and waits for none of them.
+def test_launches_of_the_quickstart_with_distinct_queries(counted: object) -> None:
     assert callable(counted)
-    launches, blocking = counted(DISTINCT, 2)
-    assert launches > 600  # candidates
+    launches, blocking = counted(DISTINCT, 8)
+    assert launches <= 600
     assert blocking <= 2
+    assert counted(DISTINCT, 2) == (launches, blocking)
+
+
+def test_suppression_counts_as_the_kernels_that_it_launches(counted: object) -> None:
+    assert callable(counted)
+    from count_launches import LAUNCHES
+
+    for operator, launches in LAUNCHES.items():
+        (source,) = (ROOT / "csrc").glob(f"*/cuda/{operator.partition('_')[0]}.cu")
+        assert source.read_text().count("<<<") == launches

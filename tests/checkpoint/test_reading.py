@@ -122,6 +122,22 @@ def test_a_last_checkpoint_that_names_no_file_gets_the_same_remedy(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    "named",
+    ["../other/model.pth", "{other}/model.pth", "a/../../other/model.pth", "..", "..\\other\\model.pth", "a\0b"],
+)
+def test_a_last_checkpoint_that_names_something_outside_of_the_folder_is_refused(tmp_path: Path, named: str) -> None:
+    (tmp_path / "run").mkdir()
+    checkpointer = saved_run(tmp_path / "run")
+    other = tmp_path / "other"
+    other.mkdir()
+    (tmp_path / "run" / "model_0000003.pth").rename(other / "model.pth")
+    (tmp_path / "run" / "last_checkpoint").write_text(named.format(other=other))
+    with pytest.raises(CheckpointError, match=r"last_checkpoint: names .*echo model_0000002\.pth > ") as caught:
+        checkpointer.get_checkpoint_file()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("kind", "message"),
     [
         (b"", "it is empty"),

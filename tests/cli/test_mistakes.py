@@ -5,7 +5,9 @@ The tree of commands is walked, so that a command without a list of mistakes her
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,19 @@ import torch
 import typer
 from PIL import Image
 
+from hdetr_d2.cli import run
 from hdetr_d2.cli.app import app
 from tests.cli.conftest import Program
 
 RECIPE = "h_deformable_detr_r50_12ep"
 MODEL = ("--model", "foreign.pth", "--output", "out")
+WHOLE = ("--model", "whole/model.pth", "--output", "out")
+TRAINED = Path(__file__).parents[1] / "fixtures" / "f091f20" / "branch"
 # Of each command, arguments that are wrong, and a word that the line must have. The working folder has empty/,
 # photo.png, note.txt, film.mp4 (a text), broken.json, weird.json (lists of numbers), val.json (images that are not
-# there), results.json, mine.py (defines nothing) and foreign.pth.
+# there), results.json, nan.json (results), mine.py (defines nothing), list.yaml, rows.yaml, foreign.pth, cut.pth (a
+# half), code.pth (calls a function), zero.EXT (no byte), dir.EXT (folders), whole/ (a model), run/ (nothing recorded)
+# and coco/ (a dataset).
 MISTAKES: dict[str, list[tuple[list[str], str]]] = {
     "train": [
         ([], "CONFIG"),
@@ -31,7 +38,18 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([RECIPE, "train.btch_size=2"], "did you mean batch_size"),
         ([RECIPE, "train.batch_size=two"], "train.batch_size"),
         ([RECIPE, "--num-gpus", "none"], "--num-gpus"),
-        ([RECIPE, "--num-gpus", "0"], "--num-gpus"),
+        (["dir.yaml"], "dir.yaml"),
+        (["zero.yaml"], "holds no mapping"),
+        (["list.yaml"], "holds no mapping"),
+        (["H_deformable_DETR_r50_12e"], "did you mean h_deformable_detr/h_deformable_detr_r50_12ep.py"),
+        (["whole/model.pth"], "whole/model.pth"),
+        (["--", "-x.py"], "-x.py"),
+        ([RECIPE, "--", "-x"], "-x"),
+        ([RECIPE, "train.output_dir=/proc/nowhere"], "/proc/nowhere"),
+        ([RECIPE, "optimizer.lr=nan"], "optimizer.lr"),
+        ([RECIPE, "schedule.epochs=inf"], "schedule.epochs"),
+        ([RECIPE, "train.init_checkpoint=zoo:h_deformable_detr_r50_12e"], "did you mean h_deformable_detr_r50_12ep"),
+        ([RECIPE, "--num-gpus", "-1"], "--num-gpus"),
     ],
     "eval": [
         ([], "--model and --data"),
@@ -43,6 +61,17 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--annotations", "val.json", "--results", "nowhere.json"], "nowhere.json"),
         (["--annotations", "val.json"], "--results"),
         (["--annotations", "val.json", "--results", "results.json", "--style", "voc"], "--style"),
+        (["--model", "cut.pth", "--data", "empty"], "cut.pth"),
+        (["--model", "zero.pth", "--data", "empty"], "it is empty"),
+        (["--model", "code.pth", "--data", "empty"], "needs print"),
+        (["--model", "", "--data", "empty"], "names no model"),
+        (["--model", "whole/model.pth", "--data", "Käse und Brot"], "Käse und Brot"),
+        (["--model", "foreign.pth", "--data", "empty", "--output", "empty"], "is a folder"),
+        (["--model", "foreign.pth", "--data", "empty", "--output", "/proc/nowhere/a.json"], "/proc/nowhere"),
+        (["--annotations", "dir.json", "--results", "results.json"], "is a folder"),
+        (["--annotations", "val.json", "--results", "dir.json"], "is a folder"),
+        (["--annotations", "val.json", "--results", "zero.json"], "zero.json"),
+        (["--annotations", "val.json", "--results", "nan.json"], "score nan"),
     ],
     "predict": [
         ([], "INPUT"),
@@ -61,6 +90,30 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["photo.png", "--model", "foreign.pth", "--output", "note.txt"], "note.txt"),
         (["photo.png", *MODEL, "--tile", "3"], "--tile"),
         (["photo.png", *MODEL, "--batch-size", "many"], "--batch-size"),
+        (["zero.mp4", *MODEL], "cannot be opened as a video"),
+        (["camera:91", *MODEL], "camera:91"),
+        (["dir.mp4", *MODEL], "holds no images"),
+        (["", *MODEL], "names nothing"),
+        (["-", *MODEL], "nothing to detect in"),
+        (["-.jpg", *MODEL], "No such option: -."),
+        (["./-.jpg", *MODEL], "./-.jpg"),
+        (["nicht da, Käse.png", *MODEL], "nicht da, Käse.png"),
+        (["photo.png", "--model", RECIPE, "--output", "out"], f"did you mean zoo:{RECIPE}"),
+        (["photo.png", "--model", f"zoo:{RECIPE[:-1]}", "--output", "out"], f"did you mean {RECIPE}"),
+        (["photo.png", "--model", f"zoo:{RECIPE.upper()}", "--output", "out"], f"did you mean {RECIPE}"),
+        (["photo.png", "--model", "hf://owner", "--output", "out"], "hf://owner"),
+        (["photo.png", "--model", "cut.pth", "--output", "out"], "cut.pth"),
+        (["photo.png", "--model", "code.pth", "--output", "out"], "needs print"),
+        (["photo.png", "--model", "dir.pth", "--output", "out"], "dir.pth"),
+        (["photo.png", "--model", "photo.png", "--output", "out"], "no checkpoint"),
+        (["photo.png", "--model", "foreign.pth", "--output", "/proc/nowhere"], "/proc/nowhere"),
+        (["photo.png", *WHOLE, "--score-threshold", "2"], "score_threshold"),
+        (["photo.png", *WHOLE, "--score-threshold", "nan"], "score_threshold"),
+        (["photo.png", *WHOLE, "--suppress", "nan"], "suppress"),
+        (["photo.png", *WHOLE, "--overlap", "nan", "--tile", "64"], "--overlap"),
+        (["photo.png", *WHOLE, "--classes", "unicorn"], "unicorn"),
+        (["photo.png", *WHOLE, "--num-queries", "100000"], "num_queries"),
+        (["photo.png", *WHOLE, "--device", ""], "device"),
     ],
     "bench": [
         ([], "CONFIG"),
@@ -69,6 +122,9 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         ([RECIPE, "--size", "huge"], "--size"),
         ([RECIPE, "model.nothing=3"], "model.nothing"),
         ([RECIPE, "--device", "abacus"], "abacus"),
+        (["list.yaml"], "list.yaml"),
+        ([f"{RECIPE}x"], "did you mean"),
+        ([RECIPE, "--size", "nanxnan"], "--size"),
     ],
     "configs list": [(["nothing like it"], "nothing like it")],
     "configs show": [([], "CONFIG"), (["nowhere"], "nowhere"), ([RECIPE, "--against", "nowhere"], "nowhere")],
@@ -77,8 +133,20 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["nowhere", "a.yaml"], "nowhere"),
         ([RECIPE, "note.txt"], "note.txt"),
         ([RECIPE, "a.json"], "a.json"),
+        ([RECIPE, "/proc/nowhere/a.yaml"], "/proc/nowhere"),
+        ([RECIPE, "note.txt/a.yaml"], "note.txt"),
+        ([RECIPE, "dir.yaml"], "dir.yaml"),
     ],
-    "data check": [([], "PATH"), (["nowhere"], "nowhere"), (["empty"], "empty"), (["broken.json"], "broken.json")],
+    "data check": [
+        ([], "PATH"),
+        (["nowhere"], "nowhere"),
+        (["empty"], "empty"),
+        (["broken.json"], "broken.json"),
+        (["zero.json"], "zero.json"),
+        (["dir.json"], "dir.json"),
+        (["coco", "--output", "empty"], "is a folder"),
+        (["coco", "--output", "/proc/nowhere/a.json"], "/proc/nowhere"),
+    ],
     "data show": [
         ([], "PATH"),
         (["nowhere"], "nowhere"),
@@ -88,6 +156,9 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--annotations", "broken.json", "--images", "empty"], "broken.json"),
         (["empty", "--split", "half"], "--split"),
         (["empty", "--image-ids", "a"], "--image-ids"),
+        (["coco", "--score-threshold", "nan"], "--score-threshold"),
+        (["coco", "--output", "/proc/nowhere/a.png"], "/proc/nowhere"),
+        (["coco", "--results", "nan.json"], "score nan"),
     ],
     "data convert": [
         (["empty"], "--output"),
@@ -103,12 +174,17 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--output", "note.txt", "--num-train", "1", "--num-val", "1"], "note.txt"),
         (["--num-classes", "100000", "--output", "out"], "num_classes"),
         (["--image-size", "96", "--largest-size", "64", "--output", "out"], "image_size"),
+        (["--output", "/proc/nowhere", "--num-train", "1", "--num-val", "1"], "/proc/nowhere"),
     ],
     "report curves": [
         ([], "RUN"),
         (["nowhere"], "nowhere"),
         (["empty"], "empty"),
         (["note.txt", "--output", "curves.png"], "note.txt"),
+        (["run"], "nothing is recorded yet in run"),
+        (["zero.json"], "zero.json"),
+        (["run", "--output", "empty"], "is a folder"),
+        (["run", "--output", "/proc/nowhere/a.png"], "/proc/nowhere"),
     ],
     "report longtail": [
         ([], "--results"),
@@ -121,6 +197,10 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["nowhere.yaml"], "nowhere.yaml"),
         (["note.txt"], "note.txt"),
         (["note.txt", "--seeds", "one"], "--seeds"),
+        (["zero.yaml"], "zero.yaml"),
+        (["rows.yaml", "--output", "note.txt"], "note.txt"),
+        (["rows.yaml", "--output", "/proc/nowhere"], "/proc/nowhere"),
+        (["rows.yaml", "--seeds", "-1"], "negative"),
     ],
     "report matching": [([], "RUN"), (["nowhere"], "nowhere"), (["empty"], "empty"), (["note.txt"], "note.txt")],
     "report queries": [
@@ -128,6 +208,9 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["photo.png"], "--model"),
         (["--model", "nowhere", "photo.png"], "nowhere"),
         (["--model", "foreign.pth", "photo.png"], "foreign.pth"),
+        (["--model", "whole/model.pth", "zero.png"], "zero.png"),
+        (["--model", "whole/model.pth", "dir.png"], "is a folder"),
+        (["--model", "whole/model.pth", "photo.png", "--distinct", "nan"], "--distinct"),
     ],
     "report duplicates": [([], "RUN"), (["empty"], "empty"), (["nowhere"], "nowhere")],
     "report errors": [
@@ -137,11 +220,21 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--annotations", "broken.json", "--results", "results.json"], "broken.json"),
         (["--annotations", "val.json", "--results", "broken.json"], "broken.json"),
         (["empty", "--score-threshold", "2"], "--score-threshold"),
+        (["--annotations", "val.json", "--results", "nan.json"], "score nan"),
+        (["--annotations", "val.json", "--results", "results.json", "--score-threshold", "nan"], "--score-threshold"),
     ],
     "finetune": [
         ([], "PATH"),
         (["nowhere", "--model", RECIPE, "--output", "out"], "nowhere"),
         (["empty", "--model", RECIPE, "--output", "out"], "empty"),
+        (["zero.json", "--model", RECIPE, "--output", "out"], "zero.json"),
+        (["note.txt", "--model", RECIPE, "--output", "out"], "note.txt"),
+        (["coco", "--model", "cut.pth", "--output", "out"], "cut.pth"),
+        (["coco", "--model", "code.pth", "--output", "out"], "needs print"),
+        (["coco", "--model", f"zoo:{RECIPE[:-1]}", "--output", "out"], f"did you mean {RECIPE}"),
+        (["coco", "--model", RECIPE, "--output", "/proc/nowhere"], "/proc/nowhere"),
+        (["coco", "--model", RECIPE, "--output", "note.txt"], "note.txt"),
+        (["coco", "--model", RECIPE, "--output", "out", "--epochs", "nan"], "--epochs"),
     ],
     "convert": [
         ([], "SOURCE"),
@@ -155,6 +248,12 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["file://there/w.pth", "out.pth"], "file://there/w.pth"),
         (["foreign.pth", "out.pth", "--output", "other.pth"], "--output"),
         (["foreign.pth", "out.pth", "--classes", "some"], "--classes"),
+        (["cut.pth", "out.pth"], "cut.pth"),
+        (["zero.safetensors", "out.pth"], "it is empty"),
+        (["code.pth", "out.pth"], "needs print"),
+        (["-.pth", "out.pth"], "No such option: -."),
+        (["whole/model.pth", "/proc/nowhere/out.pth"], "/proc/nowhere"),
+        (["whole/model.pth", "out.pth", "--num-queries", "nan"], "--num-queries"),
     ],
     "export": [
         ([], "--model"),
@@ -164,8 +263,20 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--model", "foreign.pth", "--output", "note.txt/m.onnx"], "note.txt"),
         (["--model", "nowhere", "--random-weights", "--output", "m.onnx"], "nowhere"),
         (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check", "empty"], "empty"),
+        (["--model", "cut.pth", "--output", "m.onnx"], "cut.pth"),
+        (["--model", "foreign.pth", "--output", "/proc/nowhere/m.onnx"], "/proc/nowhere"),
+        (["--model", "foreign.pth", "--output", "empty"], "empty"),
+        (["--model", "whole/model.pth", "--output", "m.onnx", "--size", "0", "0"], "size"),
     ],
-    "parity": [([], "FILE.npz"), (["nowhere.npz"], "nowhere.npz"), (["note.txt"], "note.txt"), (["empty"], "empty")],
+    "parity": [
+        ([], "FILE.npz"),
+        (["nowhere.npz"], "nowhere.npz"),
+        (["note.txt"], "note.txt"),
+        (["empty"], "empty"),
+        (["zero.npz"], "zero.npz"),
+        (["cut.pth"], "cut.pth"),
+    ],
+    "serve": [([], "RUN"), (["nowhere"], "nowhere"), (["whole"], "predict"), (["zoo:" + RECIPE], "Detector")],
 }
 
 
@@ -209,8 +320,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     Path("val.json").write_text(json.dumps(content))
     Path("results.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 1.0}]))
-    torch.save({"layer.weight": torch.zeros(2, 2)}, "foreign.pth")
+    Path("nan.json").write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": NaN}]')
+    for name in ("zero.json", "zero.mp4", "zero.npz", "zero.png", "zero.pth", "zero.safetensors", "zero.yaml"):
+        Path(name).touch()
+    for name in ("dir.json", "dir.mp4", "dir.png", "dir.pth", "dir.yaml", "run", "coco", "whole"):
+        Path(name).mkdir()
+    (tmp_path / "run" / "metrics.json").touch()
+    Path("list.yaml").write_text("- 1\n")
+    rows = {"seeds": [1], "metrics": ["bbox/AP"], "rows": {"one": {"config": RECIPE}}}
+    Path("rows.yaml").write_text(json.dumps(rows))
+    for split in ("train", "val"):
+        (tmp_path / "coco" / f"{split}.json").write_text(json.dumps(content).replace("gone", f"{split}"))
+        Image.new("RGB", (40, 30)).save(tmp_path / "coco" / f"{split}.png")
+    write_checkpoints(tmp_path)
     return tmp_path
+
+
+class Call:
+    """Calls a function when it is read."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("called",)
+
+
+def write_checkpoints(folder: Path) -> None:
+    torch.save({"layer.weight": torch.zeros(2, 2)}, folder / "foreign.pth")
+    torch.save({"model": Call()}, folder / "code.pth")
+    shutil.copy(TRAINED / "config.yaml", folder / "whole")
+    shutil.copy(TRAINED / "model_0000080.pth", folder / "whole" / "model.pth")
+    whole = (folder / "whole" / "model.pth").read_bytes()
+    (folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
 
 
 def require_one_line(program: Program, arguments: list[str], word: str) -> None:
@@ -227,11 +366,24 @@ def test_no_command_is_without_its_mistakes() -> None:
     assert set(COMMANDS) <= set(MISTAKES)
 
 
+@pytest.fixture(autouse=True)
+def nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+
+
 @pytest.mark.parametrize(("command", "arguments", "word"), CASES)
 def test_a_mistake_is_one_line_and_exit_code_two(
     program: Program, folder: Path, command: str, arguments: list[str], word: str
 ) -> None:
     require_one_line(program, [*command.split(), *arguments], word)
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "zero.mp4", "camera:91"])
+def test_libraries_add_nothing_to_a_mistake(folder: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["predict", name, *MODEL])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert name in line
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -27,8 +27,9 @@ from hdetr_d2.data.generated import (
     store,
 )
 from hdetr_d2.data.generated.annotations import as_lvis
+from hdetr_d2.data.generated.canvas import Canvas, Placed
 from hdetr_d2.data.generated.classes import class_probabilities
-from hdetr_d2.data.generated.scene import Placed, SpriteBank, compose
+from hdetr_d2.data.generated.scene import SpriteBank, compose
 from hdetr_d2.data.generated.shapes import PATTERNS, SHAPES
 
 SMALL: dict[str, Any] = {"num_train": 12, "num_val": 6, "image_size": 64, "num_classes": 5, "progress": False}
@@ -181,6 +182,10 @@ def test_a_drawing_that_does_not_go_on_is_not_waited_for_for_ever(
         {"max_objects": 0},
         {"object_scale": (0.5, 0.2)},
         {"clutter": -1},
+        {"overlap": 0.97},
+        {"overlap": 0},
+        {"overlap": [0.7, 0.6]},
+        {"overlap": [0.6, 1.0]},
         {"seed": -1},
     ],
 )
@@ -264,7 +269,7 @@ def test_annotations_cover_exactly_the_owned_pixels(pictures: list[Any]) -> None
 
 
 def test_an_object_is_only_placed_where_all_stay_visible() -> None:
-    canvas = scene._Canvas(np.zeros((100, 100, 3), dtype=np.float32))
+    canvas = Canvas(np.zeros((100, 100, 3), dtype=np.float32))
     square = np.ones((20, 20), dtype=np.float32)
     assert canvas.place(square, 40, 40, 0.3)
     assert not canvas.place(square, 41, 41, 0.3)  # would leave 39 of 400 pixels
@@ -274,6 +279,42 @@ def test_an_object_is_only_placed_where_all_stay_visible() -> None:
     assert not canvas.place(square, -15, 0, 0.1)  # three quarters outside of the picture
     assert canvas.visible == [280, 400]
     assert [(canvas.owner == i).sum() for i in (1, 2)] == canvas.visible
+
+
+def iou(one: Any, other: Any) -> float:
+    x = max(min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0]), 0)
+    y = max(min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1]), 0)
+    return float(x * y / (one[2] * one[3] + other[2] * other[3] - x * y))
+
+
+@pytest.mark.parametrize(("overlap", "share"), [((0.45, 0.55), 0.7), ((0.65, 0.75), 0.6), ((0.3, 0.9), 0.8)])
+def test_objects_come_in_pairs_whose_boxes_overlap_as_asked(overlap: tuple[float, float], share: float) -> None:
+    objects = pairs = 0
+    for _, placed, owner in drawn(40, num_classes=6, image_size=(96, 96), max_objects=12, overlap=overlap):
+        partners = [one.partner for one in placed if one.partner is not None]
+        assert len(set(partners)) == len(partners)
+        assert not set(partners) & {index for index, one in enumerate(placed) if one.partner is not None}
+        for index, one in enumerate(placed):
+            assert one.area == (owner == index + 1).sum() >= 4
+            if one.partner is not None:
+                assert overlap[0] <= iou(one.box, placed[one.partner].box) <= overlap[1]
+        objects, pairs = objects + len(placed), pairs + len(partners)
+    assert 2 * pairs >= share * objects
+
+
+def test_pairs_are_in_the_annotations_and_without_them_nothing_changes(tmp_path: Path) -> None:
+    crowded = {**SMALL, "max_objects": 8, "object_scale": (0.2, 0.6), "cache_folder": tmp_path}
+    content = json.loads(ensure_generated(**crowded, overlap=0.6).json("train").read_text())
+    boxes = Counter[int]()
+    for one in content["annotations"]:
+        boxes[one["image_id"]] += sum(
+            0.55 <= iou(one["bbox"], other["bbox"]) <= 0.65
+            for other in content["annotations"]
+            if other["image_id"] == one["image_id"] and other["id"] < one["id"]
+        )
+    assert boxes.total() >= 6
+    spec = store.GeneratedSpec(**{name: SMALL[name] for name in ("num_train", "num_val", "num_classes")})
+    assert "overlap" not in spec.parameters()["scene"]
 
 
 def test_sizes_crowding_and_occlusion_spread_as_promised(pictures: list[Any]) -> None:

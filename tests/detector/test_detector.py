@@ -19,6 +19,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from hdetr_d2 import Detector
+from hdetr_d2.checkpoint import CheckpointError
 from hdetr_d2.detector import DetectorOptionError, ImageInputError, ModelDescription, SourceError
 from hdetr_d2.errors import UserError
 
@@ -204,6 +205,9 @@ def test_a_run_is_its_best_weights(tmp_path: Path) -> None:
     for name in ("config.yaml", "model_0000080.pth"):
         shutil.copy(FIXTURES / "detr" / name, tmp_path)
     with pytest.raises(SourceError, match=r"holds no model_best\.pth"):
+        Detector.load(tmp_path)
+    (tmp_path / "last_checkpoint").write_text(str(FIXTURES / "detr" / "model_0000080.pth"))
+    with pytest.raises(CheckpointError, match="no file of its folder"):
         Detector.load(tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_0000080.pth")
     assert len(Detector.load(tmp_path, score_threshold=0.0)(IMAGES / "000.png")) == 12

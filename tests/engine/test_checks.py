@@ -52,6 +52,11 @@ def refused_before_training(tmp_path: Path, *options: str) -> str:
     return str(refused.value)
 
 
+def test_a_model_that_cannot_be_compiled_is_refused(data: list[str], tmp_path: Path) -> None:
+    message = refused_before_training(tmp_path, *data, "train.compile=True")
+    assert message.startswith("train.compile=True needs a model with a method compile_parts; ToyDetector has none")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -69,6 +69,11 @@ def test_settings_that_a_config_file_misspells_are_refused_too() -> None:
         ("train.matmul_precision=medium", "highest"),
         ("train.clip_grad.max_norm=0", "clip_grad=null"),
         ("train.checkpoint.max_to_keep=0", "max_to_keep"),
+        ("train.ddp.find_unused_parameters=''", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("train.ddp.find_unused_parameters=${train.seed}", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("train.ddp.find_unused_parameters=[1,[2]]", r"train\.ddp\.find_unused_parameters must be .*bool"),
+        ("+train.ddp.device_ids=[0]", "device_ids"),
+        ("train.longtail_report._target_=OneToOne", "longtail_report calls nothing, and there is no"),
     ],
 )
 def test_impossible_settings_are_refused(override: Any, message: Any) -> None:
@@ -91,6 +96,46 @@ def test_iterations_follow_from_data_set_and_batch() -> None:
 def test_a_missing_config_is_told_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match="no file"):
         find_config("h_deformable_detr/no_such.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xef\xbb\xbfx = 1", r"config\.py:1: SyntaxError: .*U\+FEFF"),
+        (b"x = 1\0", r"config\.py: SyntaxError: .*null bytes"),
+        (b"x = 1\ny = (", r"config\.py:2: SyntaxError: '\(' was never closed"),
+        ("# \xe9".encode("latin-1"), r"config\.py: UnicodeDecodeError: 'utf-8' codec"),
+        (b"from .config import x", r"config\.py:1: RecursionError"),
+        (b"raise SystemExit", r"config\.py:1: SystemExit"),
+        (b"\nimport sys\nsys.exit(0)", r"config\.py:3: SystemExit: 0"),
+        (b"from .other import x", r"config\.py:1: ImportError: .*other\.py has to exist"),
+        (b"", "does not define dataset, dataloader"),
+        (b"train = 3", "does not define .*train"),
+    ],
+)
+def test_a_config_that_cannot_be_run_is_told_with_file_and_line(text: bytes, message: str, tmp_path: Path) -> None:
+    """One that ends the program would otherwise look like a training that is done."""
+    config = tmp_path / "config.py"
+    config.write_bytes(text)
+    with pytest.raises(ConfigError, match=message):
+        load(str(config))
+
+
+@pytest.mark.parametrize("system", ["\r\n", "\r"])
+def test_line_ends_of_other_systems_are_read(system: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(f"from hdetr_d2.compat import load_config\nx = load_config('{CONFIG}')\n", newline=system)
+    assert load_config(config).x.train.batch_size == 4
+
+
+def test_what_is_named_in_place_of_a_config_is_told_shortly(tmp_path: Path) -> None:
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    with pytest.raises(ConfigError, match="is a folder, no config; of a run, give its config"):
+        load(str(tmp_path))
+    for name in (str(tmp_path / "loop.py"), "x" * 5000, "a\0b", "deim_detr"):
+        with pytest.raises(ConfigError, match="there is no file") as caught:
+            load(name)
+        assert len(str(caught.value)) < 1500
 
 
 def test_the_saved_config_reproduces_the_run(data: list[str], tmp_path: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from hdetr_d2.checkpoint import load_checkpoint
+from hdetr_d2.cli.train import train
 from hdetr_d2.engine import ConfigError
-from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu
+from hdetr_d2.engine.cli import run
+from hdetr_d2.engine.launch import SHARE_VARIABLE, Job, _choose_gpu, launch
 from hdetr_d2.engine.stopping import STOPPED_EXIT_CODE
 from hdetr_d2.processes import is_running
 from tests.engine.test_distributed import PYTHON, TORCHRUN, run_program
@@ -43,6 +45,28 @@ def test_a_job_that_cannot_be_is_refused_with_the_option(options: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 of WORLD_SIZE=2"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 of WORLD_SIZE=0"),
+        ({"RANK": "x"}, "RANK is 'x'"),
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"}, "LOCAL_RANK=1 of LOCAL_WORLD_SIZE=1"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE=0"),
+        ({"LOCAL_WORLD_SIZE": "4"}, "LOCAL_WORLD_SIZE=4 and WORLD_SIZE=2"),
+    ],
+)
+def test_an_environment_that_no_launcher_would_make_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    sound = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in (sound | variables).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("hdetr_d2.engine.launch.die_with_parent", lambda parent: None)
+    with pytest.raises(ConfigError, match=message):
+        launch(lambda: pytest.fail("the job was started"), Job())
+
+
+@pytest.mark.parametrize(
     ("device", "gpus", "refused"),
     [("auto", True, True), ("cuda", True, True), ("cpu", True, False), ("auto", False, False)],
 )
@@ -50,8 +74,23 @@ def test_no_gpu_is_one_process_on_the_cpu_and_refused_where_gpus_would_be_used(
     monkeypatch: pytest.MonkeyPatch, device: str, gpus: bool, refused: bool
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpus)
-    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=cpu") if refused else contextlib.nullcontext():
+    with pytest.raises(ConfigError, match=r"--num-gpus 0 .*train\.device=") if refused else contextlib.nullcontext():
         assert Job(num_processes=0, device=device).world_size == 1
+
+
+@pytest.mark.parametrize("program", ["train_net.py", "hdetr-d2 train"])
+def test_no_gpu_is_the_cpu_for_either_program_where_there_are_gpus(
+    monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    started: list[tuple[Job, list[str]]] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("hdetr_d2.engine.cli.launch", lambda main, job, args: started.append((job, list(args[0].opts))))
+    if program == "train_net.py":
+        run(["--config-file", CONFIG, "--num-gpus", "0", "train.device=auto"])
+    else:
+        train(CONFIG, ["train.device=auto"], num_gpus=0)
+    ((job, overrides),) = started
+    assert (job.world_size, job.device, overrides[-1]) == (1, "cpu", "train.device=cpu")
 
 
 @pytest.mark.parametrize("launcher", [[*PYTHON], TORCHRUN], ids=["num-gpus", "torchrun"])
@@ -88,7 +127,7 @@ def started(*options: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             program.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 240) -> None:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

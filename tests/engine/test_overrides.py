@@ -37,9 +37,16 @@ def class_and_arguments(key: str, *overrides: str) -> tuple[str, dict[str, Any]]
 
 @pytest.mark.parametrize("text", ["no", "off", "false", "False", "OFF", "0"])
 def test_words_for_false_are_false(text: str) -> None:
-    keys = ("train.eval_untrained", "model.transformer.decoder.look_forward_twice", "optimizer.fused")
+    look_twice = "model.transformer.decoder.look_forward_twice"
+    keys = ("train.eval_untrained", look_twice, "optimizer.fused", "train.ddp.broadcast_buffers")
     cfg = load(RECIPE, [f"{key}={text}" for key in keys])
-    assert [OmegaConf.select(cfg, key) for key in keys] == [False] * 3
+    assert [OmegaConf.select(cfg, key) for key in keys] == [False] * 4
+
+
+def test_letters_that_the_locale_does_not_know_are_told_with_the_remedy() -> None:
+    with pytest.raises(ConfigError, match=r"train\.output_dir=.*PYTHONUTF8=1") as caught:
+        load(RECIPE, ["train.output_dir=" + "é".encode().decode("ascii", "surrogateescape")])
+    str(caught.value).encode("ascii")
 
 
 @pytest.mark.parametrize("text", ["yes", "on", "TRUE", "y", "1"])
@@ -225,6 +232,8 @@ def test_files_of_ones_own_are_used_in_place_of_a_generated_data_set() -> None:
         (["dataloader.num_workers=-1"], r"dataloader\.num_workers must not be negative"),
         (["dataloader.num_workers=10000"], r"dataloader\.num_workers must be at most"),
         (["dataloader.test.batch_size=0"], r"dataloader\.test\.batch_size must be at least 1"),
+        (["model.transformer.num_levels=3000000000"], r"model\.transformer\.num_levels must be at most 32"),
+        (["model.transformer.decoder.num_layers=20000"], r"decoder\.num_layers must be at most 256"),
         (["dataloader.evaluator.dataset_name=x"], r"dataloader\.evaluator\.dataset_name=x"),
         (["dataloader.train.mapper.augmentations.crop_probability=2"], "crop_probability must be at most 1"),
         (["dataset.names=red"], r"dataset\.names must be a list of text or null"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,17 @@ def test_the_page_has_what_a_model_has(name: str, image: Path) -> None:
     assert text.count("<b>query ") == min(3, queries)
     assert ('id="proposals"' in text) == looked.are_proposals
     assert ('id="noised"' in text) == (name == "dino")
+    if looked.are_proposals:
+        counts = [int(number) for number in re.findall(r"(?:themselves|\(IoU\)): <b>(\d+)</b>", text)]
+        assert len(counts) == 2
+        assert sum(counts) == queries
+    width, height = (float(side) for side in re.findall(r'viewBox="0 0 (\d+) (\d+)"', text)[0])
+    for box in re.findall(r'x="([-.\d]+)" y="([-.\d]+)" width="([-.\d]+)" height="([-.\d]+)"', text):
+        x, y, wide, high = map(float, box)
+        assert x >= 1
+        assert y >= 1
+        assert x + wide <= width
+        assert y + high <= height
     assert "&lt;c1&gt;" in text
     assert "<c1>" not in text
     assert "a<b>" not in text

@@ -14,6 +14,7 @@ from hdetr_d2.losses import SetCriterion
 from hdetr_d2.matching import HungarianMatcher, MatchingCost, OneToManyMatcher
 from hdetr_d2.matching.solver import Assignment
 from hdetr_d2.microscope import MatchRecorder, NoAnnotationIds, query_prices, read_recording
+from hdetr_d2.microscope import recorder as microscope_recorder
 from hdetr_d2.microscope.reading import RecordingError
 from hdetr_d2.structures import Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, HybridBranch, Supervision
@@ -96,6 +97,37 @@ def test_queries_costs_and_prices_are_those_of_the_matcher(tmp_path: Path) -> No
                     assert recording.objects["cost"][rows[index], slot] == pytest.approx(least, abs=4e-3)
                 prices = query_prices(matrix, Assignment(query, target, 0))
                 np.testing.assert_allclose(recording.objects["price"][rows, slot], prices.numpy(), atol=4e-3)
+
+
+def test_steps_that_are_looked_at_together_are_as_if_each_were_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = []
+    for together, most in ((1, 2**24), (3, 2**24), (16, 1000), (16, 2**24)):
+        monkeypatch.setattr(microscope_recorder, "TOGETHER", together)
+        monkeypatch.setattr(microscope_recorder, "MOST_NUMBERS", most)
+        criterion = SetCriterion()
+        criterion.observer = recorder = MatchRecorder(str(tmp_path / f"{together}_{most}"))
+        for step, counts in enumerate([(3, 0), (2, 4), (0, 0), (1, 1), (5, 2), (2, 2), (0, 3)]):
+            targets, batch = scene(step, counts)
+            if step == 3:
+                batch[0]["instances"].gt_annotation_ids[:] = -1  # of a copy that was pasted in
+            list(recorder.watch([batch]))
+            recorder.iteration = step
+            few = 3 if step > 4 else QUERIES  # fewer than are kept of an image
+            columns = torch.tensor([0, 1, 2, 3]) + 10 * step if step in (1, 2) else None
+            targets = [Targets(x.labels + 10 * step * (columns is not None), x.boxes) for x in targets]
+            found = {PRIMARY: predictions(step, 2, 2, few), "one2many": predictions(50 + step, 2, 2, BRANCH)}
+            rules = HybridBranch(num_queries=BRANCH, k=3)
+            criterion(found, {}, targets, supervision=rules, columns=columns)
+        recorder.flush(7)
+        (file,) = Path(recorder.folder).iterdir()
+        with np.load(file) as content:
+            contents.append({name: content[name] for name in content.files})
+    assert contents[0]["other"].max() >= 10  # classes, not positions among those that a step learns
+    for other in contents[1:]:
+        for name, values in contents[0].items():
+            np.testing.assert_array_equal(other[name], values, err_msg=name)
 
 
 def test_steps_after_a_checkpoint_are_recorded_anew(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hdetr_d2.cli import run
 from hdetr_d2.microscope import Recording
-from hdetr_d2.microscope.recorder import UNCLAIMED
+from hdetr_d2.microscope.probe import UNCLAIMED
 from hdetr_d2.microscope.statistics import by_epoch, by_object, groups_of, positives_by_class
 from hdetr_d2.microscope.suspects import find_suspects
 

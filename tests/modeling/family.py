@@ -98,14 +98,21 @@ def shrink(model: Any) -> None:
         model.neck.update(in_channels=CHANNELS[-taken:], in_features=features[-taken:], num_groups=8)
 
 
-def config_of(name: str, scheme: str | None = None, *, query_source: dict[str, Any] | None = None) -> Any:
+def config_of(
+    name: str,
+    scheme: str | None = None,
+    *,
+    query_source: dict[str, Any] | None = None,
+    decoder: dict[str, Any] | None = None,
+) -> Any:
     """The config of a tiny model, with a hybrid scheme in place of its supervision where one is named.
 
-    ``query_source`` are arguments that it takes besides.
+    ``query_source`` and ``decoder`` are arguments that these take besides.
     """
     model = get_config(f"common/models/{name}.py").model
     shrink(model)
     model.transformer.query_source.update(query_source or {})
+    model.transformer.decoder.update(decoder or {})
     model.num_classes = NUM_CLASSES
     model.backbone = L(PatchBackbone)(channels=CHANNELS)
     if scheme is not None:
@@ -123,10 +130,11 @@ def build(
     seed: int = 0,
     perturb: float = 0.1,
     query_source: dict[str, Any] | None = None,
+    decoder: dict[str, Any] | None = None,
 ) -> DETR:
     """A tiny model whose parameters are all perturbed, so that zero-initialised weights hide nothing."""
     torch.manual_seed(seed)
-    built: DETR = instantiate(config_of(name, scheme, query_source=query_source))
+    built: DETR = instantiate(config_of(name, scheme, query_source=query_source, decoder=decoder))
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(perturb * torch.randn_like(parameter))

@@ -92,7 +92,32 @@ def points_for_refined_boxes(model: Any) -> None:
     model.transformer.query_source = L(LearnedQueries)(num_queries=10, embed_dim=32)
 
 
+def more_heads_than_layers(model: Any) -> None:
+    model.transformer.heads.num_layers = 7
+
+
+def fewer_heads_than_layers(model: Any) -> None:
+    model.transformer.heads.num_layers = 1
+
+
+def scales_of_other_layers(model: Any) -> None:
+    model.transformer.decoder.query_position.update(scale="layer", num_layers=9)
+
+
+def another_width_of_the_encoder(model: Any) -> None:
+    model.transformer.encoder.embed_dim = 1
+
+
+def another_width_of_the_decoder(model: Any) -> None:
+    model.transformer.decoder.embed_dim = 64
+
+
 CASES = [
+    ("deformable_detr_two_stage", more_heads_than_layers, r"heads has num_layers=7 and transformer\.decoder has num_"),
+    ("deformable_detr_two_stage", fewer_heads_than_layers, r"heads has num_layers=1 and transformer\.decoder has num_"),
+    ("dab_detr", scales_of_other_layers, r"decoder\.query_position has num_layers=9 and transformer\.decoder has"),
+    ("deformable_detr", another_width_of_the_encoder, "have one width|embed_dim=1 "),
+    ("deformable_detr", another_width_of_the_decoder, "queries, tokens and layers of a transformer have one width"),
     ("deformable_detr", drop_references, "cannot be refined, nor sample around a place"),
     ("detr", refine_without_references, "cannot be refined"),
     ("deformable_detr", embed_points_as_boxes, "embeds boxes, but the references of LearnedQueries are points"),

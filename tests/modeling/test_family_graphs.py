@@ -1,12 +1,15 @@
 """Every model as one graph: torch.compile without a break, and ONNX that onnxruntime computes alike."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx
+from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx, largest_difference
 from tests.modeling.family import build
 
 # At inference every other model is one of these: denoising, extra groups and routes are of training alone.
@@ -24,21 +27,39 @@ MODELS = [
     "relation_detr",
 ]
 SIZE = (96, 128)
+OTHER_SIZE = (160, 96)
 
 
-def draw(images: int) -> Tensor:
-    return torch.randint(0, 256, (images, 3, *SIZE), generator=torch.Generator().manual_seed(1)).float()
+def draw(images: int, size: tuple[int, int] = SIZE) -> Tensor:
+    return torch.randint(0, 256, (images, 3, *size), generator=torch.Generator().manual_seed(1)).float()
+
+
+def check_one_graph(name: str, backend: str) -> None:
+    """A model is one graph, which serves images of another size, too, and detects what the model does."""
+    torch._dynamo.reset()  # the models share code, and code is recompiled a few times only
+    detector = TensorDetector(model=build(name).eval())
+    counter, counts = CompileCounterWithBackend(backend), []
+    compiled = torch.compile(detector, backend=counter, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for size in (SIZE, OTHER_SIZE):
+            images = draw(2, size)
+            theirs, ours = (dict(zip(OUTPUTS, run(images))) for run in (detector, compiled))
+            assert largest_difference(ours, theirs) < 1e-4
+            counts.append(counter.frame_count)
+    assert counts[0] == counts[1] > 0  # inductor begins anew, once, with the first
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_one_graph(name: str) -> None:
-    torch._dynamo.reset()  # the models share code, and code is recompiled a few times only
-    detector = TensorDetector(model=build(name).eval())
+def test_a_model_is_one_graph_for_images_of_all_sizes(name: str) -> None:
     # What matters is that nothing breaks the graph; the backend would make the same kernels of it every time.
-    compiled = torch.compile(detector, backend="eager", fullgraph=True, dynamic=False)
-    with torch.no_grad():
-        for expected, result in zip(detector(draw(2)), compiled(draw(2))):
-            torch.testing.assert_close(result, expected)
+    check_one_graph(name, "eager")
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+@pytest.mark.skipif(not os.environ.get("HDETR_D2_TEST_INDUCTOR"), reason="compiles 39 files, minutes on two cores")
+def test_kernels_of_inductor_detect_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # not what an earlier run has made
+    check_one_graph("deformable_detr", "inductor")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -23,12 +24,23 @@ class Problem:
     def leaves(self) -> list[Tensor]:
         return [tensor for tensor in self.arguments if tensor.requires_grad]
 
+    def with_leaves(self, indices: Sequence[int]) -> "Problem":
+        """The same problem, of whose arguments only these need gradients."""
+        detached = (tensor.detach() for tensor in self.arguments)
+        return Problem(tuple(x.requires_grad_() if i in indices else x for i, x in enumerate(detached)))
+
     def run(self, function: Callable[..., Tensor]) -> list[Tensor]:
         """The output, and the gradients of all leaves under a fixed random gradient of the output."""
         output = function(*self.arguments)
         generator = torch.Generator().manual_seed(7)
         grad = torch.randn(output.shape, generator=generator).to(output)
         return [output.detach(), *torch.autograd.grad(output, self.leaves, grad)]
+
+
+def some_leaves(form: str) -> list[tuple[int, ...]]:
+    """Every choice of arguments that need gradients, by their places in the operator's order."""
+    places = (0, 2, 3) if form == "plain" else (0, 2, 3, 4)
+    return [chosen for count in range(1, len(places) + 1) for chosen in combinations(places, count)]
 
 
 def random_problem(

@@ -5,9 +5,6 @@ machine: the emulator (csrc/tests/cuda_on_cpu) refuses what is undefined on a GP
 """
 
 import ctypes
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,12 +12,10 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.ops import ms_deform_attn, ms_deform_attn_fused
-from tests.ops.problems import FORMS, Problem, random_problem
+from tests.ops.emulation import CSRC, compile_files, compile_for_cpu, fenced, fences_of
+from tests.ops.problems import FORMS, Problem, random_problem, some_leaves
 
-ROOT = Path(__file__).parents[2]
-KERNELS = ROOT / "csrc" / "ms_deform_attn" / "cuda"
-EMULATOR = ROOT / "csrc" / "tests" / "cuda_on_cpu"
-LAUNCH = re.compile(r"(\w+_kernel<[^;<>]*>)\s*<<<(.*?),\s*kThreads,\s*0,\s*stream>>>\((.*?)\);", re.DOTALL)
+KERNELS = CSRC / "ms_deform_attn" / "cuda"
 TYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # cuda::Type
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
@@ -32,48 +27,18 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 
 
 def compile_kernels(folder: Path, architecture: int) -> ctypes.CDLL:
-    """The launchers of forward.cu and backward.cu in a shared object."""
-    sources = [EMULATOR / "entry.cpp"]
-    for name in ("forward", "backward", "gather"):
-        launched, count = LAUNCH.subn(r"emulator::launch(\2, [&] { \1(\3); });", (KERNELS / f"{name}.cu").read_text())
-        assert count >= 1
-        sources.append(folder / f"{name}.cpp")
-        sources[-1].write_text(launched)
-    library = compile_for_cpu(sources, folder, f"-D__CUDA_ARCH__={architecture}")
+    """The launchers of forward.cu, backward.cu and gather.cu in a shared object."""
+    library = compile_for_cpu(KERNELS, "entry", folder, f"-D__CUDA_ARCH__={architecture}")
     library.run_kernel.restype = ctypes.c_char_p
     return library
-
-
-def compile_for_cpu(sources: list[Path], folder: Path, *flags: str) -> ctypes.CDLL:
-    """A shared object of kernels, which ends the process where they read from a misaligned address."""
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags = ("-std=c++20", "-O1", "-w", "-fPIC", "-shared", f"-I{EMULATOR}", f"-I{KERNELS}", *flags)
-    strict = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")
-    command = [compiler, *flags, *strict, *map(str, sources), "-o", str(folder / "kernels.so")]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return ctypes.CDLL(str(folder / "kernels.so"))
-
-
-def fenced(tensor: Tensor) -> Tensor:
-    """A copy in the middle of NaN, so that a kernel that reads beyond it gives NaN. Aligned to 16 bytes."""
-    fence = torch.full((64 // tensor.element_size(),), torch.nan, dtype=tensor.dtype)
-    return torch.cat([fence, tensor.detach().flatten(), fence])[len(fence) : -len(fence)].view(tensor.shape)
-
-
-def fences_of(tensor: Tensor) -> Tensor:
-    """What is around a tensor of :func:`fenced`, NaN if no kernel wrote beyond it."""
-    size = tensor.untyped_storage().nbytes() // tensor.element_size()
-    whole = tensor.as_strided((size,), (1,), 0)
-    return torch.cat([whole[: tensor.storage_offset()], whole[tensor.storage_offset() + tensor.numel() :]])
 
 
 def run_emulated(
     library: ctypes.CDLL, problem: Problem, shapes_on_device: bool, *, ordered: bool = False
 ) -> list[Tensor]:
     """What :meth:`Problem.run` returns, from the CUDA kernels. Memory they must write is NaN before.
+
+    Of arguments that do not require a gradient none is computed.
 
     With ``ordered`` the gradient of value is gathered without atomics, as ``torch.use_deterministic_algorithms`` asks.
     """
@@ -101,22 +66,26 @@ def run_emulated(
         violation = library.run_kernel(sizes, numbers, shapes_on_device, pointers, TYPES[value.dtype], what)
         assert violation is None, violation.decode()
 
+    floats = [tensor for tensor in problem.arguments if tensor.is_floating_point()]
+    needed = [tensor.requires_grad for tensor in floats]
+    wanted = [gradient if needs else None for gradient, needs in zip(gradients, needed)]
     grad_output = fenced(random_grad(output))
     call(0, output)
     if ordered:
         gradients[0] = fenced(torch.full_like(value, torch.nan))
         cells, factors = torch.empty(attention.numel(), dtype=torch.int32), positions.new_empty(attention.numel(), 4)
-        call(1, grad_output, None, *gradients[1:])
+        call(1, grad_output, None, *wanted[1:])
         call(2, cells, factors)
         by_cell, order = cells.sort(stable=True)
         count = batch * heads * 2 * (tokens + levels)
         starts = torch.searchsorted(by_cell, torch.arange(count + 1, dtype=torch.int32), out_int32=True)
         call(3, grad_output, order, starts, factors, gradients[0])
     else:
-        call(1, grad_output, *gradients)
+        call(1, grad_output, *wanted)
     assert all(fences_of(written).isnan().all() for written in [output, *gradients])
     gradients[0] = gradients[0].to(value.dtype)
-    return [output, *gradients[:3], *(gradient.sum(1) for gradient in gradients[3:])]
+    results = [*gradients[:3], *(gradient.sum(1) for gradient in gradients[3:])]
+    return [output, *(result for result, needs in zip(results, needed) if needs)]
 
 
 def random_grad(output: Tensor) -> Tensor:
@@ -129,8 +98,11 @@ def check_equal(library: ctypes.CDLL, form: str, problem: Problem, shapes_on_dev
     expected = problem.run(ms_deform_attn if form == "plain" else ms_deform_attn_fused)
     tolerance = TOLERANCE[problem.arguments[0].dtype]
     computed = run_emulated(library, problem, shapes_on_device)
-    gathered = run_emulated(library, problem, shapes_on_device, ordered=True)
-    for ours, theirs in [*zip(computed, expected), *zip(gathered, expected)]:
+    pairs = list(zip(computed, expected, strict=True))
+    if problem.arguments[0].requires_grad:
+        gathered = run_emulated(library, problem, shapes_on_device, ordered=True)
+        pairs += zip(gathered, expected, strict=True)
+    for ours, theirs in pairs:
         assert float((ours - theirs).abs().max()) <= tolerance * max(float(theirs.abs().max()), 1e-3)
 
 
@@ -168,6 +140,16 @@ def test_with_any_levels_points_and_heads(
     for shapes in (((1, 50), (50, 1), (1, 1), (7, 7)), ((4, 4), (0, 5), (2, 3)), ((9, 8),)):
         problem = random_problem(form, reference_width, dtype=torch.float32, width=width, heads=3, shapes=shapes)
         check_equal(library, form, problem, shapes_on_device)
+
+
+@pytest.mark.parametrize(("form", "reference_width"), FORMS)
+@pytest.mark.parametrize("width", [5, 32])
+def test_gradients_that_are_not_needed_are_not_written(
+    library: ctypes.CDLL, form: str, reference_width: int, width: int
+) -> None:
+    problem = random_problem(form, reference_width, dtype=torch.float32, width=width, queries=3, points=5)
+    for leaves in some_leaves(form):
+        check_equal(library, form, problem.with_leaves(leaves))
 
 
 @pytest.mark.parametrize(("form", "reference_width"), FORMS)
@@ -218,13 +200,13 @@ WRONG_KERNELS = {
 def test_the_emulator_refuses_what_is_undefined_on_a_gpu(tmp_path: Path) -> None:
     source = tmp_path / "wrong.cpp"
     kernels = "".join(
-        f"  if (index == {i}) launch(1, [] {{ {body} }});\n" for i, body in enumerate(WRONG_KERNELS.values())
+        f"  if (index == {i}) launch(1, 256, [] {{ {body} }});\n" for i, body in enumerate(WRONG_KERNELS.values())
     )
     source.write_text(
         '#include "emulator.h"\nusing emulator::launch;\nextern "C" const char* run_wrong(int index) {\n'
         f"  emulator::violation[0] = 0;\n{kernels}  return emulator::violation;\n}}\n"
     )
-    library = compile_for_cpu([source], tmp_path)
+    library = compile_files([source], tmp_path)
     library.run_wrong.restype = ctypes.c_char_p
     for index, reason in enumerate(WRONG_KERNELS):
         assert reason in library.run_wrong(index).decode()

@@ -41,11 +41,13 @@ def test_opcheck_of_the_backward_operators_passes(device: str) -> None:
     arguments = [t.detach() for t in random_problem("fused", 4, device=device, dtype=torch.float32).arguments]
     grad = torch.randn_like(ms_deform_attn_fused(*arguments))
     backward = torch.ops.hdetr_d2.ms_deform_attn_fused_backward.default
-    for wanted in (True, False):
-        torch.library.opcheck(backward, (grad, *arguments, wanted), test_utils=tests)
+    for needs in ((True,) * 4, (False,) * 4, (True, False, True, False), (False, True, False, True)):
+        torch.library.opcheck(backward, (grad, *arguments, *needs), test_utils=tests)
     arguments = [t.detach() for t in random_problem(device=device, dtype=torch.float32).arguments]
     grad = torch.randn_like(ms_deform_attn(*arguments))
-    torch.library.opcheck(torch.ops.hdetr_d2.ms_deform_attn_backward.default, (grad, *arguments), test_utils=tests)
+    backward = torch.ops.hdetr_d2.ms_deform_attn_backward.default
+    for needs in ((True,) * 3, (False,) * 3, (True, False, False), (False, True, True)):
+        torch.library.opcheck(backward, (grad, *arguments, *needs), test_utils=tests)
 
 
 class Attention(nn.Module):

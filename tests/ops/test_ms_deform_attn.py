@@ -1,10 +1,12 @@
 """The kernels against the PyTorch reference: values, gradients, hostile inputs, errors. On CUDA too if there is one."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hdetr_d2.ops import (
     ms_deform_attn,
@@ -12,7 +14,7 @@ from hdetr_d2.ops import (
     ms_deform_attn_fused_reference,
     ms_deform_attn_reference,
 )
-from tests.ops.problems import DEVICES, FORMS, Problem, random_problem
+from tests.ops.problems import DEVICES, FORMS, Problem, random_problem, some_leaves
 
 FUNCTIONS = {
     "plain": (ms_deform_attn, ms_deform_attn_reference),
@@ -345,6 +347,48 @@ def test_the_operator_itself_refuses_half_locations(device: str) -> None:
     )
     with pytest.raises(RuntimeError, match="sampling_locations must be Float when value is Half, got Half"):
         torch.ops.hdetr_d2.ms_deform_attn(value, shapes, locations.half(), weights)
+
+
+@on_devices
+@in_forms
+@pytest.mark.parametrize("queries", [3, 40])  # few samples for the tokens, and many, which are treated otherwise
+def test_gradients_do_not_depend_on_which_others_are_needed(
+    device: str, form: str, reference_width: int, queries: int
+) -> None:
+    for dtype in TOLERANCE:
+        for width in (5, 32):
+            sizes = {"width": width, "queries": queries}
+            problem = random_problem(form, reference_width, device=device, dtype=dtype, **sizes)
+            for leaves in some_leaves(form):
+                check_equal(problem.with_leaves(leaves), form)
+
+
+@on_devices
+@in_forms
+def test_gradients_that_are_not_needed_are_not_computed(device: str, form: str, reference_width: int) -> None:
+    problem = random_problem(form, reference_width, device=device, dtype=torch.float32)
+    name = "ms_deform_attn_backward" if form == "plain" else "ms_deform_attn_fused_backward"
+    for leaves in some_leaves(form):
+        with Results(name) as seen:
+            problem.with_leaves(leaves).run(FUNCTIONS[form][0])
+        (gradients,) = seen.results
+        places = (0, 2, 3, 4)[: len(gradients)]
+        assert [len(gradient) > 0 for gradient in gradients] == [place in leaves for place in places]
+
+
+class Results(TorchDispatchMode):
+    """What an operator of the package returns each time that it is called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = f"hdetr_d2::{name}"
+        self.results: list[tuple[Tensor, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._schema.name == self.name:
+            self.results.append(result)
+        return result
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torchvision.ops import nms
 
 from hdetr_d2.ops import nms_mask, nms_mask_reference
 
@@ -24,6 +23,7 @@ def grid_boxes(images: int, count: int, *, side: int, seed: int = 0) -> Tensor:
 
 
 def by_torchvision(boxes: Tensor, threshold: float) -> Tensor:
+    nms = pytest.importorskip("torchvision.ops").nms  # not on every machine that has a GPU
     falling = -torch.arange(boxes.shape[1], dtype=torch.float32)
     mask = torch.zeros(boxes.shape[:2], dtype=torch.bool)
     for image, of_image in enumerate(boxes):
@@ -94,6 +94,32 @@ def test_the_operator_passes_opcheck_and_is_traced_whole() -> None:
     for count in (20, 31):
         boxes = grid_boxes(2, count, side=8)
         assert torch.equal(compiled(boxes), nms_mask(boxes, 0.5).sum(1))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_decides_as_the_cpu_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (0, 1, 63, 64, 65, 300, 900, 2500):
+        corner = torch.rand(4, count, 2, generator=generator)
+        boxes = torch.cat([corner, corner + torch.rand(4, count, 2, generator=generator)], dim=-1)
+        boxes[:, ::11, 1] = float("nan")
+        boxes[:, 3::11, 2:] = boxes[:, 3::11, :2]
+        for threshold in (0.0, 0.5, 0.7):
+            expected = nms_mask(boxes, threshold)
+            assert torch.equal(nms_mask(boxes.cuda(), threshold).cpu(), expected)
+            shifted = torch.empty(4 * count * 4 + 1, device="cuda")[1:].view(4, count, 4).copy_(boxes)
+            assert torch.equal(nms_mask(shifted, threshold).cpu(), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_not_waited_for() -> None:
+    boxes = grid_boxes(2, 200, side=16).cuda()
+    nms_mask(boxes, 0.5)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        nms_mask(boxes, 0.5)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (1, 5, 3)])

@@ -37,7 +37,7 @@ def ms_deform_attn(draw: random.Random, form: str, width: int, backward: bool) -
     if not backward:
         return arguments
     grad = torch.randn(value.shape[0], positions.shape[1], value.shape[2] * value.shape[3]).to(value.dtype)
-    return [grad, *arguments, draw.random() < 0.5] if form == "fused" else [grad, *arguments]
+    return [grad, *arguments, *(draw.random() < 0.7 for _ in range(4 if form == "fused" else 3))]
 
 
 def solve_one_to_many(draw: random.Random) -> list[Any]:

@@ -38,10 +38,8 @@ class Server:
     error_code: str = "EntryNotFound"
 
 
-@contextmanager
-def serving() -> Iterator[Server]:
-    """Serve while the context lasts."""
-    state = Server()
+def handler_of(state: Server) -> type[BaseHTTPRequestHandler]:
+    """What answers from the server's files."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -93,7 +91,14 @@ def serving() -> Iterator[Server]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Serve while the context lasts."""
+    state = Server()
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
     state.url = f"http://127.0.0.1:{httpd.server_port}"
     thread = threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True)
     thread.start()

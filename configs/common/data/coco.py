@@ -4,6 +4,8 @@ Every file and number stands once under ``dataset``; relative paths are tried as
 ``$DETECTRON2_DATASETS``.
 """
 
+from typing import Any
+
 from detectron2.config import LazyCall as L
 
 from hdetr_d2.data import (
@@ -29,20 +31,24 @@ dataset = dict(
     short_side=800,  # largest short side of training images and that of evaluation; DETR's other lengths follow it
 )
 
+
+def _dataset(split: str, **of_split: Any) -> Any:
+    return L(get_dataset)(
+        name=f"${{dataset.name}}_{split}",
+        json_file=f"${{dataset.{split}.json}}",
+        image_root=f"${{dataset.{split}.images}}",
+        format="${dataset.format}",
+        names="${dataset.names}",
+        num_classes="${dataset.num_classes}",
+        invalid="${dataset.invalid}",
+        **of_split,
+    )
+
+
 dataloader = dict(
     num_workers=4,  # loading processes of each training process
     train=L(build_train_loader)(
-        dataset=L(get_dataset)(
-            name="${dataset.name}_train",
-            json_file="${dataset.train.json}",
-            image_root="${dataset.train.images}",
-            format="${dataset.format}",
-            names="${dataset.names}",
-            num_classes="${dataset.num_classes}",
-            invalid="${dataset.invalid}",
-            filter_empty="${dataset.filter_empty}",
-            training=True,
-        ),
+        dataset=_dataset("train", filter_empty="${dataset.filter_empty}", training=True),
         mapper=L(DetrDatasetMapper)(
             augmentations=L(detr_train_augmentation)(short_side="${dataset.short_side}"),
             is_train=True,
@@ -54,16 +60,7 @@ dataloader = dict(
         num_workers="${dataloader.num_workers}",
     ),
     test=L(build_test_loader)(
-        dataset=L(get_dataset)(
-            name="${dataset.name}_val",
-            json_file="${dataset.val.json}",
-            image_root="${dataset.val.images}",
-            format="${dataset.format}",
-            names="${dataset.names}",
-            num_classes="${dataset.num_classes}",
-            invalid="${dataset.invalid}",
-            training=False,
-        ),
+        dataset=_dataset("val", training=False),
         mapper=L(DetrDatasetMapper)(
             augmentations=L(detr_test_augmentation)(short_side="${dataset.short_side}"),
             is_train=False,

@@ -5,8 +5,8 @@ from hdetr_d2.supervision import OneToOne
 from ...common.data.generated_lvis import dataloader, dataset
 from ...common.losses import positive_counter as _counter
 from ...common.models.h_deformable_detr_small import model
-from ...common.optim import optimizer
-from ...common.schedule import schedule
+from ...common.optim import scratch_optimizer as optimizer
+from ...common.schedule import schedule_scratch_5ep as schedule
 from ...common.train import train
 
 # A long tail of 200 classes, in two minutes on one core if it starts from what pretraining.py ends with:
@@ -20,12 +20,8 @@ model.supervision = L(OneToOne)()
 model.criterion.counter = _counter
 model.num_detections = 100
 
-optimizer.lr = 1e-3
-optimizer.params.rules = []  # all of it was pre-trained alike, or nothing
 schedule.epochs = 1.5
 schedule.drop_epochs = [1.1, 1.35]
-schedule.drop_factor = 0.3
-schedule.warmup_iters = 50
 train.batch_size = 8
 train.eval_period_epochs = 0
 train.longtail_report = True

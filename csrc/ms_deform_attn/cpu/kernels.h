@@ -26,14 +26,16 @@ struct Inputs {
   int64_t reference_width;  // 0 (plain form), 2 or 4
 };
 
+// What is null is not wanted.
 struct Gradients {
   const void* output;  // T (B, Q, H * D), incoming
   void* value;         // A (splits, B, S, H, D); zeros when not packed
   void* positions;     // A, like Inputs::positions
   void* attention;     // A, like Inputs::attention
-  void* reference;     // A (B, H, Q, L, reference_width), one slice a head, or null if not wanted
+  void* reference;     // A (B, H, Q, L, reference_width), one slice a head
   int64_t splits;      // tasks a head's queries are divided into, each with its own slice of `value`
-  bool packed;         // copy a head's values beside its gradients first: pays when there are many queries
+  bool packed;         // copy a head's values beside its gradients first: pays when there are many queries, and both
+                       // value's gradient and another are wanted
 };
 
 enum Type : int { kFloat = 0, kDouble = 1, kBFloat16 = 2, kHalf = 3, kNumTypes = 4 };

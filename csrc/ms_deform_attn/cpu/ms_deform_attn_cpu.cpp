@@ -98,42 +98,48 @@ int64_t number_of_splits(const Sizes& sizes) {
   return std::min({(threads + tasks - 1) / tasks, useful, int64_t(8)});
 }
 
-// (value, positions, attention, reference or undefined)
+// (value, positions, attention, reference); what is not needed is (0).
 std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output,
                                                         const Tensor& value, const Tensor& spatial_shapes,
                                                         const Tensor& positions, const Tensor& attention,
-                                                        const Tensor& reference, bool reference_needs_grad) {
+                                                        const Tensor& reference, const Needs& needs) {
   check_grad_output(grad_output, value, sizes);
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
   const auto options = positions.options();
+  const auto made = [&](bool needed, at::IntArrayRef shape) {
+    return needed ? at::empty(shape, options) : at::empty({0}, options);
+  };
   if (sizes.empty())
-    return {at::zeros(value.sizes(), value.options()), at::zeros(positions.sizes(), options),
-            at::zeros(attention.sizes(), options),
-            reference_needs_grad ? at::zeros(reference.sizes(), options) : Tensor()};
+    return {needs.value ? at::zeros(value.sizes(), value.options()) : at::empty({0}, value.options()),
+            made(needs.positions, positions.sizes()).zero_(), made(needs.attention, attention.sizes()).zero_(),
+            needs.reference ? at::zeros(reference.sizes(), options) : at::empty({0}, options)};
   const Tensor grad = grad_output.contiguous();
   const int64_t splits = number_of_splits(sizes);
   // A packed copy costs a pass over the tokens; it pays once the samples of a head outnumber them a few times.
-  const bool packed = sizes.queries / splits * sizes.levels * sizes.points >= sizes.tokens;
-  const std::vector<int64_t> shape{splits, sizes.batch, sizes.tokens, sizes.heads, sizes.width};
-  Tensor grad_value = packed ? at::empty(shape, options) : at::zeros(shape, options);
-  Tensor grad_positions = at::empty(positions.sizes(), options), grad_attention = at::empty(attention.sizes(), options);
-  Tensor grad_reference;
-  if (reference_needs_grad)
+  const bool packed =
+      needs.value && needs.places() && sizes.queries / splits * sizes.levels * sizes.points >= sizes.tokens;
+  Tensor grad_value = made(needs.value, {splits, sizes.batch, sizes.tokens, sizes.heads, sizes.width});
+  if (!packed) grad_value.zero_();
+  const Tensor grad_positions = made(needs.positions, positions.sizes());
+  const Tensor grad_attention = made(needs.attention, attention.sizes());
+  Tensor grad_reference = at::empty({0}, options);
+  if (needs.reference)
     grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
   const cpu::Gradients gradients{grad.const_data_ptr(),
-                                 grad_value.data_ptr(),
-                                 grad_positions.data_ptr(),
-                                 grad_attention.data_ptr(),
-                                 reference_needs_grad ? grad_reference.data_ptr() : nullptr,
+                                 needs.value ? grad_value.data_ptr() : nullptr,
+                                 needs.positions ? grad_positions.data_ptr() : nullptr,
+                                 needs.attention ? grad_attention.data_ptr() : nullptr,
+                                 needs.reference ? grad_reference.data_ptr() : nullptr,
                                  splits,
                                  packed};
   const auto kernel = kernels().backward[type_index(value)];
-  at::parallel_for(0, sizes.batch * sizes.heads * splits, 1, [&](int64_t begin, int64_t end) {
+  const int64_t tasks = needs.value || needs.places() ? sizes.batch * sizes.heads * splits : 0;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
     const Tensor scratch = scratch_memory(arguments.inputs, packed);
     for (int64_t task = begin; task < end; ++task) kernel(arguments.inputs, gradients, aligned(scratch), task);
   });
-  grad_value = splits == 1 ? grad_value.squeeze(0) : grad_value.sum(0);
-  if (reference_needs_grad) grad_reference = grad_reference.sum(1);
+  if (needs.value) grad_value = splits == 1 ? grad_value.squeeze(0) : grad_value.sum(0);
+  if (needs.reference) grad_reference = grad_reference.sum(1);
   return {grad_value.to(value.scalar_type()), grad_positions, grad_attention, grad_reference};
 }
 
@@ -145,10 +151,12 @@ Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& 
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value,
                                             const Tensor& spatial_shapes, const Tensor& sampling_locations,
-                                            const Tensor& attention_weights) {
+                                            const Tensor& attention_weights, bool value_needs_grad,
+                                            bool locations_need_grad, bool weights_need_grad) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   auto [grad_value, grad_locations, grad_weights, none] =
-      run_backward(sizes, grad_output, value, spatial_shapes, sampling_locations, attention_weights, Tensor(), false);
+      run_backward(sizes, grad_output, value, spatial_shapes, sampling_locations, attention_weights, Tensor(),
+                   {value_needs_grad, locations_need_grad, weights_need_grad, false});
   return {grad_value, grad_locations, grad_weights};
 }
 
@@ -161,13 +169,12 @@ Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Te
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value,
                                                           const Tensor& spatial_shapes, const Tensor& sampling_offsets,
                                                           const Tensor& attention_logits,
-                                                          const Tensor& reference_points, bool reference_needs_grad) {
+                                                          const Tensor& reference_points, bool value_needs_grad,
+                                                          bool offsets_need_grad, bool logits_need_grad,
+                                                          bool reference_needs_grad) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
-  auto [grad_value, grad_offsets, grad_logits, grad_reference] =
-      run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
-                   reference_needs_grad);
-  return {grad_value, grad_offsets, grad_logits,
-          reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
+  return run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
+                      {value_needs_grad, offsets_need_grad, logits_need_grad, reference_needs_grad});
 }
 
 }  // namespace

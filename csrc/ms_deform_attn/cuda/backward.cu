@@ -160,9 +160,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
         box[2] += own_x * position.element[0];
         box[3] += own_y * position.element[1];
       }
-      *reinterpret_cast<Pack<A, 2>*>(static_cast<A*>(out.positions) + 2 * i) =
-          Pack<A, 2>{{own_x * map.scale_x, own_y * map.scale_y}};
-      static_cast<A*>(out.attention)[i] = own_weight;
+      if (out.positions)
+        *reinterpret_cast<Pack<A, 2>*>(static_cast<A*>(out.positions) + 2 * i) =
+            Pack<A, 2>{{own_x * map.scale_x, own_y * map.scale_y}};
+      if (out.attention) static_cast<A*>(out.attention)[i] = own_weight;
     }
     if (kFused && out.reference) {
 #pragma unroll
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksOfProcessor<T>)
       }
     }
   }
-  if (!kFused) return;
+  if (!kFused || !out.attention) return;
   mean = sum_of_group<kGroup>(mean);
   if (!place.inside) return;
   for (int l = 0; l < in.levels; ++l)  // each lane reads again what it wrote itself

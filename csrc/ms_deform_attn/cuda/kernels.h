@@ -29,12 +29,13 @@ struct Inputs {
   int32_t reference_width;  // 0 (plain form), 2 or 4
 };
 
+// What is null is not wanted, or for value gathered.
 struct Gradients {
   const void* output;  // T (B, Q, H * D), incoming
-  void* value;         // A (B, S, H, D), zeros: added to atomically; null if not wanted, or if gathered
+  void* value;         // A (B, S, H, D), zeros: added to atomically
   void* positions;     // A, like Inputs::positions
   void* attention;     // A, like Inputs::attention
-  void* reference;     // A (B, H, Q, L, reference_width), one slice a head, or null if not wanted
+  void* reference;     // A (B, H, Q, L, reference_width), one slice a head
 };
 
 // For a gradient of value that is gathered instead of added to atomically.

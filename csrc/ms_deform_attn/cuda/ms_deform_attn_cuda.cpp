@@ -96,13 +96,17 @@ Tensor run_forward(const Sizes& sizes, const Tensor& value, const Tensor& spatia
   return output;
 }
 
+bool can_gather(const cuda::Inputs& inputs, const Tensor& attention) {
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  return attention.numel() <= most && cuda::number_of_cells(inputs) < most;
+}
+
 // The gradient of value without atomics, (B, S, H, D) in the type of value: samples are sorted by the cell of a level
 // that they lie in, and each pixel sums those of its four cells in their order, the same every time.
 Tensor gather_value(const cuda::Inputs& inputs, const Tensor& grad_output, const Tensor& value,
                     const Tensor& attention) {
-  constexpr int64_t most = std::numeric_limits<int32_t>::max();
   const int64_t samples = attention.numel(), count = cuda::number_of_cells(inputs);
-  TORCH_CHECK(samples <= most && count < most, "ms_deform_attn: too large for a deterministic backward pass: value ",
+  TORCH_CHECK(can_gather(inputs, attention), "ms_deform_attn: too large for a deterministic backward pass: value ",
               value.sizes(), ", attention ", attention.sizes(),
               "; torch.use_deterministic_algorithms(False) permits the other one");
   const auto stream = c10::cuda::getCurrentCUDAStream();
@@ -120,36 +124,44 @@ Tensor gather_value(const cuda::Inputs& inputs, const Tensor& grad_output, const
   return grad_value;
 }
 
-// (value, positions, attention, reference or undefined)
+// (value, positions, attention, reference); what is not needed is (0).
 std::tuple<Tensor, Tensor, Tensor, Tensor> run_backward(const Sizes& sizes, const Tensor& grad_output,
                                                         const Tensor& value, const Tensor& spatial_shapes,
                                                         const Tensor& positions, const Tensor& attention,
-                                                        const Tensor& reference, bool reference_needs_grad) {
+                                                        const Tensor& reference, const Needs& needs) {
   check_grad_output(grad_output, value, sizes);
   const c10::cuda::CUDAGuard guard(value.device());
   const Arguments arguments(sizes, value, spatial_shapes, positions, attention, reference);
   const auto options = positions.options();
+  const auto made = [&](bool needed, at::IntArrayRef shape) {
+    return needed ? at::empty(shape, options) : at::empty({0}, options);
+  };
   // Atomic additions come in any order; torch.use_deterministic_algorithms(True) asks for one that is always the same.
-  const bool ordered = at::globalContext().deterministicAlgorithms() && !sizes.empty();
-  Tensor grad_value = ordered ? Tensor() : at::zeros(value.sizes(), options);
-  Tensor grad_positions = at::empty(positions.sizes(), options), grad_attention = at::empty(attention.sizes(), options);
-  Tensor grad_reference;
-  if (reference_needs_grad)
+  // Where nothing but the gradient of value is needed, neither are the dot products that come with them.
+  const bool only_value = needs.value && !needs.places() && can_gather(arguments.inputs, attention);
+  const bool ordered = needs.value && !sizes.empty() && (only_value || at::globalContext().deterministicAlgorithms());
+  Tensor grad_value = made(needs.value && !ordered, value.sizes()).zero_();
+  const Tensor grad_positions = made(needs.positions, positions.sizes());
+  const Tensor grad_attention = made(needs.attention, attention.sizes());
+  Tensor grad_reference = at::empty({0}, options);
+  if (needs.reference)
     grad_reference = at::empty({sizes.batch, sizes.heads, sizes.queries, sizes.levels, reference.size(3)}, options);
   if (sizes.empty()) {
     grad_positions.zero_();
     grad_attention.zero_();
-    if (reference_needs_grad) grad_reference.zero_();
+    grad_reference.zero_();
   } else {
     const Tensor grad = loadable(grad_output);
-    const cuda::Gradients gradients{grad.const_data_ptr(), ordered ? nullptr : grad_value.data_ptr(),
-                                    grad_positions.data_ptr(), grad_attention.data_ptr(),
-                                    reference_needs_grad ? grad_reference.data_ptr() : nullptr};
-    cuda::launch_backward(arguments.inputs, gradients, type_of(value), c10::cuda::getCurrentCUDAStream());
+    const cuda::Gradients gradients{grad.const_data_ptr(), needs.value && !ordered ? grad_value.data_ptr() : nullptr,
+                                    needs.positions ? grad_positions.data_ptr() : nullptr,
+                                    needs.attention ? grad_attention.data_ptr() : nullptr,
+                                    needs.reference ? grad_reference.data_ptr() : nullptr};
+    if (needs.places() || gradients.value != nullptr)
+      cuda::launch_backward(arguments.inputs, gradients, type_of(value), c10::cuda::getCurrentCUDAStream());
     C10_CUDA_KERNEL_LAUNCH_CHECK();
     if (ordered) grad_value = gather_value(arguments.inputs, grad, value, attention);
   }
-  if (reference_needs_grad) grad_reference = grad_reference.sum(1);
+  if (needs.reference) grad_reference = grad_reference.sum(1);
   return {grad_value.to(value.scalar_type()), grad_positions, grad_attention, grad_reference};
 }
 
@@ -161,10 +173,12 @@ Tensor forward(const Tensor& value, const Tensor& spatial_shapes, const Tensor& 
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_output, const Tensor& value,
                                             const Tensor& spatial_shapes, const Tensor& sampling_locations,
-                                            const Tensor& attention_weights) {
+                                            const Tensor& attention_weights, bool value_needs_grad,
+                                            bool locations_need_grad, bool weights_need_grad) {
   const Sizes sizes = check_sampling(value, spatial_shapes, sampling_locations, attention_weights);
   auto [grad_value, grad_locations, grad_weights, none] =
-      run_backward(sizes, grad_output, value, spatial_shapes, sampling_locations, attention_weights, Tensor(), false);
+      run_backward(sizes, grad_output, value, spatial_shapes, sampling_locations, attention_weights, Tensor(),
+                   {value_needs_grad, locations_need_grad, weights_need_grad, false});
   return {grad_value, grad_locations, grad_weights};
 }
 
@@ -177,13 +191,12 @@ Tensor forward_fused(const Tensor& value, const Tensor& spatial_shapes, const Te
 std::tuple<Tensor, Tensor, Tensor, Tensor> backward_fused(const Tensor& grad_output, const Tensor& value,
                                                           const Tensor& spatial_shapes, const Tensor& sampling_offsets,
                                                           const Tensor& attention_logits,
-                                                          const Tensor& reference_points, bool reference_needs_grad) {
+                                                          const Tensor& reference_points, bool value_needs_grad,
+                                                          bool offsets_need_grad, bool logits_need_grad,
+                                                          bool reference_needs_grad) {
   const Sizes sizes = check_fused(value, spatial_shapes, sampling_offsets, attention_logits, reference_points);
-  auto [grad_value, grad_offsets, grad_logits, grad_reference] =
-      run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
-                   reference_needs_grad);
-  return {grad_value, grad_offsets, grad_logits,
-          reference_needs_grad ? grad_reference : at::empty({0}, reference_points.options())};
+  return run_backward(sizes, grad_output, value, spatial_shapes, sampling_offsets, attention_logits, reference_points,
+                      {value_needs_grad, offsets_need_grad, logits_need_grad, reference_needs_grad});
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../../matching/cpu/vectorised.h"
+#include "../check.h"
 
 namespace hdetr_d2::nms {
 namespace {
@@ -44,9 +45,7 @@ HDETR_D2_VECTORISED void strike_out(const float* __restrict numbers, int64_t cou
 }
 
 Tensor nms_mask(const Tensor& boxes, double threshold) {
-  TORCH_CHECK(boxes.dim() == 3 && boxes.size(2) == 4, "nms_mask: boxes must be (images, boxes, 4), got shape ",
-              boxes.sizes());
-  TORCH_CHECK(boxes.scalar_type() == at::kFloat, "nms_mask: boxes must be float32, got ", boxes.scalar_type());
+  check_boxes(boxes);
   const int64_t images = boxes.size(0), count = boxes.size(1);
   const Tensor given = boxes.contiguous();
   Tensor mask = at::ones({images, count}, boxes.options().dtype(at::kBool));

@@ -17,7 +17,7 @@
 
 namespace emulator {
 
-constexpr unsigned kThreads = 256, kWarp = 32;
+constexpr unsigned kWarp = 32;
 constexpr size_t kStack = 128 * 1024;
 
 struct Index {
@@ -34,7 +34,7 @@ struct Lane {
   // What a waiting lane is at, and for a shuffle what it gives and from which lane it takes.
   const char* operation;
   unsigned mask, source;
-  double given, taken;
+  uint64_t given, taken;  // the bits of a number
   alignas(64) char stack[kStack];
 };
 inline Lane lanes[kWarp];
@@ -60,7 +60,7 @@ inline void run_lane() {
 }
 
 // Waits for the lanes of the mask; returns what the source lane gave.
-inline double meet(const char* operation, unsigned mask, unsigned source, double given) {
+inline uint64_t meet(const char* operation, unsigned mask, unsigned source, uint64_t given) {
   Lane& lane = lanes[thread_index.x % kWarp];
   lane.state = Lane::kWaits;
   lane.operation = operation;
@@ -124,12 +124,22 @@ inline void run_warp(unsigned first_thread) {
   }
 }
 
-// What <<<blocks, 256, 0, stream>>> does. Nothing runs after a violation, until it is taken back.
+template <class A>
+A shuffle(const char* operation, unsigned mask, unsigned source, A x) {
+  static_assert(sizeof(A) <= sizeof(uint64_t));
+  uint64_t bits = 0;
+  std::memcpy(&bits, &x, sizeof x);
+  bits = meet(operation, mask, source, bits);
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// What <<<blocks, threads, 0, stream>>> does. Nothing runs after a violation, until it is taken back.
 template <class Kernel>
-void launch(unsigned blocks, const Kernel& kernel) {
+void launch(unsigned blocks, unsigned threads, const Kernel& kernel) {
   kernel_body = kernel;
   for (block_index.x = 0; block_index.x < blocks; ++block_index.x)
-    for (unsigned thread = 0; thread < kThreads && !violation[0]; thread += kWarp) run_warp(thread);
+    for (unsigned thread = 0; thread < threads && !violation[0]; thread += kWarp) run_warp(thread);
 }
 
 }  // namespace emulator
@@ -142,6 +152,12 @@ using std::floor;
 
 inline float __expf(float x) { return std::exp(x); }
 
+// Rounded each by itself: what compiles this is told not to fuse (-ffp-contract=off).
+inline float __fadd_rn(float x, float y) { return x + y; }
+inline float __fsub_rn(float x, float y) { return x - y; }
+inline float __fmul_rn(float x, float y) { return x * y; }
+inline float __fdiv_rn(float x, float y) { return x / y; }
+
 inline float __uint_as_float(unsigned x) {
   float number;
   std::memcpy(&number, &x, sizeof number);
@@ -151,13 +167,13 @@ inline float __uint_as_float(unsigned x) {
 template <class A>
 A __shfl_xor_sync(unsigned mask, A x, int distance) {
   const unsigned source = (threadIdx.x % emulator::kWarp) ^ unsigned(distance);
-  return A(emulator::meet("__shfl_xor_sync", mask, source, double(x)));
+  return emulator::shuffle("__shfl_xor_sync", mask, source, x);
 }
 
 template <class A>
 A __shfl_sync(unsigned mask, A x, int source, int width) {
   const unsigned segment = threadIdx.x % emulator::kWarp / unsigned(width) * unsigned(width);
-  return A(emulator::meet("__shfl_sync", mask, segment + unsigned(source) % unsigned(width), double(x)));
+  return emulator::shuffle("__shfl_sync", mask, segment + unsigned(source) % unsigned(width), x);
 }
 
 inline void __syncwarp(unsigned mask) { emulator::meet("__syncwarp", mask, threadIdx.x % emulator::kWarp, 0); }

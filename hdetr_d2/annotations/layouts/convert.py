@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
 """Of the images, where a dataset has no validation split."""
+DECIMALS = 6
+"""Of a pixel, in what is written; more is rounding of YOLO's parts of an image."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,14 @@ def _convert(layout: Layout, target: Path) -> dict[SplitName, CocoSplit]:
     boxes = {split: _read(layout, raw, split) for split, raw in layout.splits.items()}
     names: Sequence[str] = layout.class_names
     if layout.name == "voc":
-        found = {str(box.label) for records in boxes.values() for _, _, of_image in records for box in of_image}
-        names = sorted(found)
         everything = [box for records in boxes.values() for _, _, of_image in records for box in of_image]
-        if everything and voc.counts_from_one(everything):
-            boxes = {split: [_from_zero(record) for record in records] for split, records in boxes.items()}
+        names = sorted({str(box.label) for box in everything})
+        first = voc.first_pixel(everything)
+        logger.info("%s: the first pixel of a row is %d", layout.root, first)
+        boxes = {
+            split: [(image, size, [voc.between_edges(box, first) for box in found]) for image, size, found in records]
+            for split, records in boxes.items()
+        }
     if not names:
         raise LayoutError(f"{layout.root}: the dataset has no object, and so no class")
     splits: dict[SplitName, CocoSplit] = {}
@@ -150,16 +155,6 @@ def _size(image: Path) -> tuple[int, int]:
         raise LayoutError(str(error)) from error
 
 
-def _from_zero(record: Record) -> Record:
-    """Boxes counted from 1, the last pixel inside, as boxes between pixels' edges."""
-    image, size, boxes = record
-    moved = []
-    for box in boxes:
-        left, top, w, h = box.xywh
-        moved.append(RawBox(box.label, (left - 1, top - 1, w + 1, h + 1), box.where, box.difficult))
-    return image, size, moved
-
-
 def _coco(records: Sequence[Record], folder: Path, names: Sequence[str]) -> dict[str, Any]:
     """Images are numbered from 1 in the order of their names; category ids are the positions of the names."""
     number_of = {name: index for index, name in enumerate(names)}
@@ -175,8 +170,8 @@ def _coco(records: Sequence[Record], folder: Path, names: Sequence[str]) -> dict
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": box.label if isinstance(box.label, int) else number_of[box.label],
-                    "bbox": [round(x, 3) for x in (left, top, right - left, bottom - top)],
-                    "area": round((right - left) * (bottom - top), 3),
+                    "bbox": [round(x, DECIMALS) for x in (left, top, right - left, bottom - top)],
+                    "area": round((right - left) * (bottom - top), DECIMALS),
                     "iscrowd": int(box.difficult),
                 }
             )

@@ -78,7 +78,7 @@ def read_lines(file: Path) -> list[str]:
     try:
         if not file.is_file():  # opening a pipe waits for ever
             raise LayoutError(f"{file}: is no regular file")
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise LayoutError(f"{file}: cannot be read as text: {error}") from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -80,7 +82,7 @@ def annotation_file(image: Path) -> Path:
 
 
 def read_boxes(image: Path, *, width: int, height: int, faults: list[str] | None = None) -> list[RawBox]:
-    """The objects of an image, in pixels as the file counts them; none where it has no annotation file.
+    """The objects of an image, in pixels as the file counts them (see `first_pixel`); none where there is no file.
 
     Args:
         image: the image file.
@@ -111,9 +113,8 @@ def _object(item: ElementTree.Element, where: str) -> RawBox:
     if not name:
         raise LayoutError(f"{where}: has no name")
     left, top, right, bottom = (_number(item, key, where) for key in ("xmin", "ymin", "xmax", "ymax"))
-    if right <= left or bottom <= top:
-        corners = f"from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
-        raise LayoutError(f"{where} ({name}): the box {corners} has no area")
+    if right < left or bottom < top:
+        raise _no_area(f"{where} ({name})", left, top, right, bottom)
     difficult = (item.findtext("difficult") or "0").strip() == "1"
     return RawBox(name, (left, top, right - left, bottom - top), where, difficult)
 
@@ -151,6 +152,34 @@ def _number(item: ElementTree.Element, key: str, where: str) -> float:
     return value
 
 
-def counts_from_one(boxes: list[RawBox]) -> bool:
-    """Whether pixels are counted from 1, as the challenge does: no box begins at 0."""
-    return all(box.xywh[0] >= 1 and box.xywh[1] >= 1 for box in boxes)
+def first_pixel(boxes: Iterable[RawBox]) -> int:
+    """The number that a dataset's files give to the first pixel of a row: 1 or 0.
+
+    The challenge counts from 1, and the last pixel is inside: ``xmin=1, xmax=640`` is the whole of a row of 640. Many
+    tools write edges from 0 into the same files, 0 to 640. Files do not say which; a box that begins below 1 does.
+
+    Args:
+        boxes: all of the dataset. One split may have no box at the border where another has.
+    """
+    return 1 if all(box.xywh[0] >= 1 and box.xywh[1] >= 1 for box in boxes) else 0
+
+
+def between_edges(box: RawBox, first: int) -> RawBox:
+    """A box of `read_boxes` as its edges, from 0 on.
+
+    Args:
+        box: in pixels as the file counts them.
+        first: of `first_pixel`.
+
+    Raises:
+        LayoutError: it has no area.
+    """
+    left, top, width, height = box.xywh
+    moved = (left - first, top - first, width + first, height + first)
+    if min(moved[2:]) <= 0:
+        raise _no_area(f"{box.where} ({box.label})", left, top, left + width, top + height)
+    return replace(box, xywh=moved)
+
+
+def _no_area(where: str, left: float, top: float, right: float, bottom: float) -> LayoutError:
+    return LayoutError(f"{where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) has no area")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from .layout import (
     split_of,
 )
 from .records import RawBox
+
+logger = logging.getLogger(__name__)
 
 _CONFIG_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _NAME_LISTS = ("classes.txt", "obj.names", "_darknet.labels")
@@ -73,7 +76,13 @@ def read_layout(file: Path) -> Layout:
     for split in SPLITS:
         values = [content[word] for word in SPLIT_WORDS[split] if content.get(word)]
         if values:
-            images = tuple(_images_of(values[0], file, content.get("path"), split))
+            try:
+                images = tuple(_images_of(values[0], file, content.get("path"), split))
+            except LayoutError as error:
+                if split != "test":  # exports name one whether they have it or not, and nothing is done with it
+                    raise
+                logger.warning("%s; it is left out", error)
+                continue
             if images:
                 splits[split] = RawSplit(images, _common_folder(images))
             elif split != "test":
@@ -87,7 +96,10 @@ def _read_yaml(file: Path) -> Any:
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no UTF-8, no such date
-        raise LayoutError(f"{file}: cannot be read as YAML: {str(error).splitlines()[0]}") from error
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise LayoutError(f"{file}{line}: cannot be read as YAML: {reason}") from error
 
 
 def _names_of(content: Any, file: Path, *, needed: bool) -> tuple[str, ...]:

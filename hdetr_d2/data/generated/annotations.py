@@ -10,8 +10,8 @@ import numpy as np
 
 from hdetr_d2.annotations import frequency_group
 
+from .canvas import Placed
 from .classes import ObjectClass
-from .scene import Placed
 
 Pictures = dict[int, tuple[tuple[int, int], list[Placed]]]
 """By index: (height, width) and the objects of a picture."""

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .backgrounds import background
+from .canvas import Box, Canvas, Placed, box_overlap
 from .classes import COLOURS, ObjectClass
 from .shapes import draw_sprite
 
@@ -30,6 +31,10 @@ class Scene:
         min_visible: least part of an object's pixels that is seen after occlusion and cutting at the border.
         max_classes_per_image: most different classes in one picture.
         clutter: strength of the unannotated lines and smears, 0 for none.
+        overlap: least and largest IoU of the boxes of a pair, where objects come in pairs, of which the second is
+            planted upon the first; None where all are placed at random. An object that no partner is found for is
+            alone, which happens the more often, the closer the two numbers and the nearer to 1. Of a pair's lower
+            object half as much must be seen.
     """
 
     image_size: tuple[int, int] = (192, 192)
@@ -38,15 +43,7 @@ class Scene:
     min_visible: float = 0.3
     max_classes_per_image: int = 8
     clutter: float = 1.0
-
-
-@dataclass(frozen=True)
-class Placed:
-    """An object of a picture: class, box of what is seen (x, y, width, height; pixels), area of what is seen."""
-
-    class_index: int
-    box: tuple[int, int, int, int]
-    area: int
+    overlap: tuple[float, float] | None = None
 
 
 class SpriteBank:
@@ -105,65 +102,6 @@ def _lit(rgb: np.ndarray, alpha: np.ndarray, rng: np.random.Generator, light: np
     return np.clip(rgb * jitter * shade[..., None] + gloss * spot[..., None], 0, 255)
 
 
-class _Canvas:
-    """The picture while it is painted, with the map of which object owns which pixel."""
-
-    def __init__(self, pixels: np.ndarray) -> None:
-        self.pixels = pixels
-        self.owner = np.zeros(pixels.shape[:2], dtype=np.int32)  # 0 is background, object i has i + 1
-        self.full: list[int] = []  # pixels of the whole silhouette, also those outside the picture
-        self.visible: list[int] = []
-
-    def window(self, x: int, y: int, width: int, height: int) -> tuple[slice, slice, slice, slice] | None:
-        """The part of a patch at (x, y) that lies in the picture: slices (y, x) of the picture and of the patch."""
-        x0, y0 = max(x, 0), max(y, 0)
-        picture_height, picture_width = self.pixels.shape[:2]
-        x1, y1 = min(x + width, picture_width), min(y + height, picture_height)
-        if x0 >= x1 or y0 >= y1:
-            return None
-        return slice(y0, y1), slice(x0, x1), slice(y0 - y, y1 - y), slice(x0 - x, x1 - x)
-
-    def place(self, alpha: np.ndarray, x: int, y: int, min_visible: float) -> bool:
-        """Claims the pixels for a new object if it and all below it stay visible enough; says whether it did."""
-        solid = alpha > 0.5
-        full = int(solid.sum())
-        window = self.window(x, y, alpha.shape[1], alpha.shape[0])
-        if window is None:
-            return False
-        rows, columns, patch_rows, patch_columns = window
-        inside = solid[patch_rows, patch_columns]
-        seen = int(inside.sum())
-        if seen < 4 or seen < max(min_visible, 0.5) * full:
-            return False
-        hidden = np.bincount(self.owner[rows, columns][inside], minlength=len(self.full) + 1)[1:]
-        for index in np.flatnonzero(hidden):
-            left = self.visible[index] - int(hidden[index])
-            if left < 4 or left < min_visible * self.full[index]:
-                return False
-        for index in np.flatnonzero(hidden):
-            self.visible[index] -= int(hidden[index])
-        self.full.append(full)
-        self.visible.append(seen)
-        self.owner[rows, columns][inside] = len(self.full)
-        return True
-
-    def paint(self, rgb: np.ndarray, alpha: np.ndarray, x: int, y: int) -> None:
-        """Blend (h, w, 3) colours, weighted by (h, w) ``alpha`` in [0, 1], with their upper left corner at (x, y)."""
-        window = self.window(x, y, alpha.shape[1], alpha.shape[0])
-        if window is None:
-            return
-        rows, columns, patch_rows, patch_columns = window
-        weight = alpha[patch_rows, patch_columns, None]
-        under = self.pixels[rows, columns]
-        self.pixels[rows, columns] = under + (rgb[patch_rows, patch_columns] - under) * weight
-
-    def cast_shadow(self, alpha: np.ndarray, x: int, y: int, blur: float, opacity: float) -> None:
-        margin = int(np.ceil(blur * 2))
-        silhouette = Image.fromarray((np.pad(alpha, margin) * 255).astype(np.uint8))
-        soft = np.asarray(silhouette.filter(ImageFilter.GaussianBlur(blur)), dtype=np.float32) * (opacity / 255.0)
-        self.paint(np.zeros((*soft.shape, 3), dtype=np.float32), soft, x - margin, y - margin)
-
-
 def _number_of_objects(rng: np.random.Generator, scene: Scene) -> int:
     """Evenly spread in the logarithm from 1 to max_objects."""
     return min(scene.max_objects, int(np.exp(rng.uniform(0.0, np.log(scene.max_objects + 1)))))
@@ -202,6 +140,82 @@ def _finish(pixels: np.ndarray, rng: np.random.Generator, light: np.ndarray) -> 
     return np.clip(lit + noise, 0, 255).astype(np.uint8)
 
 
+class _Painter:
+    """Places the objects of one picture and paints them."""
+
+    def __init__(
+        self, rng: np.random.Generator, scene: Scene, bank: SpriteBank, canvas: Canvas, light: np.ndarray
+    ) -> None:
+        self._rng = rng
+        self._scene = scene
+        self._bank = bank
+        self._canvas = canvas
+        self._light = light
+        self._shadow_shift, self._shadow_opacity = rng.uniform(0.03, 0.1), rng.uniform(0.15, 0.5)
+
+    def add(self, label: int, diameter: float) -> bool:
+        """Try some random places for an object; says whether one was free."""
+        patch, alpha = self._drawn(label, diameter)
+        h, w = alpha.shape
+        height, width = self._canvas.owner.shape
+        for _ in range(8):
+            x = int(self._rng.uniform(-0.3 * w, width - 0.7 * w))
+            y = int(self._rng.uniform(-0.3 * h, height - 0.7 * h))
+            if self._canvas.place(alpha, x, y, self._scene.min_visible):
+                self._paint(patch, alpha, x, y, diameter)
+                return True
+        return False
+
+    def add_partner(self, label: int, diameter: float) -> bool:
+        """Try to plant an object of about that diameter upon the last one; says whether it found a place for it."""
+        partner = len(self._canvas.full) - 1
+        below = self._canvas.box(partner)
+        for _ in range(12):
+            size = diameter * float(np.exp(self._rng.uniform(-0.25, 0.25)))
+            patch, alpha = self._drawn(label, size)
+            for _ in range(6):
+                place = self._overlapping(below, alpha.shape[1], alpha.shape[0])
+                if place is not None and self._canvas.place(alpha, *place, self._scene.min_visible, partner):
+                    self._paint(patch, alpha, *place, size)
+                    return True
+        return False
+
+    def _overlapping(self, box: Box, width: int, height: int) -> tuple[int, int] | None:
+        """A corner for a patch of that size whose IoU with the box is in the range, in a random direction from it.
+
+        None where the patch is too large or too small for that.
+        """
+        assert self._scene.overlap is not None
+        low, high = self._scene.overlap
+        x, y, w, h = box
+        middle = x + (w - width) / 2, y + (h - height) / 2
+        angle, wanted = self._rng.uniform(0, 2 * np.pi), self._rng.uniform(low, high)
+
+        def at(distance: float) -> tuple[int, int]:
+            return round(middle[0] + distance * np.cos(angle)), round(middle[1] + distance * np.sin(angle))
+
+        near, far = 0.0, float(w + h + width + height)
+        if box_overlap(box, (*at(0.0), width, height)) < low:
+            return None
+        for _ in range(12):  # the farther, the less
+            between = (near + far) / 2
+            near, far = (between, far) if box_overlap(box, (*at(between), width, height)) > wanted else (near, between)
+        return at(near)
+
+    def _drawn(self, label: int, diameter: float) -> tuple[np.ndarray, np.ndarray]:
+        """A sprite of a class, (h, w, 4) in [0, 255], and its silhouette (h, w) in [0, 1]."""
+        phase = int(self._rng.integers(SpriteBank.PHASES))
+        patch = np.asarray(_turned(self._bank.get(label, phase), self._rng, diameter), dtype=np.float32)
+        return patch, patch[..., 3] / 255.0
+
+    def _paint(self, patch: np.ndarray, alpha: np.ndarray, x: int, y: int, diameter: float) -> None:
+        """The object and its shadow, at the place that it has claimed."""
+        shift = -self._light * self._shadow_shift * diameter
+        blur, opacity = max(0.8, 0.05 * diameter), self._shadow_opacity
+        self._canvas.cast_shadow(alpha, x + round(float(shift[0])), y + round(float(shift[1])), blur, opacity)
+        self._canvas.paint(_lit(patch[..., :3], alpha, self._rng, self._light), alpha, x, y)
+
+
 def compose(
     rng: np.random.Generator,
     *,
@@ -227,7 +241,7 @@ def compose(
     angle = rng.uniform(0, 2 * np.pi)
     light = np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
     pixels = _add_clutter(background(rng, height, width), rng, scene.clutter)
-    canvas = _Canvas(pixels.astype(np.float32))
+    canvas = Canvas(pixels.astype(np.float32), overlap=scene.overlap)
 
     count = _number_of_objects(rng, scene)
     kinds = rng.choice(len(probabilities), size=int(rng.integers(1, scene.max_classes_per_image + 1)), p=probabilities)
@@ -238,32 +252,15 @@ def compose(
     # In a crowd objects are smaller, so that about three quarters of the picture is the most that they can cover.
     largest_here = min(largest, max(smallest + 0.5, np.log(1.7 * np.sqrt(height * width / count))))
     diameters = np.exp(rng.uniform(smallest, largest_here, size=count))
-    shadow_shift, shadow_opacity = rng.uniform(0.03, 0.1), rng.uniform(0.15, 0.5)
-
+    painter = _Painter(rng, scene, bank, canvas, light)
     placed: list[int] = []
+    alone: float | None = None  # diameter of the last object, if a partner may be planted upon it
     for label, diameter in zip(labels, diameters, strict=True):
-        sprite = _turned(bank.get(int(label), int(rng.integers(SpriteBank.PHASES))), rng, float(diameter))
-        patch = np.asarray(sprite, dtype=np.float32)
-        alpha = patch[..., 3] / 255.0
-        h, w = alpha.shape
-        for _ in range(8):
-            x = int(rng.uniform(-0.3 * w, width - 0.7 * w))
-            y = int(rng.uniform(-0.3 * h, height - 0.7 * h))
-            if canvas.place(alpha, x, y, scene.min_visible):
-                shift = -light * shadow_shift * diameter
-                blur = max(0.8, 0.05 * float(diameter))
-                canvas.cast_shadow(alpha, x + round(float(shift[0])), y + round(float(shift[1])), blur, shadow_opacity)
-                canvas.paint(_lit(patch[..., :3], alpha, rng, light), alpha, x, y)
-                placed.append(int(label))
-                break
-    objects = [_measure(canvas.owner, index, label) for index, label in enumerate(placed)]
+        if alone is not None and painter.add_partner(int(label), alone):
+            placed.append(int(label))
+            alone = None
+        elif painter.add(int(label), float(diameter)):
+            placed.append(int(label))
+            alone = None if scene.overlap is None else float(diameter)
+    objects = [canvas.measured(index, label) for index, label in enumerate(placed)]
     return _finish(canvas.pixels, rng, light), objects, canvas.owner
-
-
-def _measure(owner: np.ndarray, index: int, label: int) -> Placed:
-    """The box around the visible pixels of one object; pixel edges, so one pixel has width 1."""
-    mask = owner == index + 1
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    x, y = int(columns[0]), int(rows[0])
-    box = (x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y)
-    return Placed(class_index=label, box=box, area=int(mask.sum()))

@@ -12,31 +12,35 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from hdetr_d2.processes import die_with_parent, is_running, is_stopped
+from hdetr_d2.processes import die_with_parent, is_stopped
 
 from ..errors import DatasetError
 from .annotations import Pictures, as_coco, as_lvis, image_file_name
+from .canvas import Placed
 from .classes import class_probabilities, object_classes
 from .label_errors import ERRORS_FILE, KINDS, plant
-from .scene import Placed, Scene, SpriteBank, compose
+from .lock import held_alone
+from .scene import Scene, SpriteBank, compose
 
 # Part of the cache key: raise it whenever the same parameters give other pictures or annotations.
 GENERATOR_VERSION = 2
 
 _SPLITS = ("train", "val")
+_TOLERANCE = 0.05
+"""Of the IoU of pairs, whose boxes are of whole pixels."""
+
 _JPEG_QUALITY = 92
 
 logger = logging.getLogger(__name__)
@@ -57,8 +61,10 @@ class GeneratedSpec:
     label_errors: tuple[tuple[str, float], ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """All of them by name; errors that are not asked for are left out, as datasets had none before."""
+        """All of them by name; errors and pairs that are not asked for are left out, as datasets had none before."""
         parameters = dataclasses.asdict(self)
+        if self.scene.overlap is None:
+            del parameters["scene"]["overlap"]
         if not self.label_errors:
             del parameters["label_errors"]
         return parameters
@@ -107,6 +113,7 @@ def ensure_generated(
     object_scale: tuple[float, float] = (0.08, 0.64),
     max_classes_per_image: int = 8,
     clutter: float = 1.0,
+    overlap: float | tuple[float, float] | None = None,
     seed: int = 0,
     long_tail: bool = False,
     format: str = "coco",
@@ -124,7 +131,7 @@ def ensure_generated(
         image_size: side in pixels, or smallest and largest side (each side is drawn on its own).
         num_classes, first_class: a part of the table of ``classes.MAX_CLASSES`` classes; sets without a common class
             have the same shapes, patterns and colours in other combinations.
-        max_objects, object_scale, max_classes_per_image, clutter: see ``Scene``.
+        max_objects, object_scale, max_classes_per_image, clutter, overlap: see ``Scene``; one IoU is to 0.05.
         seed: pictures of the two splits differ whatever the seed.
         long_tail: classes become rarer from the first to the last instead of being equally frequent.
         format: "coco", or "lvis": annotated as LVIS is, with classes that nobody looked for in a picture (see
@@ -136,8 +143,7 @@ def ensure_generated(
 
     Raises:
         ValueError: a parameter makes no sense.
-        DatasetError: scikit-image's photographs are not there, a drawing process was killed, or the process that draws
-            does not go on.
+        DatasetError: scikit-image's photographs are not there, or the process that draws was killed or stands still.
     """
     spec = _spec(
         num_train=num_train,
@@ -149,13 +155,13 @@ def ensure_generated(
         object_scale=object_scale,
         max_classes_per_image=max_classes_per_image,
         clutter=clutter,
+        overlap=overlap,
         seed=seed,
         long_tail=long_tail,
         format=format,
         label_errors=label_errors,
     )
-    cache = Path(cache_folder) if cache_folder is not None else default_cache_folder()
-    return _ensure(spec, cache, num_workers=num_workers, progress=progress)
+    return _ensure(spec, Path(cache_folder or default_cache_folder()), num_workers=num_workers, progress=progress)
 
 
 _DRAWING = ("cache_folder", "num_workers", "progress")
@@ -180,16 +186,19 @@ def _spec(
     object_scale: tuple[float, float],
     max_classes_per_image: int,
     clutter: float,
+    overlap: float | tuple[float, float] | None,
     label_errors: Mapping[str, float] | None,
     **content: Any,
 ) -> GeneratedSpec:
     low, high = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    pairs = (overlap - _TOLERANCE, overlap + _TOLERANCE) if isinstance(overlap, int | float) else overlap
     scene = Scene(
         image_size=(int(low), int(high)),
         max_objects=max_objects,
         object_scale=(float(object_scale[0]), float(object_scale[1])),
         max_classes_per_image=max_classes_per_image,
         clutter=float(clutter),
+        overlap=None if pairs is None else (round(float(pairs[0]), 6), round(float(pairs[1]), 6)),
     )
     errors = tuple(sorted((str(kind), float(share)) for kind, share in (label_errors or {}).items()))
     spec = GeneratedSpec(scene=scene, label_errors=errors, **content)
@@ -201,7 +210,9 @@ def _ensure(spec: GeneratedSpec, cache: Path, *, num_workers: int | None, progre
     files = GeneratedFiles(cache / spec.key())
     if not files.root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
-        with _lock(cache / f"{spec.key()}.lock", _partial(files.root)):
+        partial = _partial(files.root)
+        watched = (partial, *(partial / split for split in _SPLITS))
+        with held_alone(cache / f"{spec.key()}.lock", watched, seconds=WAIT_SECONDS):
             if not files.root.is_dir():
                 _draw(spec, files.root, num_workers=num_workers, progress=progress)
     return files
@@ -219,6 +230,9 @@ def _check(spec: GeneratedSpec) -> None:
         )
         < 1,
         "clutter must not be negative": spec.scene.clutter < 0,
+        "overlap must be an IoU, or the least and the largest, of 0 < least < largest < 1": not _is_range(
+            spec.scene.overlap
+        ),
         "seed must not be negative": spec.seed < 0,
         'format must be "coco" or "lvis"': spec.format not in ("coco", "lvis"),
         f"label_errors must be parts of 1 for some of {', '.join(KINDS)}, 1 together at most": not _are_shares(
@@ -233,85 +247,16 @@ def _check(spec: GeneratedSpec) -> None:
     object_classes(spec.num_classes, first=spec.first_class)
 
 
+def _is_range(overlap: tuple[float, float] | None) -> bool:
+    return overlap is None or 0 < overlap[0] < overlap[1] < 1
+
+
 def _are_shares(shares: Mapping[str, float]) -> bool:
     return shares.keys() <= set(KINDS) and all(share >= 0 for share in shares.values()) and sum(shares.values()) <= 1
 
 
 WAIT_SECONDS = 300.0
 """How long to wait for another process's drawing while it draws nothing: a picture takes a fraction of a second."""
-
-_LOOK_SECONDS = 0.5
-
-
-@contextmanager
-def _lock(path: Path, partial: Path) -> Iterator[None]:
-    """One process at a time; the operating system lets go of it when the holder dies.
-
-    Args:
-        partial: the folder that the holder draws into, which shows whether it goes on.
-
-    Raises:
-        DatasetError: the holder has drawn nothing for `WAIT_SECONDS`.
-    """
-    import fcntl  # not on Windows, where Detectron2 does not run either
-
-    with path.open("a+") as handle:
-        if not _try_lock(handle):
-            _wait_for_holder(handle, path, partial)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(str(os.getpid()))
-        handle.flush()
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _try_lock(handle: IO[str]) -> bool:
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _wait_for_holder(handle: IO[str], path: Path, partial: Path) -> None:
-    """Until the lock is this process's."""
-    handle.seek(0)
-    holder = handle.read().strip()
-    logger.info("Waiting for process %s, which draws %s", holder or "unknown", partial)
-    seen, since = _drawn(partial), time.monotonic()
-    while not _try_lock(handle):
-        time.sleep(_LOOK_SECONDS)
-        now = _drawn(partial)
-        if now != seen:
-            seen, since = now, time.monotonic()
-        elif time.monotonic() - since > WAIT_SECONDS:
-            raise DatasetError(
-                f"{path} is held by process {holder or 'unknown'}, which has drawn nothing for "
-                f"{time.monotonic() - since:.0f} s{_state(holder)}; end it and start again, or choose another "
-                "cache folder (dataset.generate.cache_folder, $HDETR_D2_CACHE)"
-            )
-
-
-def _state(pid: str) -> str:
-    if not pid.isdigit() or not is_running(int(pid)):
-        return ""
-    return " (it was stopped by a signal)" if is_stopped(int(pid)) else " (it is running)"
-
-
-def _drawn(partial: Path) -> tuple[int, ...]:
-    """Changes as pictures are added."""
-    times = []
-    for folder in (partial, *(partial / split for split in _SPLITS)):
-        try:
-            times.append(folder.stat().st_mtime_ns)
-        except OSError:
-            times.append(0)
-    return tuple(times)
 
 
 def _partial(target: Path) -> Path:

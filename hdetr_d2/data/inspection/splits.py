@@ -72,9 +72,9 @@ def read_splits(layout: Layout) -> list[InspectedSplit]:
     loose = {name: _loose(layout, name, raw) for name, raw in layout.splits.items()}
     names = layout.class_names
     if layout.name == "voc":
-        names = tuple(
-            sorted({str(box.label) for split in loose.values() for of_image in split.boxes for box in of_image})
-        )
+        everything = [box for split in loose.values() for of_image in split.boxes for box in of_image]
+        names = tuple(sorted({str(box.label) for box in everything}))
+        loose = {name: _between_edges(split, voc.first_pixel(everything)) for name, split in loose.items()}
     return [_typed(layout, name, layout.splits[name], loose[name], names) for name in layout.splits]
 
 
@@ -142,6 +142,20 @@ def _loose(layout: Layout, name: str, raw: RawSplit) -> _Loose:
     return loose
 
 
+def _between_edges(loose: _Loose, first: int) -> _Loose:
+    """VOC's boxes from 0 on; those without area are wrong."""
+    boxes: list[list[RawBox]] = []
+    wrong = list(loose.wrong)
+    for of_image in loose.boxes:
+        boxes.append([])
+        for box in of_image:
+            try:
+                boxes[-1].append(voc.between_edges(box, first))
+            except LayoutError as error:
+                wrong.append(str(error))
+    return _Loose(loose.sizes, boxes, wrong)
+
+
 def _size(image: Path) -> tuple[int, int]:
     try:
         with opened_image(image) as opened:
@@ -151,14 +165,12 @@ def _size(image: Path) -> tuple[int, int]:
 
 
 def _typed(layout: Layout, name: str, raw: RawSplit, loose: _Loose, names: Sequence[str]) -> InspectedSplit:
-    every = [box for of_image in loose.boxes for box in of_image]
-    shift = 1.0 if layout.name == "voc" and every and voc.counts_from_one(every) else 0.0
     number_of = {label: index for index, label in enumerate(names)}
     images, classes, boxes, outside = [], [], [], []
     for row, (size, of_image) in enumerate(zip(loose.sizes, loose.boxes)):
         for box in of_image:
             left, top, width, height = box.xywh
-            corners = np.array([left - shift, top - shift, left + width, top + height])
+            corners = np.array([left, top, left + width, top + height])
             limits = np.array([*size, *size], dtype=np.float64)
             if (corners < -1).any() or (corners > limits + 1).any():
                 edges = f"({corners[0]:g}, {corners[1]:g}) to ({corners[2]:g}, {corners[3]:g})"

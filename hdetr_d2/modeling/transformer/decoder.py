@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import check_within
 from hdetr_d2.structures import KnownMatches, Memory, Predictions, QueryGroup
 
 from ..heads import PredictionHeads
@@ -23,7 +24,7 @@ class Decoder(nn.Module):
     Args:
         layer: the pattern of all layers, which is not run itself.
         num_layers: how many.
-        embed_dim: width C; read for ``norm``.
+        embed_dim: width C, that of the layers.
         query_position: makes positional queries from the references of each layer; None where the query source gives
             them once. Where both do, those of the source are what is added to contents (Conditional DETR).
         norm: whether predictions are made from a LayerNorm of each layer's output (DETR, DAB, DINO); refinement
@@ -40,6 +41,10 @@ class Decoder(nn.Module):
         num_eval_layers: layers that inference runs; None is all of them.
         tap_group: name of the predictions from the layers' taps, where they have any.
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
+        distinct: the IoU of two queries' boxes in a layer, above which the one of the lower score does not stand there:
+            it is no detection and, where its group is matched one-to-one, takes no part in matching and losses. It goes
+            through the next layer as all do, and may stand there. None, as published but in DDQ DETR, is no look at
+            boxes.
     """
 
     def __init__(
@@ -58,12 +63,16 @@ class Decoder(nn.Module):
         num_eval_layers: int | None = None,
         tap_group: str = "one2many",
         checkpoint_activations: bool = False,
+        distinct: float | None = None,
     ) -> None:
         super().__init__()
         if look_forward_twice and not refine:
             raise ValueError("Decoder: look_forward_twice=True needs refine=True; else nothing looks")
         if num_eval_layers is not None and not 1 <= num_eval_layers <= num_layers:
             raise ValueError(f"Decoder: num_eval_layers={num_eval_layers} is not in 1 to num_layers={num_layers}")
+        if distinct is not None:
+            check_within(self, 0.0, 1.0, distinct=distinct)
+        self.embed_dim = embed_dim
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
         self.refinement = refinement or Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
@@ -71,6 +80,7 @@ class Decoder(nn.Module):
         self.num_eval_layers = num_eval_layers
         self.tap_group = tap_group
         self.checkpoint_activations = checkpoint_activations
+        self.distinct = distinct
         self.layers = stack(layer, num_layers)
         if query_position is not None:
             draw_matrices(query_position)
@@ -101,10 +111,11 @@ class Decoder(nn.Module):
             members = [group for group in groups if group.route == route]
             layout = Layout.of(members)
             main, tapped = self._decode(layout, route, memory, heads, all_layers, columns)
-            predictions.update(_by_group(main, layout, {group.name: group.known for group in members}))
+            known = {group.name: group.known for group in members}
+            predictions.update(_by_group(main, layout, known, self.distinct))
             if tapped:
                 first = members[0].name
-                predictions[self.tap_group] = _by_group(tapped, layout, {first: None})[first]
+                predictions[self.tap_group] = _by_group(tapped, layout, {first: None}, self.distinct)[first]
         return predictions
 
     def _decode(
@@ -157,9 +168,12 @@ class Decoder(nn.Module):
 
 
 def _by_group(
-    outputs: Sequence[Output], layout: Layout, known: Mapping[str, KnownMatches | None]
+    outputs: Sequence[Output], layout: Layout, known: Mapping[str, KnownMatches | None], distinct: float | None
 ) -> dict[str, Predictions]:
-    """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known."""
+    """The outputs of all layers, (layers, B, n, .) of each group that is named, with its matches where known.
+
+    Queries that were made from targets stand, as there are several of each.
+    """
     logits = torch.stack([output.logits for output in outputs])
     boxes = torch.stack([output.boxes for output in outputs])
     edges, initial = outputs[0].edges, outputs[0].initial
@@ -175,6 +189,7 @@ def _by_group(
             logits[:, :, part],
             boxes[:, :, part],
             known=matches,
+            distinct=distinct if matches is None else None,
             edges=None if edges is None else edges.of_queries(part),
             initial=first,
         )

@@ -16,7 +16,7 @@ class Encoder(nn.Module):
     Args:
         layer: the pattern of all layers, such as ``DeformableEncoderLayer`` or ``DenseEncoderLayer``.
         num_layers: how many.
-        embed_dim: width C; read for ``scale_positions`` and ``norm``.
+        embed_dim: width C, that of the layers.
         scale_positions: multiply the positions by an MLP of the tokens before each layer, one MLP for all of them
             (DAB-DETR's code).
         norm: a LayerNorm after the last layer (DETR's code, where norms stand before the parts of layers).
@@ -37,6 +37,7 @@ class Encoder(nn.Module):
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
+        self.embed_dim = embed_dim
         self.checkpoint_activations = checkpoint_activations
         self.layers = stack(layer, num_layers)
         self.norm = nn.LayerNorm(embed_dim) if norm else None

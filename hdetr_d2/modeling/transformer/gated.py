@@ -53,7 +53,12 @@ class GatedDecoderLayer(DeformableDecoderLayer):
             ``DeformableDecoderLayer``.
         wide_from: the first layer of a stack that is wider, layers from which on are for training alone; None for none.
         widening: how many times as wide they are; channels of what they take are repeated.
+
+    Attributes:
+        widens: whether this is such a layer.
     """
+
+    widens = False
 
     def __init__(
         self,
@@ -94,7 +99,9 @@ class GatedDecoderLayer(DeformableDecoderLayer):
         """As the base class says; a wide layer has other shapes than the pattern."""
         if self.wide_from is None or index < self.wide_from:
             return super().at(index)
-        return type(self)(**self.wider)
+        layer = type(self)(**self.wider)
+        layer.widens = True
+        return layer
 
     def forward(
         self,

@@ -133,6 +133,7 @@ class ConditionalQueryPosition(QueryPosition):
         if scale not in ("content", "scalar", "layer"):
             raise ValueError(f'ConditionalQueryPosition: scale must be "content", "scalar" or "layer", got {scale!r}')
         self.embed_dim = embed_dim
+        self.num_layers = num_layers if scale == "layer" else None
         self.embed = MLP(in_features=2 * embed_dim, hidden_features=embed_dim, out_features=embed_dim, num_layers=2)
         self.scale: nn.Module
         if scale == "layer":

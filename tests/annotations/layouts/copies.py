@@ -159,6 +159,24 @@ def write_roboflow_voc(root: Path) -> Path:
     return root
 
 
+def as_voc(content: Mapping[str, Any], folder: Path, *, first: int = 1) -> None:
+    """A COCO json in Pascal VOC's files, one for each image, with the first pixel of a row counted as given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {each["id"]: each["name"] for each in content["categories"]}
+    for image in content["images"]:
+        items = ""
+        for each in content["annotations"]:
+            if each["image_id"] == image["id"]:
+                x, y, w, h = each["bbox"]
+                items += (
+                    f"<object><name>{names[each['category_id']]}</name><bndbox><xmin>{x + first}</xmin>"
+                    f"<ymin>{y + first}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>"
+                )
+        size = f"<size><width>{image['width']}</width><height>{image['height']}</height></size>"
+        text = f"<annotation>{size}{items}</annotation>"
+        (folder / image["file_name"]).with_suffix(".xml").write_text(text)
+
+
 def write_voc_devkit(root: Path) -> Path:
     """The challenge's folder one level down."""
     write_voc(root / "VOC2007")

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from hdetr_d2.annotations.layouts import LayoutError, prepare_dataset, recognise
 from hdetr_d2.data import load_dataset_dicts
+from hdetr_d2.data.inspection.splits import read_splits
 from tests.annotations.layouts import copies
 
 Boxes = dict[str, list[tuple[str, tuple[float, ...]]]]
@@ -102,6 +105,28 @@ def change_yaml(root: Path, **changes: Any) -> None:
     (root / "data.yaml").write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
 
 
+def test_a_test_split_that_is_not_there_is_left_out(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    change_yaml(root, test="../test/images")
+    assert set(prepare_dataset(root, tmp_path / "out").splits) == {"train", "val"}
+
+
+def test_labels_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    before = prepare_dataset(root, tmp_path / "before").splits["train"]
+    for file in (root / "labels").rglob("*.txt"):
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    after = prepare_dataset(root, tmp_path / "after").splits["train"]
+    assert boxes_of(after.json, after.images) == boxes_of(before.json, before.images)
+
+
+def test_the_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\n\tnames: [a]\n")
+    with pytest.raises(LayoutError, match=r"data\.yaml, line 3: cannot be read as YAML: .*'\\t'"):
+        prepare_dataset(root, tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -153,6 +178,72 @@ def test_boxes_that_begin_at_zero_are_not_moved(tmp_path: Path) -> None:
             (root / folder / name).with_suffix(".xml").write_text(text)
     part = prepare_dataset(root, tmp_path / "out").splits["train"]
     assert boxes_of(part.json, part.images)["a.png"] == [("cat", (0, 6, 24, 16)), ("ox", (30, 20, 46, 36))]
+
+
+def random_coco(seed: int, *, images: int = 6) -> dict[str, Any]:
+    """Boxes of fractions of pixels; the first touches the corner and another is one pixel wide."""
+    rng = np.random.default_rng(seed)
+    content: dict[str, Any] = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 64, "height": 48} for n in range(images)],
+        "annotations": [],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+    for image in content["images"]:
+        boxes = [[0, 0, 9, 7], [5, 6, 1, 1]] if image["id"] == 0 else []
+        for _ in range(5):
+            left, top = rng.uniform(0, [60, 44]).round(2).tolist()
+            boxes.append([left, top, round(64 - left, 2), round(rng.uniform(1, 48 - top), 2)])
+        for box in boxes:
+            content["annotations"].append(
+                {
+                    "id": len(content["annotations"]),
+                    "image_id": image["id"],
+                    "category_id": int(rng.integers(2)),
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                }
+            )
+    return content
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_boxes_in_vocs_files_are_those_of_cocos_to_a_millionth(seed: int, first: int, tmp_path: Path) -> None:
+    content = random_coco(seed)
+    copies.as_voc(content, tmp_path / "data" / "train", first=first)
+    for image in content["images"]:
+        Image.new("RGB", (64, 48)).save(tmp_path / "data" / "train" / image["file_name"])
+    part = prepare_dataset(tmp_path / "data", tmp_path / "out", need_validation=False).splits["train"]
+    written = json.loads(part.json.read_text())
+    assert [each["file_name"] for each in written["images"]] == [each["file_name"] for each in content["images"]]
+    for key in ("bbox", "category_id"):
+        ours, theirs = (np.array([each[key] for each in c["annotations"]]) for c in (written, content))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_where_pixels_begin_is_decided_by_all_splits(tmp_path: Path) -> None:
+    root = copies.write_roboflow_voc(tmp_path / "data")
+    for split, folder in (("train", "train"), ("val", "valid")):
+        for name in copies.SPLITS[split]:
+            text = copies.xml(name, split, first=0).replace("<xmin>2</xmin>", "<xmin>0</xmin>")  # of d.png, in val
+            (root / folder / name).with_suffix(".xml").write_text(text)
+    part = prepare_dataset(root, tmp_path / "out").splits["train"]
+    assert boxes_of(part.json, part.images) == expected("train")
+    inspected = {split.name: split for split in read_splits(recognise(root))}
+    np.testing.assert_array_equal(inspected["train"].boxes[0], [4, 6, 24, 16])
+
+
+def test_a_box_of_no_width_is_one_pixel_or_wrong(tmp_path: Path) -> None:
+    root = copies.write_roboflow_voc(tmp_path / "data")
+    file = root / "train" / "a.xml"
+    file.write_text(file.read_text().replace("<xmax>24</xmax>", "<xmax>5</xmax>"))
+    part = prepare_dataset(root, tmp_path / "out").splits["train"]
+    assert boxes_of(part.json, part.images)["a.png"][0] == ("cat", (4, 6, 5, 16))
+    file.write_text(file.read_text().replace("<ymin>21</ymin>", "<ymin>0</ymin>"))  # pixels begin at 0
+    with pytest.raises(LayoutError, match=r"a\.xml, object 1 \(cat\): the box .* has no area"):
+        prepare_dataset(root, tmp_path / "again")
+    assert any("has no area" in text for each in read_splits(recognise(root))[0].findings for text in each.examples)
 
 
 @pytest.mark.parametrize("content", ["nothing", "empty folder", "text", "foreign json", "several jsons"])

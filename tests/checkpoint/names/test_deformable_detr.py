@@ -66,15 +66,37 @@ def test_two_stages_without_refinement_share_one_pair_of_heads_with_the_encoder(
     assert_equal(from_authors(theirs, num_queries=10), state)
 
 
+def resnet_shapes() -> dict[str, tuple[int, ...]]:
+    """Of a ResNet-50 under the names that the published checkpoint has."""
+    body = "backbone.0.body"
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def batch_norm(name: str, width: int) -> None:
+        shapes.update({f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")})
+
+    shapes[f"{body}.conv1.weight"] = (64, 3, 7, 7)
+    batch_norm(f"{body}.bn1", 64)
+    channels = 64
+    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+        width = 64 * 2 ** (stage - 1)
+        for block in range(blocks):
+            name = f"{body}.layer{stage}.{block}"
+            for conv, shape in enumerate(((width, channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)), 1):
+                shapes[f"{name}.conv{conv}.weight"] = shape
+                batch_norm(f"{name}.bn{conv}", shape[0])
+            if block == 0:
+                shapes[f"{name}.downsample.0.weight"] = (4 * width, channels, 1, 1)
+                batch_norm(f"{name}.downsample.1", 4 * width)
+            channels = 4 * width
+    return shapes
+
+
 def published_state() -> dict[str, Tensor]:
     """Every entry of the R50 hybrid checkpoint, by the published table of names and shapes; each tensor differs."""
     shapes: dict[str, tuple[int, ...]] = {"transformer.level_embed": (4, 256), "query_embed.weight": (1800, 256)}
 
     def linear(name: str, *shape: int) -> None:
         shapes[f"{name}.weight"], shapes[f"{name}.bias"] = shape, shape[:1]
-
-    def batch_norm(name: str, width: int) -> None:
-        shapes.update({f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")})
 
     def deformable(name: str) -> None:
         linear(f"{name}.sampling_offsets", 256, 256)
@@ -106,21 +128,7 @@ def published_state() -> dict[str, Tensor]:
     for level, (width, kernel) in enumerate(((512, 1), (1024, 1), (2048, 1), (2048, 3))):
         linear(f"input_proj.{level}.0", 256, width, kernel, kernel)
         linear(f"input_proj.{level}.1", 256)
-    body = "backbone.0.body"
-    shapes[f"{body}.conv1.weight"] = (64, 3, 7, 7)
-    batch_norm(f"{body}.bn1", 64)
-    channels = 64
-    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
-        width = 64 * 2 ** (stage - 1)
-        for block in range(blocks):
-            name = f"{body}.layer{stage}.{block}"
-            for conv, shape in enumerate(((width, channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1)), 1):
-                shapes[f"{name}.conv{conv}.weight"] = shape
-                batch_norm(f"{name}.bn{conv}", shape[0])
-            if block == 0:
-                shapes[f"{name}.downsample.0.weight"] = (4 * width, channels, 1, 1)
-                batch_norm(f"{name}.downsample.1", 4 * width)
-            channels = 4 * width
+    shapes.update(resnet_shapes())
     # One number a tensor, expanded: no memory, and a swapped pair is noticed.
     state = {key: torch.tensor(float(i)).expand(shape) for i, (key, shape) in enumerate(shapes.items())}
     for key in state:
