@@ -172,6 +172,27 @@ class QueryGroup:
 
 
 @dataclass(frozen=True)
+class EdgeDistributions:
+    """Where the edges of boxes are, as distributions over distances from a first box (D-FINE, section 4.1).
+
+    Args:
+        logits: (L, B, n, 4, R + 1) of left, top, right and bottom.
+        reference: (B, n, 4) cxcywh, the first box, without gradient and the same in all layers.
+        values: (R + 1,) ascending, the distance that each bin stands for.
+        scale: scalar, in how many parts of its size the first box is divided; distances are in these.
+    """
+
+    logits: Tensor
+    reference: Tensor
+    values: Tensor
+    scale: Tensor
+
+    def of_queries(self, part: slice) -> "EdgeDistributions":
+        """Those of some of the queries."""
+        return replace(self, logits=self.logits[..., part, :, :], reference=self.reference[:, part])
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What one group of queries predicts in a stack of layers.
 
@@ -182,12 +203,18 @@ class Predictions:
         distinct: the IoU with a better query's box, above which a query of a layer does not stand
             (``standing_queries``): where it would learn one-to-one it learns nothing, and it detects nothing. None
             where all queries stand.
+        edges: distributions that boxes were made of; None where they were not.
+        initial: what the first layer predicts before it refines, as one layer; None for nothing.
+        chosen: of proposals, whether they are those that became the group's queries, in their order.
     """
 
     logits: Tensor
     boxes: Tensor
     known: KnownMatches | None = field(default=None, kw_only=True)
     distinct: float | None = field(default=None, kw_only=True)
+    edges: EdgeDistributions | None = field(default=None, kw_only=True)
+    initial: "Predictions | None" = field(default=None, kw_only=True)
+    chosen: bool = field(default=False, kw_only=True)
 
     def boxes_at(self, layer: Tensor, row: Tensor) -> Tensor:
         """Boxes of some queries, differentiable.

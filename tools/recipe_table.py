@@ -31,6 +31,7 @@ FOLDERS = {
     "dn_deformable_detr": "DN-Deformable-DETR",
     "dino": "DINO",
     "dac_detr": "DAC-DETR",
+    "relation_detr": "Relation-DETR",
     "ms_detr": "MS-DETR",
     "mr_detr": "Mr. DETR",
     "rt_detr": "RT-DETR",
@@ -38,6 +39,8 @@ FOLDERS = {
     "rt_detr_v2/discrete": "RT-DETRv2 with discrete sampling, fine-tuned",
     "rt_detr_v2/points": "RT-DETRv2 with fewer sampling points",
     "deim": "DEIM on RT-DETRv2",
+    "dfine": "D-FINE",
+    "deim_dfine": "DEIM on D-FINE",
     "lvis": "LVIS v1, with federated loss and repeat-factor sampling",
     "lvis/small": "LVIS v1 on one GPU of 24 GB",
 }
@@ -102,6 +105,8 @@ def model_of(config: DictConfig) -> str:
     points = transformer.decoder.layer.get("num_points", 4)
     if points != 4:
         parts.append(f"{', '.join(map(str, points))} points")
+    if transformer.decoder.get("refinement") is not None:
+        parts.append("distributions of edges")
     if transformer.decoder.layer.get("sampling", "bilinear") != "bilinear":
         parts.append(f"{transformer.decoder.layer.sampling} sampling")
     if transformer.get("denoising") is not None:

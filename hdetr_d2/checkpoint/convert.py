@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .class_heads import FIRST_HEAD, RECORD, ClassHeads, Scoring
-from .names import deformable_detr, detr, dino, mmdet, rtdetr
+from .names import deformable_detr, detr, dfine, dino, mmdet, relation_detr, rtdetr
 from .names.backbones import (
     Renamed,
     backbone_from_detectron2,
@@ -25,7 +25,7 @@ from .reading import CheckpointError, load_checkpoint, state_in
 from .renaming import Code, State
 
 OURS = "hdetr_d2"
-_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS}
+_FAMILY: Mapping[str, Code] = {**detr.AUTHORS, **dino.AUTHORS, **relation_detr.CODES}
 _DEFORMABLE: Mapping[str, Code] = deformable_detr.CODES
 
 # Of projects with several models the state dict tells which it is of, theirs or ours; others are Deformable DETR.
@@ -34,7 +34,7 @@ _SEVERAL: Mapping[str, Mapping[str, Code]] = {
     "transformers": detr.TRANSFORMERS,
 }
 
-MODELS = (*_DEFORMABLE, "mmdet", "rtdetr")
+MODELS = (*_DEFORMABLE, "mmdet", "rtdetr", "dfine")
 FAMILY = tuple(_FAMILY)
 """The authors' projects of which each has one model."""
 BACKBONES = ("torchvision", "timm", "detectron2", "swin")
@@ -164,8 +164,10 @@ def _code_of_theirs(origin: str, state: State) -> Code:
         return replace(mmdet.CODE, scoring=mmdet.scoring_of(state))
     if origin == "rtdetr":
         return rtdetr.CODES["rtdetr"]
+    if origin == "dfine":
+        return dfine.CODES["dfine"]
     if origin == "transformers" and rtdetr.is_rtdetr_of_transformers(state):
-        return rtdetr.CODES["transformers"]
+        return (dfine if dfine.is_dfine_of_transformers(state) else rtdetr).CODES["transformers"]
     model = None
     if origin == "detrex":
         model = detr.model_of_detrex(state) or dino.model_of_detrex(state)
@@ -181,17 +183,21 @@ def _code_of_ours(target: str, state: State) -> Code:
         ValueError: the project has no such model.
     """
     if rtdetr.is_rtdetr(state):
-        if target not in rtdetr.CODES:
-            raise ValueError(
-                f"the model is an RT-DETR, for which {target} has no names; there are {sorted(rtdetr.CODES)}"
-            )
-        return rtdetr.CODES[target]
+        name, codes = ("a D-FINE", dfine.CODES) if dfine.is_dfine(state) else ("an RT-DETR", rtdetr.CODES)
+        if target not in codes:
+            raise ValueError(f"the model is {name}, for which {target} has no names; there are {sorted(codes)}")
+        return codes[target]
+    if relation_detr.is_relation_detr(state):
+        if target not in relation_detr.CODES:
+            raise ValueError(f"the model is a Relation-DETR, for which {target} has no names")
+        return relation_detr.CODES[target]
+    others = {"rtdetr": "RT-DETR", "dfine": "D-FINE", "relation_detr": "Relation-DETR"}
+    if target in others:
+        raise ValueError(f"the model is no {others[target]}, so that {target} has no names for it")
     if target in _FAMILY:
         return _FAMILY[target]
     if target == "mmdet":
         return mmdet.CODE
-    if target == "rtdetr":
-        raise ValueError(f"the model is no RT-DETR, so that {target} has no names for it")
     model = detr.model_of_ours(state) or dino.model_of_ours(state)
     if model is None or target not in _SEVERAL:
         return _DEFORMABLE[target]

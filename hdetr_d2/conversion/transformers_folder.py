@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from hdetr_d2.checkpoint.class_heads import ClassHeads, Scoring
-from hdetr_d2.checkpoint.names import detr, dino, rtdetr
+from hdetr_d2.checkpoint.names import detr, dfine, dino, rtdetr
 from hdetr_d2.model_zoo.transformers_config import FAMILIES, TransformersConfigError, json_of_config
 from hdetr_d2.output import save_weights
 
@@ -35,6 +35,8 @@ def config_json(described: Described, state: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _kind(state: Mapping[str, Tensor]) -> str:
+    if dfine.is_dfine(state):
+        return "d_fine"
     if rtdetr.is_rtdetr(state):
         return "rtdetr"
     model = detr.model_of_ours(state) or dino.model_of_ours(state) or "deformable_detr"
@@ -56,7 +58,7 @@ def processor_json(described: Described, model_type: str) -> dict[str, Any]:
         "do_normalize": any(mean) or any(value != 255 for value in std),
         "image_mean": [value / 255 for value in mean],
         "image_std": [value / 255 for value in std],
-        "do_pad": not model_type.startswith("rt_detr"),
+        "do_pad": not model_type.startswith(("rt_detr", "d_fine")),
     }
     rule = description.resize
     if rule.get("rule") == "shortest_edge":

@@ -20,11 +20,20 @@ class GroupView:
         keys: (start, stop) of every part that it sees, itself included.
         mask: (n, m) bool over the seen keys, True where attention is blocked; None where all are seen. A fully
             blocked row would give NaN and must not occur.
+        bias: (B, H, n, m), added to the scores of the seen keys; None for nothing.
     """
 
     queries: tuple[int, int]
     keys: tuple[tuple[int, int], ...]
     mask: Tensor | None = None
+    bias: Tensor | None = None
+
+    def allowed(self, dtype: torch.dtype) -> Tensor | None:
+        """Both as PyTorch's attention takes them: True where it may look, or numbers of ``dtype`` to add."""
+        if self.bias is None:
+            return None if self.mask is None else ~self.mask
+        bias = self.bias.to(dtype)
+        return bias if self.mask is None else bias.masked_fill(self.mask, float("-inf"))
 
 
 @functools.cache
@@ -66,7 +75,7 @@ def attend(
     outputs = []
     for view in views:
         own = _parts(query, (view.queries,))
-        allowed = None if view.mask is None else ~view.mask
+        allowed = view.allowed(query.dtype)
         outputs.append(
             _attention(own, _parts(key, view.keys), _parts(value, view.keys), allowed=allowed, dropout=dropout)
             if own.shape[2]

@@ -16,6 +16,7 @@ class ConvNorm(nn.Module):
         in_channels, out_channels: widths.
         kernel_size: odd; the map is padded so that stride 1 keeps its size.
         stride: of the convolution.
+        groups: of the convolution; as many as channels make it depthwise.
         activation: name in ``layers.mlp.ACTIVATIONS``; None for none.
     """
 
@@ -26,10 +27,13 @@ class ConvNorm(nn.Module):
         out_channels: int,
         kernel_size: int = 1,
         stride: int = 1,
+        groups: int = 1,
         activation: str | None = None,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+        )
         self.norm: nn.Module = nn.BatchNorm2d(out_channels)
         self.activation = nn.Identity() if activation is None else make_activation(activation)
 
@@ -47,7 +51,7 @@ class ConvNorm(nn.Module):
 
     def fuse(self) -> None:
         """Become one convolution with bias. Only for evaluation: statistics and their parameters are gone."""
-        self.conv = _convolution(*self.folded(), stride=self.conv.stride[0])
+        self.conv = _convolution(*self.folded(), stride=self.conv.stride[0], groups=self.conv.groups)
         self.norm = nn.Identity()
 
 
@@ -116,6 +120,62 @@ class CSPRep(nn.Module):
         return self.output(self.blocks(self.main(x)) + self.side(x))
 
 
+class GELAN(nn.Module):
+    """A chain of two CSP branches, each with a 3x3 convolution behind it, whose stages are all read at the end.
+
+    This is D-FINE's fusion block, RepNCSPELAN4 in its code: the generalised efficient layer aggregation network of
+    YOLOv9 (Wang et al., ECCV 2024) with RepVGG blocks inside.
+
+    Args:
+        in_channels, out_channels: widths; between them are 2 * ``out_channels``, of which the chain takes half.
+        num_blocks: RepVGG blocks of each branch.
+        expansion: width of the chain in parts of half of ``out_channels``, rounded down.
+        activation: of every part.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int = 3,
+        expansion: float = 1.0,
+        activation: str = "silu",
+    ) -> None:
+        super().__init__()
+        width = int(expansion * out_channels // 2)
+        self.input = ConvNorm(in_channels=in_channels, out_channels=2 * out_channels, activation=activation)
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                CSPRep(in_channels=channels, out_channels=width, num_blocks=num_blocks, activation=activation),
+                ConvNorm(in_channels=width, out_channels=width, kernel_size=3, activation=activation),
+            )
+            for channels in (out_channels, width)
+        )
+        self.output = ConvNorm(in_channels=2 * (out_channels + width), out_channels=out_channels, activation=activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
+        parts = list(self.input(x).chunk(2, 1))
+        for stage in self.stages:
+            parts.append(stage(parts[-1]))
+        return self.output(torch.cat(parts, 1))
+
+
+class SeparatedDownsample(nn.Sequential):
+    """A map of half the size by a 1x1 and a depthwise 3x3 convolution without activations (D-FINE's SCDown).
+
+    Args:
+        channels: width of input and output.
+    """
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__(
+            ConvNorm(in_channels=channels, out_channels=channels),
+            ConvNorm(in_channels=channels, out_channels=channels, kernel_size=3, stride=2, groups=channels),
+        )
+
+
 def folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     """Weight and bias of the one convolution that computes what both do in evaluation.
 
@@ -132,10 +192,11 @@ def folded(convolution: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     return weight.to(convolution.weight.dtype), bias.to(convolution.weight.dtype)
 
 
-def _convolution(weight: Tensor, bias: Tensor, *, stride: int = 1) -> nn.Conv2d:
+def _convolution(weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution with given weights that keeps the size of a map but for the stride."""
     outputs, inputs, size, _ = weight.shape
-    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, device=weight.device, dtype=weight.dtype)
+    convolution = nn.Conv2d(inputs * groups, outputs, size, stride, padding=size // 2, groups=groups)
+    convolution.to(weight)
     convolution.weight = nn.Parameter(weight.clone())
     convolution.bias = nn.Parameter(bias.clone())
     return convolution

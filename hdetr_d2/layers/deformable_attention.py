@@ -31,6 +31,8 @@ class MultiScaleDeformableAttention(nn.Module):
             3.1), which needs no grid sampling where a model is deployed. It is for fine-tuning a bilinear model: no
             gradient reaches locations, and the offsets are frozen.
         authors_clamp: what the authors' discrete sampling does on maps that are not square, see ``discrete_sampling``.
+        projections: whether values and the result are projected; without, heads read channels of the memory as they
+            are (D-FINE).
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class MultiScaleDeformableAttention(nn.Module):
         num_points: int | Sequence[int] = 4,
         method: Literal["bilinear", "discrete"] = "bilinear",
         authors_clamp: bool = False,
+        projections: bool = True,
     ) -> None:
         super().__init__()
         if embed_dim % num_heads:
@@ -59,8 +62,8 @@ class MultiScaleDeformableAttention(nn.Module):
         self.authors_clamp = authors_clamp
         self.sampling_offsets = nn.Linear(embed_dim, num_heads * sum(self.points) * 2)
         self.attention_weights = nn.Linear(embed_dim, num_heads * sum(self.points))
-        self.value_proj = nn.Linear(embed_dim, embed_dim)
-        self.output_proj = nn.Linear(embed_dim, embed_dim)
+        self.value_proj: nn.Module = nn.Linear(embed_dim, embed_dim) if projections else nn.Identity()
+        self.output_proj: nn.Module = nn.Linear(embed_dim, embed_dim) if projections else nn.Identity()
         self.reset_parameters()
         self.sampling_offsets.requires_grad_(method == "bilinear")
 
@@ -76,8 +79,9 @@ class MultiScaleDeformableAttention(nn.Module):
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(projection.weight)
-            nn.init.zeros_(projection.bias)
+            if isinstance(projection, nn.Linear):
+                nn.init.xavier_uniform_(projection.weight)
+                nn.init.zeros_(projection.bias)
 
     def forward(
         self, query: Tensor, reference: Tensor, memory: Tensor, spatial_shapes: Tensor, padding: Tensor | None

@@ -3,6 +3,7 @@
 from .boxes import box_losses
 from .classification import ClassificationLoss, Positives, SigmoidFocalLoss
 from .criterion import SetCriterion
+from .distribution import DistributionLoss
 from .equalized import EqualizedFocalLoss
 from .federated import FederatedLoss
 from .iou_aware import IoUAwareBCE, MatchabilityAwareLoss, VarifocalLoss
@@ -12,6 +13,7 @@ from .softmax import SoftmaxCrossEntropy
 
 __all__ = [
     "ClassificationLoss",
+    "DistributionLoss",
     "EqualizedFocalLoss",
     "FederatedLoss",
     "IoUAwareBCE",

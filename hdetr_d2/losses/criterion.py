@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hdetr_d2.arguments import ArgumentError, check_within
 from hdetr_d2.compat import record_metrics
-from hdetr_d2.distributed import mean_count_over_ranks
+from hdetr_d2.distributed import mean_count_over_ranks, mean_over_ranks
 from hdetr_d2.matching.step import Matches, MatchRequest, Solved, match_step
 from hdetr_d2.structures import BatchedTargets, Predictions, Targets
 from hdetr_d2.supervision import PRIMARY, Supervision
@@ -18,9 +18,13 @@ from hdetr_d2.transfer import to_device
 
 from .boxes import BoxLosses, box_losses
 from .classification import ClassificationLoss, SigmoidFocalLoss
+from .distribution import DistributionLoss
 from .job import Job, Step
 from .positive_counts import PositiveCounter
 from .sums import sums_of_layers
+
+COUNTED = 4
+"""Of the losses, the first ones, which are divided by a number of matches; the next one is a mean."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class MatchedStep:
         solved: how, before a group's matches are filled up from another's.
         targets: of the batch, by class.
         columns: the classes that the decoder's logits are of; None for all.
+        matches: what of it is learned, of each request.
     """
 
     suffixes: list[list[str]]
@@ -40,6 +45,7 @@ class MatchedStep:
     solved: list[Solved]
     targets: BatchedTargets
     columns: Tensor | None
+    matches: list[Matches]
 
 
 class MatchObserver(Protocol):
@@ -61,6 +67,10 @@ class SetCriterion(nn.Module):
         binary_encoder: whether proposals learn "object or not" in channel 0 (Deformable DETR) or classes (DINO).
         counter: is told which classes the decoder's queries learn; None counts nothing.
         giou_eps: ``eps`` of ``generalized_box_iou`` in the loss.
+        distribution: the losses of boxes that are distributions of their edges; None where boxes are numbers.
+        unite_matches: whether boxes learn from the united matches of all layers of a group with the same matcher, its
+            proposals among them, and are divided by the number of these (D-FINE, section 4.2). Classes learn from the
+            matches of each layer.
 
     Attributes:
         observer: is shown what every step matched; None shows nobody.
@@ -79,6 +89,8 @@ class SetCriterion(nn.Module):
         binary_encoder: bool = True,
         counter: PositiveCounter | None = None,
         giou_eps: float = 0.0,
+        distribution: DistributionLoss | None = None,
+        unite_matches: bool = False,
     ) -> None:
         super().__init__()
         weights = {"class_weight": class_weight, "l1_weight": l1_weight, "giou_weight": giou_weight}
@@ -95,6 +107,10 @@ class SetCriterion(nn.Module):
         self.binary_encoder = binary_encoder
         self.counter = counter
         self.giou_eps = giou_eps
+        self.distribution = distribution
+        self.unite_matches = unite_matches
+        if distribution is not None:
+            self.weights.update(distribution.weights)
         self.observer: MatchObserver | None = None
         self._box_losses: BoxLosses = box_losses
 
@@ -154,30 +170,48 @@ class SetCriterion(nn.Module):
             columns: (C',) int64, the classes that ``predictions`` have logits of, in their order; None for all.
 
         Returns:
-            Weighted scalar losses, to be summed. Keys are the authors': ``loss_{ce,bbox,giou}``, then ``_<layer>``
-            for all but the last layer or ``_enc``, then ``_<group>`` for all but the primary group; the same in
-            every step. How many queries were matched in each group's last layer, and how many predictions were not
-            finite, go to the trainer's EventStorage.
+            Weighted scalar losses, to be summed. Keys are the authors': ``loss_{ce,bbox,giou,fgl,ddf}``, then
+            ``_<layer>`` for all but the last layer, ``_enc``, or ``_pre`` for what is predicted before refinement, then
+            ``_<group>`` for all but the primary group; the same in every step. How many queries were matched in each
+            group's last layer, and how many predictions were not finite, go to the trainer's EventStorage.
         """
         batch = BatchedTargets.of(targets)
         learned = batch if columns is None else batch.with_labels(torch.searchsorted(columns, batch.labels))
         step = Step(learned, batch, supervision, progress, columns)
-        jobs = [Job.of_group(group, p, step, self.classification) for group, p in predictions.items()]
-        if proposals:
-            objects = step.targets.as_objects() if self.binary_encoder else step.targets
-            jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
+        jobs = self._jobs(predictions, proposals, step)
         all_matches = self._matches_of(jobs, step)
         self._count(jobs[: len(predictions)], all_matches, batch.labels)
-        num_targets = mean_count_over_ranks(len(batch.labels), next(iter(predictions.values())).logits)
-        sums = sums_of_layers(jobs, all_matches, giou_eps=self.giou_eps, box_losses=self._box_losses)
-        values = iter(self._weighted(sums, jobs, num_targets).flatten().unbind(0))
+        sums = sums_of_layers(
+            jobs,
+            all_matches,
+            giou_eps=self.giou_eps,
+            distribution=self.distribution,
+            box_losses=self._box_losses,
+        )
+        divisors = self._divisors(jobs, all_matches, len(batch.labels), sums)
+        values = iter(self._weighted(sums, jobs, divisors).flatten().unbind(0))
         losses = dict(zip((name + suffix for name in self.weights for job in jobs for suffix in job.suffixes), values))
         record_metrics(
             {f"matching/positives{job.suffixes[-1]}": matches.per_layer[-1] for job, matches in zip(jobs, all_matches)}
             | {"matching/unmatchable": sum(matches.unmatchable for matches in all_matches)}
         )
-        keys = [name + suffix for job in jobs for name in self.weights for suffix in job.suffixes]
+        keys = [name + suffix for job in jobs for name in self.weights for suffix in job.endings(name)]
         return {key: losses[key] for key in keys}
+
+    def _jobs(
+        self, predictions: Mapping[str, Predictions], proposals: Mapping[str, Predictions], step: Step
+    ) -> list[Job]:
+        """All that has losses: groups, what they predict before refinement, proposals."""
+        jobs = [Job.of_group(group, p, step, self.classification) for group, p in predictions.items()]
+        jobs += [
+            Job.of_initial(group, p, step, self.classification)
+            for group, p in predictions.items()
+            if p.initial is not None
+        ]
+        if proposals:
+            objects = step.targets.as_objects() if self.binary_encoder else step.targets
+            jobs += [self._proposal_job(group, p, objects, step) for group, p in proposals.items()]
+        return [job.uniting() for job in jobs] if self.unite_matches else jobs
 
     def _matches_of(self, jobs: Sequence[Job], step: Step) -> list[Matches]:
         """The matches of all jobs: those that are known, and the others, which are matched together."""
@@ -190,10 +224,11 @@ class SetCriterion(nn.Module):
             for job in matched
         ]
         seen: list[Solved] = []
-        solved = iter(match_step(requests, None if self.observer is None else seen))
+        found = match_step(requests, None if self.observer is None else seen)
         if self.observer is not None:
             suffixes = [job.suffixes for job in matched]
-            self.observer(MatchedStep(suffixes, requests, seen, step.classes, step.columns))
+            self.observer(MatchedStep(suffixes, requests, seen, step.classes, step.columns, found))
+        solved = iter(found)
         return [next(solved) if job.rules else job.known_matches() for job in jobs]
 
     def _count(self, jobs: Sequence[Job], matches: Sequence[Matches], classes: Tensor) -> None:
@@ -206,7 +241,7 @@ class SetCriterion(nn.Module):
 
     def _proposal_job(self, group: str, proposals: Predictions, targets: BatchedTargets, step: Step) -> Job:
         """The encoder's proposals as one more layer under a rule of its own."""
-        rule = step.supervision.encoder_rule(step.progress)
+        rule = step.supervision.proposal_rule(group, step.progress)
         loss, columns = self.encoder_classification or self.classification, step.columns
         if self.binary_encoder:
             loss, columns = loss.of_proposals(), None
@@ -221,10 +256,25 @@ class SetCriterion(nn.Module):
         )
         suffix = "_enc" if group == PRIMARY else f"_enc_{group}"
         request = MatchRequest(proposals, [rule.matcher], targets, candidates, classes=step.classes)
-        return Job(None, [suffix], [rule], request, loss, columns)
+        return Job(None, [suffix], [rule], request, loss, columns, group if proposals.chosen else None)
 
-    def _weighted(self, sums: Tensor, jobs: Sequence[Job], num_targets: Tensor) -> Tensor:
-        """Sums of losses (3, layers of all jobs), divided and weighted.
+    def _divisors(self, jobs: Sequence[Job], matches: Sequence[Matches], targets: int, like: Tensor) -> Tensor:
+        """What each layer's losses are divided by before rules multiply it: means over processes, (2, layers of all).
+
+        The first row is the number of targets, the second, of losses of boxes, that of united matches where they are.
+        """
+        boxes = [
+            targets if found.united is None else found.united.per_layer[layer] / job.rules[layer].normaliser
+            for job, found in zip(jobs, matches)
+            for layer in range(len(job.suffixes))
+        ]
+        if all(found.united is None for found in matches):
+            return mean_count_over_ranks(targets, like).expand(2, len(boxes))
+        counts = torch.tensor([[float(targets)] * len(boxes), boxes])
+        return mean_over_ranks(to_device([counts], like.device)[0])
+
+    def _weighted(self, sums: Tensor, jobs: Sequence[Job], divisors: Tensor) -> Tensor:
+        """Sums of losses (names, layers of all jobs), divided and weighted.
 
         What they are divided by is 1 for losses that are divided already, and where matches are known what is said
         there; else the authors' count of repeated targets, which is 1 without any whatever the normaliser.
@@ -234,11 +284,12 @@ class SetCriterion(nn.Module):
             rows.append([(*of_layer, weight) for job in jobs for of_layer in job.factors(name)])
         host = torch.tensor(rows, dtype=torch.float64).permute(2, 0, 1)
         factors, normalisers, own = to_device([*host[:2].float(), host[2].to(sums.dtype)], sums.device)
-        divisors = (normalisers * num_targets).clamp(min=1.0)
+        divisors = torch.cat([divisors[:1], divisors[1:].expand(len(rows) - 1, -1)])
+        divisors = (normalisers * divisors).clamp(min=1.0)
         start = 0
         for job in jobs:
             stop = start + len(job.suffixes)
             if job.known is not None:
-                divisors[int(job.loss.normalised) :, start:stop] = job.known.divisor
+                divisors[int(job.loss.normalised) : COUNTED, start:stop] = job.known.divisor
             start = stop
         return sums * (factors / divisors) * own

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,13 +14,19 @@ from hdetr_d2.transfer import to_device
 
 from .boxes import BoxLosses, box_losses
 from .classification import NOTHING, Positives
+from .distribution import DistributionLoss
 from .job import Job
 
 
 def sums_of_layers(
-    jobs: Sequence[Job], matches: Sequence[Matches], *, giou_eps: float, box_losses: BoxLosses = box_losses
+    jobs: Sequence[Job],
+    matches: Sequence[Matches],
+    *,
+    giou_eps: float,
+    distribution: DistributionLoss | None = None,
+    box_losses: BoxLosses = box_losses,
 ) -> Tensor:
-    """The three losses, each summed over the queries of each layer of each job.
+    """The losses, each summed over the queries of each layer of each job.
 
     Class losses are those of each job, which may be of other kinds; what is done with matched boxes is the same for
     all, and done for all together.
@@ -28,30 +35,88 @@ def sums_of_layers(
         jobs: of the same images and target boxes.
         matches: of each.
         giou_eps: of ``box_losses``.
+        distribution: the losses of jobs whose boxes are distributions of their edges; None for none.
         box_losses: the function of that name, or what was compiled of it.
 
     Returns:
-        (3, T) of class, L1 and generalized-IoU loss, of the T layers of all jobs, job after job.
+        (3, T) of class, L1 and generalized-IoU loss, of the T layers of all jobs, job after job; with ``distribution``
+        (5, T), its losses too, which are 0 in all other layers.
     """
     logits = [_widened(job.request.predictions.logits.flatten(1, 2)) for job in jobs]
-    pairs = list(zip(jobs, matches, logits))
-    boxes = torch.cat([job.request.predictions.boxes_at(m.layer, m.row).to(x.dtype) for job, m, x in pairs])
-    target_boxes = jobs[0].request.batch.boxes[torch.cat([m.target for m in matches])].to(boxes.dtype)
-    sizes = [len(m.row) for m in matches]
+    learned = [found if found.united is None else found.united for found in matches]
+    pairs = _pairs(jobs, learned, logits)
+    own = pairs if all(found.united is None for found in matches) else _pairs(jobs, matches, logits, detach=True)
     classes, weights = [], []
-    for (job, found, of_job), iou in zip(pairs, _overlaps(jobs, boxes.detach(), target_boxes, sizes)):
-        label = job.request.batch.labels[found.target]
-        rivals = None if job.known is not None else found.target
-        positives = Positives(found.layer, found.row, label, iou, rivals, job.columns)
-        learned = _trained(job, of_job, positives, found.last)
+    overlaps = _overlaps(jobs, own)
+    of_learned = overlaps if own is pairs else _overlaps(jobs, pairs)
+    for index, (job, of_job) in enumerate(zip(jobs, logits)):
+        positives = _positives(job, matches[index], overlaps[index])
+        trained = _trained(job, of_job, positives, matches[index].last)
         if job.loss.training and job.loss.observes:
-            job.loss.observe(*learned)
-        classes.append(job.loss(*learned))
+            job.loss.observe(*trained)
+        classes.append(job.loss(*trained))
+        if own is not pairs:
+            positives = _positives(job, learned[index], of_learned[index])
         weights.append(job.loss.box_weights(of_job, positives))
-    l1, giou = _weighted(box_losses(boxes, target_boxes, giou_eps=giou_eps), weights, sizes)
-    layers, depth = _numbered(matches, [len(x) for x in logits])
+    of_boxes = box_losses(pairs.boxes, pairs.targets, giou_eps=giou_eps, inside_out=distribution is not None)
+    l1, giou = _weighted(of_boxes, weights, pairs.sizes)
+    layers, depth = _numbered(learned, [len(x) for x in logits])
     zeros = l1.new_zeros(depth)
-    return torch.stack([torch.cat(classes), zeros.index_add(0, layers, l1), zeros.index_add(0, layers, giou)])
+    sums = [torch.cat(classes), zeros.index_add(0, layers, l1), zeros.index_add(0, layers, giou)]
+    if distribution is not None:
+        sums += _of_edges(jobs, learned, pairs, distribution)
+    return torch.stack(sums)
+
+
+class _Pairs(NamedTuple):
+    """Boxes of matches and those that they learn, (P, 4) cxcywh each, of all jobs; and how many each job has."""
+
+    boxes: Tensor
+    targets: Tensor
+    sizes: list[int]
+
+
+def _pairs(
+    jobs: Sequence[Job], matches: Sequence[Matches], logits: Sequence[Tensor], *, detach: bool = False
+) -> _Pairs:
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+        boxes = torch.cat(
+            [job.request.predictions.boxes_at(m.layer, m.row).to(x.dtype) for job, m, x in zip(jobs, matches, logits)]
+        )
+    targets = jobs[0].request.batch.boxes[torch.cat([m.target for m in matches])].to(boxes.dtype)
+    return _Pairs(boxes, targets, [len(m.row) for m in matches])
+
+
+def _positives(job: Job, found: Matches, iou: Tensor | None) -> Positives:
+    label = job.request.batch.labels[found.target]
+    return Positives(found.layer, found.row, label, iou, None if job.known is not None else found.target, job.columns)
+
+
+def _of_edges(
+    jobs: Sequence[Job], matches: Sequence[Matches], pairs: _Pairs, loss: DistributionLoss
+) -> tuple[Tensor, Tensor]:
+    """Both losses of distributions, (T,) each."""
+    local, distilled = [], []
+    counts: Tensor | None = None
+    with torch.no_grad():
+        overlaps = box_iou(cxcywh_to_xyxy(pairs.boxes), cxcywh_to_xyxy(pairs.targets)).split(pairs.sizes)
+    for job, found, iou, targets in zip(jobs, matches, overlaps, pairs.targets.split(pairs.sizes)):
+        predictions = job.request.predictions
+        none = iou.new_zeros(len(job.suffixes))
+        if predictions.edges is None:
+            local.append(none)
+            distilled.append(none)
+            continue
+        of_pairs = loss.localisation(predictions.edges, found.layer, found.row, targets, iou)
+        local.append(none.index_add(0, found.layer, of_pairs.to(none.dtype)))
+        # Of queries whose matches are known, the authors weight both sides as of the first group's.
+        told = counts if job.known is not None else None
+        divergence, numbers = loss.distillation(
+            predictions.edges, predictions.logits, found.layer, found.row, iou, told
+        )
+        counts = numbers if counts is None else counts
+        distilled.append(divergence.to(none.dtype))
+    return torch.cat(local), torch.cat(distilled)
 
 
 def _widened(x: Tensor) -> Tensor:
@@ -67,12 +132,13 @@ def _numbered(matches: Sequence[Matches], depths: Sequence[int]) -> tuple[Tensor
     return torch.cat(layers), first
 
 
-def _overlaps(jobs: Sequence[Job], boxes: Tensor, target_boxes: Tensor, sizes: Sequence[int]) -> list[Tensor | None]:
+def _overlaps(jobs: Sequence[Job], pairs: _Pairs) -> list[Tensor | None]:
     """The IoU that the class loss of each job asks for, of its matches; None where it asks for none."""
     of_kind = {}
     for generalized in {job.loss.generalized_iou for job in jobs if job.loss.needs_iou}:
         overlap = generalized_box_iou if generalized else box_iou
-        of_kind[generalized] = overlap(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target_boxes)).split(list(sizes))
+        values = overlap(cxcywh_to_xyxy(pairs.boxes.detach()), cxcywh_to_xyxy(pairs.targets))
+        of_kind[generalized] = values.split(pairs.sizes)
     return [of_kind[job.loss.generalized_iou][i] if job.loss.needs_iou else None for i, job in enumerate(jobs)]
 
 

@@ -1,7 +1,7 @@
 """Matching of a whole training step."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -32,6 +32,7 @@ class Matches:
         unmatchable: number of (layer, image, query) without a finite cost, of images with targets.
         last: (Q,) int64, ascending, the matches that give their query its class: of several of one query in a layer,
             the last one. None where no query can have several.
+        united: what boxes learn in place of these, where matches of several layers are united; see ``unite``.
     """
 
     layer: Tensor
@@ -40,6 +41,7 @@ class Matches:
     per_layer: list[int]
     unmatchable: int = 0
     last: Tensor | None = None
+    united: "Matches | None" = None
 
     def filled(self, other: "Matches") -> "Matches":
         """One match a query: the last of these that it has, else that of ``other``, which has one at most."""
@@ -67,6 +69,8 @@ class MatchRequest:
         candidates: what is matched in place of the predictions, such as the anchors of proposals; None for themselves.
         fill_from: which request of the step has matches for queries that have none here; see ``Matches.filled``.
         classes: the targets by their classes, where ``targets`` are labelled by something else; None where not.
+        unions: of each layer, the name of the union that its matches are part of, over all requests of the step; no
+            names where matches are not united.
         stands: (L, B, N) bool, which predictions may be matched; None for all. Targets that there are too few for go
             without, as where there are more targets than queries.
     """
@@ -77,6 +81,7 @@ class MatchRequest:
     candidates: Predictions | None = None
     fill_from: int | None = None
     classes: Sequence[Targets] | None = None
+    unions: Sequence[Hashable] = ()
     stands: Tensor | None = None
 
     @cached_property
@@ -185,7 +190,55 @@ def match_step(requests: Sequence[MatchRequest], seen: list[Solved] | None = Non
         matches if request.fill_from is None else matches.filled(found_of[request.fill_from])
         for request, matches in zip(requests, found_of)
     ]
-    return _on_device(filled, requests)
+    united = unite(filled, requests)
+    moved = _on_device([*filled, *united], [*requests, *requests])
+    return [replace(one, united=other) for one, other in zip(moved, moved[len(filled) :])] if united else moved
+
+
+def unite(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> list[Matches]:
+    """One set of matches for all layers of each union: every query with the target that it was given most often.
+
+    Layers of other requests of the same queries are among them (D-FINE's matching of boxes, section 4.2). Of targets
+    that a query was given equally often it keeps the first.
+
+    Args:
+        found: the matches of each request, on the host.
+        requests: whose ``unions`` say what is united.
+
+    Returns:
+        Matches of each request, in every layer those of its union; none at all where no request has unions.
+    """
+    if not any(request.unions for request in requests):
+        return []
+    pairs: dict[Hashable, list[tuple[Tensor, Tensor]]] = {}
+    for matches, request in zip(found, requests):
+        for layer, name in enumerate(request.unions):
+            of_layer = matches.layer == layer
+            pairs.setdefault(name, []).append((matches.row[of_layer], matches.target[of_layer]))
+    unions = {name: _most_frequent(*(torch.cat(x) for x in zip(*parts))) for name, parts in pairs.items()}
+    united = []
+    for matches, request in zip(found, requests):
+        parts = [unions[name] for name in request.unions]
+        if not parts:
+            united.append(matches)
+            continue
+        counts = [len(rows) for rows, _ in parts]
+        layers = torch.arange(len(parts)).repeat_interleave(torch.tensor(counts))
+        rows, targets = (torch.cat(x) for x in zip(*parts))
+        united.append(Matches(layers, rows, targets, counts))
+    return united
+
+
+def _most_frequent(row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of pairs (P,), each once and ascending, and the target that each occurs with most often."""
+    size = int(target.max()) + 1 if len(target) else 1
+    pair, count = (row * size + target).unique(return_counts=True)
+    pair = pair[count.argsort(descending=True, stable=True)]
+    pair = pair[(pair // size).argsort(stable=True)]
+    rows = pair // size
+    first = torch.ones_like(rows, dtype=torch.bool)
+    first[1:] = rows[1:] != rows[:-1]
+    return rows[first], pair[first] % size
 
 
 class _Solutions(dict[tuple[int, int, int], Assignment]):

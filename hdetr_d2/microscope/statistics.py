@@ -240,14 +240,19 @@ def _majority(values: NDArray[np.int32], which: NDArray[np.int64], size: int) ->
     return result
 
 
+_PLACES = {"enc": "encoder", "pre": "before refinement"}
+"""What a layer's slot is called that is none of the decoder's layers."""
+
+
 def groups_of(recording: Recording) -> Mapping[str, list[int]]:
     """The slots of each group of queries by its name; "primary", "encoder" and those of the supervision."""
     groups: dict[str, list[int]] = {}
     for slot, suffix in enumerate(recording.slots):
-        words = suffix.split("_", 2 if suffix[1:2].isdigit() or suffix.startswith("_enc") else 1)[1:]
-        if words and (words[0].isdigit() or words[0] == "enc"):
-            kind = "encoder" if words[0] == "enc" else ""
-            name = f"{words[1]}, encoder" if kind and len(words) > 1 else kind or (words[1] if len(words) > 1 else "")
+        placed = suffix[1:2].isdigit() or suffix.startswith(("_enc", "_pre"))
+        words = suffix.split("_", 2 if placed else 1)[1:]
+        if words and (words[0].isdigit() or words[0] in _PLACES):
+            kind = _PLACES.get(words[0], "")
+            name = f"{words[1]}, {kind}" if kind and len(words) > 1 else kind or (words[1] if len(words) > 1 else "")
         else:
             name = words[0] if words else ""
         groups.setdefault(name or "primary", []).append(slot)

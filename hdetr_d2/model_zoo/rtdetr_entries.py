@@ -1,4 +1,4 @@
-"""What was published for RT-DETR, RT-DETRv2 and DEIM on it."""
+"""What was published for RT-DETR, RT-DETRv2, D-FINE, and DEIM on the last two."""
 
 from .entry import Entry, Weights
 
@@ -27,6 +27,20 @@ def _deim(recipe: str, ap: float, drive_id: str) -> Entry:
     return Entry(config=f"deim/{recipe}.py", ap=ap, source="DEIM repository", weights=weights)
 
 
+def _dfine(size: str, epochs: int, ap: float) -> Entry:
+    file = f"dfine_{size}_coco.pth"
+    url = f"https://github.com/Peterande/storage/releases/download/dfinev1.0/{file}"
+    weights = Weights(file=file, url=url, origin="dfine")
+    recipe = f"dfine/dfine_hgnetv2_{size}_{epochs}ep.py"
+    return Entry(config=recipe, ap=ap, source="D-FINE repository", weights=weights)
+
+
+def _deim_dfine(size: str, epochs: int, ap: float) -> Entry:
+    """A model of DEIM's repository whose file is not linked here."""
+    recipe = f"deim_dfine/deim_dfine_hgnetv2_{size}_{epochs}ep.py"
+    return Entry(config=recipe, ap=ap, source="DEIM repository")
+
+
 RTDETR_ENTRIES: tuple[Entry, ...] = (
     _v1("r18", 46.5, "rtdetr_r18vd_dec3_6x_coco_from_paddle"),
     _v1("r34", 48.9, "rtdetr_r34vd_dec4_6x_coco_from_paddle"),
@@ -52,5 +66,15 @@ RTDETR_ENTRIES: tuple[Entry, ...] = (
     _deim("deim_rtdetrv2_r50_m_60ep", 53.2, "10dLuqdBZ6H5ip9BbBiE6S7ZcmHkRbD0E"),
     _deim("deim_rtdetrv2_r50_60ep", 54.3, "1mWknAXD5JYknUQ94WCEvPfXz13jcNOTI"),
     _deim("deim_rtdetrv2_r101_60ep", 55.5, "1BIevZijOcBO17llTyDX32F_pYppBfnzu"),
+    _dfine("n", 160, 42.8),
+    _dfine("s", 132, 48.5),
+    _dfine("m", 132, 52.3),
+    _dfine("l", 80, 54.0),
+    _dfine("x", 80, 55.8),
+    _deim_dfine("n", 160, 43.0),
+    _deim_dfine("s", 132, 49.0),
+    _deim_dfine("m", 102, 52.7),
+    _deim_dfine("l", 58, 54.7),
+    _deim_dfine("x", 58, 56.5),
 )
 """All of them, in the order in which the recipe table shows them."""

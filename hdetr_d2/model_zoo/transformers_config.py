@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hdetr_d2.errors import UserError
 
+from .transformers_dfine import fine_json, set_fine
 from .zoo import get_config
 
 Json = Mapping[str, Any]
@@ -81,8 +82,17 @@ _RT = (
 )
 
 
+_FINE = (
+    *_RT,
+    ("depth_mult", "neck.necks.0.depth_mult"),
+    ("max_num_bins", "transformer.heads.bins"),
+    ("reg_scale", "transformer.heads.reg_scale"),
+    ("up", "transformer.heads.up"),
+)
+
+
 def _family(name: str, recipe: str, prefix: str, fields: tuple[tuple[str, str], ...], width: str = "d_model") -> Family:
-    processor = {"DabDetr": "ConditionalDetr", "RTDetrV2": "RTDetr"}.get(prefix, prefix)
+    processor = {"DabDetr": "ConditionalDetr", "RTDetrV2": "RTDetr", "DFine": "RTDetr"}.get(prefix, prefix)
     return Family(name, f"{prefix}ForObjectDetection", f"{processor}ImageProcessor", recipe, fields, width)
 
 
@@ -95,6 +105,7 @@ FAMILIES: Mapping[str, Family] = {
         _family("deformable_detr", "deformable_detr/deformable_detr_r50_50ep.py", "DeformableDetr", _DEFORMABLE),
         _family("rt_detr", "rt_detr/rtdetr_r50_72ep.py", "RTDetr", _RT),
         _family("rt_detr_v2", "rt_detr_v2/rtdetrv2_r50_72ep.py", "RTDetrV2", _RT),
+        _family("d_fine", "dfine/dfine_hgnetv2_l_80ep.py", "DFine", _FINE),
     )
 }
 DEFORMABLE_RECIPES = {  # by two stages, refinement
@@ -132,8 +143,12 @@ _DEFAULTS_OF: Mapping[str, Json] = {
             "num_feature_levels": 3,
             "decoder_ffn_dim": 1024,
             "decoder_activation_function": "relu",
+            "depth_mult": 1.0,
+            "max_num_bins": 32,
+            "reg_scale": 4.0,
+            "up": 0.5,
         }
-        for key in ("rt_detr", "rt_detr_v2")
+        for key in ("rt_detr", "rt_detr_v2", "d_fine")
     },
 }
 _FIXED: Json = {
@@ -145,6 +160,10 @@ _FIXED: Json = {
     "with_box_refine": True,
     "decoder_offset_scale": 0.5,
     "num_channels": 3,
+    "layer_scale": 1.0,
+    "top_prob_values": 4,
+    "lqe_hidden_dim": 64,
+    "lqe_layers": 2,
 }
 """What our models have one way only; a config.json that says otherwise is refused. (Deformable DETR has both ways of
 refinement.)"""
@@ -198,9 +217,16 @@ def config_of_json(content: Json, where: str) -> DictConfig:
     for theirs, ours in family.fields:
         OmegaConf.update(model, ours, values[theirs])
     _set_width(model, kind, values[family.width])
-    if kind.startswith("rt_detr"):
+    if kind == "d_fine":
+        if values.get("eval_idx", -1) not in (-1, values["decoder_layers"] - 1):
+            raise TransformersConfigError(f"{where}: eval_idx is {values['eval_idx']}; our models run all layers there")
+        if not set_fine(model, values):
+            found = values.get("backbone_config") or {}
+            raise TransformersConfigError(f"{where}: its backbone ({found.get('model_type')}) is none of ours")
+        _set_sampling(model, values)
+    elif kind.startswith("rt_detr"):
         _set_rt_backbone(model, values.get("backbone_config") or {}, where)
-        model.transformer.decoder.layer.sampling = _SAMPLING.get(values.get("decoder_method", "default"))
+        _set_sampling(model, values)
     else:
         _set_resnet(model, values, where)
     if kind == "dab-detr":
@@ -210,9 +236,13 @@ def config_of_json(content: Json, where: str) -> DictConfig:
     return config
 
 
+def _set_sampling(model: DictConfig, values: Json) -> None:
+    model.transformer.decoder.layer.sampling = _SAMPLING.get(values.get("decoder_method", "default"))
+
+
 def _set_width(model: DictConfig, kind: str, width: int) -> None:
     model.transformer.embed_dim = width
-    if kind.startswith("rt_detr"):
+    if kind.startswith("rt_detr") or kind == "d_fine":
         model.transformer.decoder.query_position.hidden_dim = 2 * width
     else:
         model.transformer.position_embedding.num_features = width // 2
@@ -309,8 +339,9 @@ def json_of_config(config: DictConfig, kind: str, labels: Mapping[int, str]) -> 
         content |= dict.fromkeys(
             ("temperature_height", "temperature_width"), _plain(model.transformer.position_embedding.temperature)
         )
-    if kind == "rt_detr_v2":
-        content["decoder_method"] = {v: k for k, v in _SAMPLING.items()}[model.transformer.decoder.layer.sampling]
+    if kind in ("rt_detr_v2", "d_fine"):
+        sampling = model.transformer.decoder.layer.get("sampling", "bilinear")
+        content["decoder_method"] = {v: k for k, v in _SAMPLING.items()}[sampling]
     content["id2label"] = {str(row): name for row, name in labels.items()}
     content["label2id"] = {name: row for row, name in labels.items()}
     _require_the_same(model, config_of_json(content, "config.json").model)
@@ -319,6 +350,11 @@ def json_of_config(config: DictConfig, kind: str, labels: Mapping[int, str]) -> 
 
 def _backbone_json(model: DictConfig, kind: str) -> dict[str, Any]:
     backbone = model.backbone
+    if kind == "d_fine":
+        content = fine_json(model)
+        if content is None:
+            raise TransformersConfigError(f"the backbone {backbone.get('name')} is none that transformers' D-FINE has")
+        return content
     if kind.startswith("rt_detr"):
         depths = {"resnet34d": (3, 4, 6, 3), **{name: depths for depths, name in _RT_DEPTHS.items()}}
         name = backbone.get("name")

@@ -4,6 +4,7 @@ from . import flops as flops  # registers how attention is counted
 from .backbone import TimmBackbone
 from .denoising import DenoisingQueries
 from .deploy import deploy, optimize
+from .distributions import DistributionHeads, DistributionRefinement
 from .heads import PredictionHeads
 from .hybrid_encoder import HybridEncoder
 from .meta_arch import DETR
@@ -13,6 +14,7 @@ from .priors import frequency_prior
 from .queries import AnchorQueries, LearnedQueries, QuerySource, TwoStageQueries
 from .reinspect import CellDecoder, ReInspect
 from .transformer import (
+    BoxRelation,
     ConditionalDecoderLayer,
     ConditionalQueryPosition,
     CoordinateQueryPosition,
@@ -25,6 +27,7 @@ from .transformer import (
     DenseEncoderLayer,
     Encoder,
     EncoderLayer,
+    GatedDecoderLayer,
     LayerOutput,
     PointQueryPosition,
     PositionalQuery,
@@ -36,6 +39,7 @@ from .transformer import (
 __all__ = [
     "DETR",
     "AnchorQueries",
+    "BoxRelation",
     "CellDecoder",
     "ChannelMapper",
     "ConditionalDecoderLayer",
@@ -49,8 +53,11 @@ __all__ = [
     "DenoisingQueries",
     "DenseDecoderLayer",
     "DenseEncoderLayer",
+    "DistributionHeads",
+    "DistributionRefinement",
     "Encoder",
     "EncoderLayer",
+    "GatedDecoderLayer",
     "HybridEncoder",
     "LayerOutput",
     "LearnedQueries",

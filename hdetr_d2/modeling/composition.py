@@ -61,10 +61,15 @@ def check_levels(*, neck: nn.Module, transformer: nn.Module) -> None:
 def check_widths(transformer: nn.Module) -> None:
     """Refuse parts of different widths; those that do not say ``embed_dim`` are taken as they are.
 
+    So is what is in a part that says that it ``widens`` what it takes.
+
     Raises:
         ValueError: naming two parts and their widths.
     """
-    _require_one("embed_dim", _parts(transformer), "queries, tokens and layers of a transformer have one width")
+    parts = _parts(transformer)
+    wide = tuple(f"{name}." for name, part in parts.items() if getattr(part, "widens", False))
+    alike = {name: part for name, part in parts.items() if not f"{name}.".startswith(wide)}
+    _require_one("embed_dim", alike, "queries, tokens and layers of a transformer have one width")
 
 
 def check_layers(transformer: Transformer) -> None:
@@ -113,6 +118,7 @@ def check_composition(
     """
     _check_declarations(transformer)
     _check_references(transformer)
+    _check_distributions(transformer, criterion)
     _check_positions(transformer)
     _check_proposals(transformer, supervision, criterion)
     _check_scores(transformer, supervision, criterion, score)
@@ -144,12 +150,33 @@ def _check_references(transformer: Transformer) -> None:
             "around a place as deformable attention does; use DenseDecoderLayer and Decoder(refine=False), or a source "
             "with references (LearnedQueries: references=True)"
         )
+    if decoder.relation is not None and source.reference_dim != 4:
+        raise ValueError(
+            f"a relation of boxes (Decoder: relation) needs boxes as references, and those of {type(source).__name__} "
+            f"are {_KINDS[source.reference_dim]}"
+        )
     if position is not None and source.reference_dim < position.needs_dim:
         raise ValueError(
             f"{type(position).__name__} embeds {_KINDS[position.needs_dim]}, but the references of "
             f"{type(source).__name__} are {_KINDS[source.reference_dim]}; use "
             f"{'references=True' if position.needs_dim == 2 else 'AnchorQueries or TwoStageQueries'}, "
             "or no query_position"
+        )
+
+
+def _check_distributions(transformer: Transformer, criterion: SetCriterion) -> None:
+    """Boxes as distributions of their edges, from heads to losses."""
+    heads, refinement = transformer.heads, transformer.decoder.refinement
+    made = getattr(heads, "makes_distributions", False)
+    if refinement.needs_distributions != made:
+        raise ValueError(
+            "heads that predict distributions of edges (DistributionHeads) and a refinement of these "
+            f"(DistributionRefinement) belong together; got {type(heads).__name__} and {type(refinement).__name__}"
+        )
+    if criterion.distribution is not None and not made:
+        raise ValueError(
+            f"the criterion has losses of distributions of edges, which {type(heads).__name__} do not predict; drop "
+            "criterion.distribution"
         )
 
 

@@ -117,6 +117,7 @@ class DenoisingQueries(nn.Module):
             in inference too (DN-DETR).
         authors_dummies: make two queries an image where a batch has no targets, which learn that nothing is there, as
             RT-DETRv2's code does. It means them to add no loss, but they do.
+        routes: those that get denoising queries; None is all of them.
         eps: of the inverse sigmoid that boxes pass on their way to references.
     """
 
@@ -142,6 +143,7 @@ class DenoisingQueries(nn.Module):
         unknown_row: bool = True,
         unknown_content: bool = False,
         authors_dummies: bool = False,
+        routes: Sequence[str] | None = None,
         eps: float = 1e-3,
     ) -> None:
         super().__init__()
@@ -171,6 +173,7 @@ class DenoisingQueries(nn.Module):
         self.local_divisor = local_divisor
         self.unknown_content = unknown_content
         self.authors_dummies = authors_dummies
+        self.routes = None if routes is None else tuple(routes)
         self.eps = eps
         rows = num_classes if label_rows is None else label_rows
         if rows < num_classes:
@@ -211,6 +214,7 @@ class DenoisingQueries(nn.Module):
                 route=route,
             )
             for route, group in first.items()
+            if self.routes is None or route in self.routes
         ]
 
     def groups_for(self, most: int) -> int:

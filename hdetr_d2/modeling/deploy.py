@@ -9,6 +9,8 @@ from hdetr_d2.layers.conv import ConvNorm, RepVGG
 
 from .backbone.folding import fuse_norms
 from .denoising import DenoisingQueries
+from .distributions import DistributionHeads
+from .transformer import Transformer
 
 
 def optimize(model: nn.Module) -> nn.Module:
@@ -34,7 +36,8 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
     """Re-parameterise a model in place for evaluation.
 
     Every ``RepVGG`` becomes one convolution (RT-DETR), and what makes denoising queries is dropped where inference does
-    not read it, as DN-DETR's does. A file of the state loads into a model that was built and deployed in the same way.
+    not read it, as DN-DETR's does; of D-FINE what later and earlier layers than the last one have for training alone. A
+    file of the state loads into a model that was built and deployed in the same way.
 
     Args:
         model: to change; a whole model or a part of one.
@@ -51,6 +54,10 @@ def deploy(model: nn.Module, *, conv_norms: bool = False) -> nn.Module:
         denoising = getattr(part, "denoising", None)
         if isinstance(denoising, DenoisingQueries) and not denoising.unknown_content:
             part.denoising = None
+        if isinstance(part, Transformer) and isinstance(part.heads, DistributionHeads):
+            kept = part.decoder.num_eval_layers or len(part.decoder.layers)
+            part.decoder.layers = part.decoder.layers[:kept]
+            part.heads.for_inference(kept)
     if conv_norms:
         fuse_norms(model)
     return model.eval()

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +62,12 @@ class PredictionHeads(nn.Module):
         score: ``"sigmoid"``, or ``"softmax"`` over classes and "no object" (DETR).
         zero_boxes: whether box heads start with offset 0 to the reference; DETR's, which has none, starts at random.
         activation: of the box heads' MLP.
+
+    Attributes:
+        makes_distributions: whether boxes are distributions of their edges, which the decoder's refinement must know.
     """
+
+    makes_distributions: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,18 +1,23 @@
 """RT-DETR's hybrid encoder: attention within the coarsest map, convolutions across maps."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hdetr_d2.layers import sine_embedding
-from hdetr_d2.layers.conv import ConvNorm, CSPRep
+from hdetr_d2.layers.conv import GELAN, ConvNorm, CSPRep, SeparatedDownsample
 from hdetr_d2.structures import Memory
 
 from .cells import padded_cells
 from .transformer import Encoder
+
+FUSIONS: Mapping[str, Callable[..., nn.Module]] = {"csp_rep": CSPRep, "gelan": GELAN}
+"""Blocks that fuse two maps, by the name of the kind of fusion."""
 
 
 class HybridEncoder(nn.Module):
@@ -26,7 +31,10 @@ class HybridEncoder(nn.Module):
         in_features: names of those features.
         encoder: of the coarsest map's tokens; one dense layer with GELU in RT-DETR.
         out_channels: width of all maps, the ``embed_dim`` of ``encoder``; a multiple of 4.
-        expansion: width inside the fusion blocks in parts of ``out_channels``; 0.5 in the small models.
+        fusion: ``"csp_rep"``, with strided 3x3 convolutions between maps and activations everywhere (RT-DETR); or
+            ``"gelan"``, with separated ones, and without activations between the blocks (D-FINE).
+        expansion: width inside the fusion blocks in parts of ``out_channels``, of GELAN in parts of half of it; 0.5 in
+            the small models.
         depth_mult: the fusion blocks have round(3 * depth_mult) RepVGG blocks.
         activation: of the convolutions.
         temperature: of the positions.
@@ -45,6 +53,7 @@ class HybridEncoder(nn.Module):
         in_features: Sequence[str],
         encoder: Encoder,
         out_channels: int = 256,
+        fusion: Literal["csp_rep", "gelan"] = "csp_rep",
         expansion: float = 1.0,
         depth_mult: float = 1.0,
         activation: str = "silu",
@@ -61,6 +70,8 @@ class HybridEncoder(nn.Module):
             )
         if out_channels % 4:
             raise ValueError(f"HybridEncoder: out_channels {out_channels} is not a multiple of 4, as positions need")
+        if fusion not in FUSIONS:
+            raise ValueError(f"HybridEncoder: fusion {fusion!r} is none of {sorted(FUSIONS)}")
         self.in_features = tuple(in_features)
         self.num_levels = len(in_features)
         self.temperature = temperature
@@ -72,29 +83,26 @@ class HybridEncoder(nn.Module):
         self.attended = tuple(attended)
         self.encoder = encoder
         self.further_encoders = nn.ModuleList(copy.deepcopy(encoder) for _ in self.attended[1:])
-        steps = len(in_channels) - 1
-        self.laterals = nn.ModuleList(
-            ConvNorm(in_channels=out_channels, out_channels=out_channels, activation=activation) for _ in range(steps)
-        )
+        steps = range(len(in_channels) - 1)
+        plain = fusion == "gelan"
+        project = partial(ConvNorm, in_channels=out_channels, out_channels=out_channels)
+        between = None if plain else activation
+        self.laterals = nn.ModuleList(project(activation=between) for _ in steps)
         self.downsamples = nn.ModuleList(
-            ConvNorm(
-                in_channels=out_channels, out_channels=out_channels, kernel_size=3, stride=2, activation=activation
-            )
-            for _ in range(steps)
+            SeparatedDownsample(channels=out_channels)
+            if plain
+            else project(kernel_size=3, stride=2, activation=activation)
+            for _ in steps
         )
-        self.top_down, self.bottom_up = (
-            nn.ModuleList(
-                CSPRep(
-                    in_channels=2 * out_channels,
-                    out_channels=out_channels,
-                    num_blocks=round(3 * depth_mult),
-                    expansion=expansion,
-                    activation=activation,
-                )
-                for _ in range(steps)
-            )
-            for _ in range(2)
+        block = partial(
+            FUSIONS[fusion],
+            in_channels=2 * out_channels,
+            out_channels=out_channels,
+            num_blocks=round(3 * depth_mult),
+            expansion=expansion,
+            activation=activation,
         )
+        self.top_down, self.bottom_up = (nn.ModuleList(block() for _ in steps) for _ in range(2))
 
     def forward(
         self,

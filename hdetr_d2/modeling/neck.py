@@ -18,6 +18,9 @@ class ChannelMapper(nn.Module):
         norm: after each convolution: ``"GN"`` in the deformable models; ``"BN"``, with convolutions without bias, in
             RT-DETR; None, with PyTorch's own initialisation, in DETR.
         num_groups: of the group normalisation.
+        bias: whether convolutions have one; None is where ``norm`` is not ``"BN"`` (Relation-DETR has none).
+        keep_equal: take features that have the common width as they are, and the last one again as a further level
+            where it has it (D-FINE).
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class ChannelMapper(nn.Module):
         num_levels: int = 4,
         norm: Literal["GN", "BN"] | None = "GN",
         num_groups: int = 32,
+        bias: bool | None = None,
+        keep_equal: bool = False,
     ) -> None:
         super().__init__()
         if len(in_channels) != len(in_features) or num_levels < len(in_features):
@@ -38,15 +43,20 @@ class ChannelMapper(nn.Module):
             )
         if norm not in ("GN", "BN", None):
             raise ValueError(f'ChannelMapper: norm must be "GN", "BN" or None, got {norm!r}')
+        bias = norm != "BN" if bias is None else bias
         self.in_features = tuple(in_features)
         self.num_levels = num_levels
         self.levels = nn.ModuleList()
         for level in range(num_levels):
+            known = min(level, len(in_features) - 1)
+            if keep_equal and (level > len(in_features) or in_channels[known] == out_channels):
+                self.levels.append(nn.Identity())
+                continue
             if level < len(in_features):
-                convolution = nn.Conv2d(in_channels[level], out_channels, 1, bias=norm != "BN")
+                convolution = nn.Conv2d(in_channels[level], out_channels, 1, bias=bias)
             else:
                 channels = in_channels[-1] if level == len(in_features) else out_channels
-                convolution = nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=norm != "BN")
+                convolution = nn.Conv2d(channels, out_channels, 3, stride=2, padding=1, bias=bias)
             if norm is None:
                 self.levels.append(nn.Sequential(convolution))
                 continue

@@ -14,7 +14,9 @@ from torch import Tensor
 from .errors import ParityError
 
 CONFIG = "config.json"
-ZERO_GRADIENTS = "grad_exact_zero.json"
+ZERO_GRADIENTS = "grad_exact_zero"
+_JSON = ".json"
+_LISTS = (ZERO_GRADIENTS, "keys")
 
 
 class Archive(Mapping[str, Tensor]):
@@ -23,15 +25,24 @@ class Archive(Mapping[str, Tensor]):
     Args:
         arrays: by key.
         prefix: what keys are called with in messages, the block's.
-        zero_gradients: parameters whose gradient is zero in theory, so that a file holds rounding noise for it.
+        lists: names that the file holds in place of arrays, by key without ``.json``.
     """
 
     def __init__(
-        self, arrays: Mapping[str, Tensor], *, prefix: str = "", zero_gradients: frozenset[str] = frozenset()
+        self, arrays: Mapping[str, Tensor], *, prefix: str = "", lists: Mapping[str, list[str]] | None = None
     ) -> None:
         self._arrays = arrays
-        self.zero_gradients = zero_gradients
+        self._lists = dict(lists or {})
         self._prefix = prefix
+
+    @property
+    def zero_gradients(self) -> frozenset[str]:
+        """Parameters whose gradient is zero in theory, so that a file holds rounding noise for it."""
+        return frozenset(self._lists.get(ZERO_GRADIENTS, ()))
+
+    def names(self, key: str) -> list[str]:
+        """A list of names; empty where there is none."""
+        return self._lists.get(key, [])
 
     def __getitem__(self, key: str) -> Tensor:
         """An array.
@@ -55,7 +66,9 @@ class Archive(Mapping[str, Tensor]):
     def under(self, prefix: str) -> "Archive":
         """The arrays whose keys begin with ``prefix``, without it."""
         chosen = {key.removeprefix(prefix): value for key, value in self.items() if key.startswith(prefix)}
-        return Archive(chosen, prefix=self._prefix + prefix, zero_gradients=self.zero_gradients)
+        # What is zero in theory is so in every block.
+        lists = {key.removeprefix(prefix): names for key, names in self._lists.items()}
+        return Archive(chosen, prefix=self._prefix + prefix, lists=lists)
 
     def shaped(self, key: str, *shape: int | None) -> Tensor:
         """An array of a certain shape, None standing for any length.
@@ -90,16 +103,20 @@ def read(path: Path) -> tuple[Archive, bytes]:
     if CONFIG not in arrays:
         raise ParityError(f"there is no {CONFIG} in the archive, so it is not a parity file")
     config = arrays[CONFIG].tobytes()
-    zero = frozenset(_names(arrays[ZERO_GRADIENTS].tobytes()) if ZERO_GRADIENTS in arrays else ())
-    tensors = {key: _tensor(key, value) for key, value in arrays.items() if not key.endswith(".json")}
-    return Archive(tensors, zero_gradients=zero), config
+    lists = {
+        key.removesuffix(_JSON): _names(key, value.tobytes())
+        for key, value in arrays.items()
+        if key.removesuffix(_JSON).rpartition("/")[2] in _LISTS
+    }
+    tensors = {key: _tensor(key, value) for key, value in arrays.items() if not key.endswith(_JSON)}
+    return Archive(tensors, lists=lists), config
 
 
-def _names(text: bytes) -> list[str]:
+def _names(key: str, text: bytes) -> list[str]:
     try:
         return msgspec.json.decode(text, type=list[str])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ParityError(f"{ZERO_GRADIENTS} is no list of names: {error}") from error
+        raise ParityError(f"{key} is no list of names: {error}") from error
 
 
 def _tensor(key: str, array: NDArray[np.generic]) -> Tensor:

@@ -1,7 +1,7 @@
 """The comparison that all files of whole models share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -33,6 +33,8 @@ from .noise import noise_checks
 from .options import Options
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+TrainingPredictions = tuple[Mapping[str, Predictions], Mapping[str, Predictions]]
+"""Of groups of queries, and of the encoder's proposals."""
 
 
 class ModelFile(ABC, Generic[OptionsT]):
@@ -79,6 +81,44 @@ class ModelFile(ABC, Generic[OptionsT]):
     def original_size(self) -> tuple[int, int]:
         """Height and width in pixels that detections are for."""
         return (480, 640)
+
+    def complete(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses of the file with those that it has and we have not; they are 0."""
+        return losses
+
+    def further_checks(
+        self, model: DETR, predictions: TrainingPredictions, data: Archive, inputs: Inputs
+    ) -> Iterator[Check]:
+        """Of what the model has predicted in training, before gradients are computed; nothing unless a kind has more.
+
+        Args:
+            model: in the mode that the step is run in.
+            predictions: of groups and of proposals.
+            data: arrays of the file or block.
+            inputs: of the same.
+        """
+        yield from ()
+
+    def detection_checks(self, model: DETR, primary: Predictions, data: Archive, within: str = "") -> Iterator[Check]:
+        """Detections that are made of the primary group's predictions.
+
+        Args:
+            model: in evaluation.
+            primary: its predictions.
+            data: arrays of the file or block.
+            within: what ``eval/post`` is called with.
+        """
+        scores, labels, boxes = model.detections(primary)
+        height, width = self.original_size
+        pixels = boxes * torch.tensor([width, height, width, height])
+        for i in range(len(scores)):
+            # The files of Detectron2 models have boxes before they were clipped, too.
+            post = f"{within}eval/post/{i}"
+            if f"{within}eval/post_unclipped/{i}/boxes" in data:
+                post = f"{within}eval/post_unclipped/{i}"
+            yield compare(f"{post}/scores", scores[i], data, OUTPUT_TOLERANCE)
+            yield compare(f"{post}/labels", labels[i], data, 0.0)
+            yield compare(f"{post}/boxes", pixels[i], data, PIXEL_TOLERANCE)
 
     def build(self) -> DETR:
         """The model with the weights of the file.
@@ -132,7 +172,7 @@ def built_weight(model: DETR, config: DictConfig, key: str) -> float:
         return weight
     depth = len(model.transformer.decoder.layers)
     if name.encoder:
-        rule = model.supervision.encoder_rule(0.0)
+        rule = model.supervision.proposal_rule(name.group, 0.0)
         weight *= criterion.encoder_weight
     else:
         layer = depth - 1 if name.layer is None else name.layer
@@ -167,14 +207,31 @@ def training_checks(
             yield from output_checks(file.output(group), prediction, data)
     for group, proposal in proposals.items():
         yield from output_checks(file.output("enc" if group == PRIMARY else f"enc_{group}"), proposal, data)
-    losses: dict[str, Tensor] = {}
-    for key, value in model.losses(predictions, proposals, inputs.targets).items():
-        scale, theirs = file.scale(model, key), file.loss(key)
-        # A group without queries has losses of 0, which some of the authors leave out.
-        if scale is not None and not (parse_loss(key).group in empty and f"loss/{theirs}" not in data):
-            losses[theirs] = value * scale
+    losses = their_losses(file, model, model.losses(predictions, proposals, inputs.targets), data, empty)
+    losses = file.complete(losses)
     yield from loss_checks(losses, data)
+    yield from file.further_checks(model, (predictions, proposals), data, inputs)
     yield from gradient_checks(file, model, torch.stack(list(losses.values())).sum(), data)
+
+
+def their_losses(
+    file: ModelFile[Any], model: DETR, losses: Mapping[str, Tensor], data: Archive, empty: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Our losses under their keys and as they are weighted.
+
+    Args:
+        file: whose names and weights are used.
+        model: that they are of.
+        losses: by our key.
+        data: arrays of the file or block.
+        empty: groups without queries, whose losses are 0, which some of the authors leave out.
+    """
+    found = {}
+    for key, value in losses.items():
+        scale, theirs = file.scale(model, key), file.loss(key)
+        if scale is not None and not (parse_loss(key).group in empty and f"loss/{theirs}" not in data):
+            found[theirs] = value * scale
+    return found
 
 
 def loss_checks(losses: Mapping[str, Tensor], data: Archive) -> Iterator[Check]:
@@ -220,12 +277,4 @@ def evaluation_checks(file: ModelFile[Any], model: DETR, data: Archive, inputs: 
     primary = predictions[PRIMARY]
     shown = Predictions(fused_logits(primary.logits), primary.boxes) if model.fuse_layers else primary
     yield from output_checks("eval", shown, data)
-    scores, labels, boxes = model.detections(primary)
-    height, width = file.original_size
-    pixels = boxes * torch.tensor([width, height, width, height])
-    for i in range(len(scores)):
-        # The files of Detectron2 models have boxes before they were clipped, too.
-        post = f"eval/post_unclipped/{i}" if f"eval/post_unclipped/{i}/boxes" in data else f"eval/post/{i}"
-        yield compare(f"{post}/scores", scores[i], data, OUTPUT_TOLERANCE)
-        yield compare(f"{post}/labels", labels[i], data, 0.0)
-        yield compare(f"{post}/boxes", pixels[i], data, PIXEL_TOLERANCE)
+    yield from file.detection_checks(model, primary, data)

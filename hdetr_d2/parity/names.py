@@ -72,25 +72,27 @@ class LossName(NamedTuple):
     """What one of our losses is of.
 
     Args:
-        kind: ``"ce"``, ``"bbox"`` or ``"giou"``.
-        layer: of the decoder, None for the last one or the encoder.
+        kind: ``"ce"``, ``"bbox"``, ``"giou"``, ``"fgl"`` or ``"ddf"``.
+        layer: of the decoder, None for the last one, the encoder, or what is predicted before refinement.
         encoder: whether it is of the encoder's proposals.
         group: of queries.
+        initial: whether it is of what the first layer predicts before refinement.
     """
 
     kind: str
     layer: int | None
     encoder: bool
     group: str
+    initial: bool = False
 
 
 def parse_loss(key: str) -> LossName:
-    """Read ``loss_<kind>[_<layer>|_enc][_<group>]``, our key of a loss."""
-    match = re.fullmatch(r"loss_(ce|bbox|giou)(?:_(\d+|enc))?(?:_(\w+))?", key)
+    """Read ``loss_<kind>[_<layer>|_enc|_pre][_<group>]``, our key of a loss."""
+    match = re.fullmatch(r"loss_(ce|bbox|giou|fgl|ddf)(?:_(\d+|enc|pre))?(?:_(\w+))?", key)
     assert match, key
     kind, place, group = match.groups()
-    layer = int(place) if place is not None and place != "enc" else None
-    return LossName(kind, layer, place == "enc", group or PRIMARY)
+    layer = int(place) if place is not None and place.isdigit() else None
+    return LossName(kind, layer, place == "enc", group or PRIMARY, place == "pre")
 
 
 def joined(*parts: object) -> str:

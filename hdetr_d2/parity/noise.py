@@ -65,6 +65,7 @@ def target_draws(data: Archive, targets: Sequence[Targets], label_noise: float) 
         draws.flip[image, slot] = probability
         chosen = probability < label_noise
         new = data["dn/draw/new_label"].long()
+        new = new[chosen] if len(new) == len(slot) else new  # some of the authors draw one for every slot
         if len(new) != int(chosen.sum()):
             raise ParityError(
                 f"dn/draw/new_label has {len(new)} labels, but with the noise of the options {int(chosen.sum())} change"

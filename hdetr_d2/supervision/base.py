@@ -47,6 +47,16 @@ class Supervision(ABC):
         del progress
         return self.one_to_one
 
+    def proposal_rule(self, group: str, progress: float) -> Rule:
+        """The rule of the proposals of one ranking: that of all, unless a scheme says otherwise.
+
+        Args:
+            group: the first group whose ranking it is.
+            progress: as of ``rule``.
+        """
+        del group
+        return self.encoder_rule(progress)
+
     def check(self, *, num_layers: int) -> None:
         """Refuse a scheme that a model of so many decoder layers should not be trained with; models call it when built.
 
@@ -110,7 +120,13 @@ class Supervision(ABC):
         )
 
     def describe(
-        self, *, num_queries: int, num_layers: int, num_targets: int = 7, taps: Sequence[str] = ()
+        self,
+        *,
+        num_queries: int,
+        num_layers: int,
+        num_targets: int = 7,
+        taps: Sequence[str] = (),
+        united: bool = False,
     ) -> Description:
         """How many queries learn from a target, by group, layer and part of training, and how their losses count.
 
@@ -120,6 +136,7 @@ class Supervision(ABC):
             num_targets: objects of an image; 7 is COCO's mean.
             taps: names of the predictions that layers make between their attentions from the primary group's queries
                 (``Decoder.tap_group``, MS-DETR): a scheme rules on them but does not add them.
+            united: whether the criterion unites matches (``unite_matches``, D-FINE); says then which.
 
         Returns:
             What ``print`` shows as a table.
@@ -127,4 +144,4 @@ class Supervision(ABC):
         check_whole(self, 1, num_queries=num_queries, num_layers=num_layers, num_targets=num_targets)
         groups = [(PRIMARY, num_queries), *((spec.name, spec.num_queries) for spec in self.extra_groups())]
         groups += [(name, num_queries) for name in taps]
-        return describe(self, groups, num_layers=num_layers, num_targets=num_targets)
+        return describe(self, groups, num_layers=num_layers, num_targets=num_targets, united=united)

@@ -1,7 +1,7 @@
 """What a supervision scheme amounts to, in numbers."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isclose
@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from hdetr_d2.matching import CostMatcher, OneToManyMatcher
 
-from .rule import Rule
+from .rule import PRIMARY, Rule
 
 ENCODER = "encoder"
 """What stands for a group's name where the encoder's proposals are described."""
@@ -65,12 +65,14 @@ class Description:
         num_layers: decoder layers.
         num_targets: objects of an image.
         shares: every rule, in the order of training, group and layer.
+        unions: of a criterion that unites matches, what boxes of a group learn from together; one line each.
     """
 
     scheme: str
     num_layers: int
     num_targets: int
     shares: tuple[Share, ...]
+    unions: tuple[str, ...] = ()
 
     def positives(self, *, group: str | None = None, layer: int | None = None) -> float | None:
         """Queries that a target gets, averaged over training.
@@ -121,10 +123,12 @@ class Description:
         tables = sorted({(share.group, share.by_class) for share in self.shares if share.by_class is not None})
         lines = [f"positives of a target by class, {group}: {_class_table(demands)}" for group, demands in tables]
         table = tabulate(rows, headers=headers, tablefmt="github")
-        return f"{title}positives {budget}\n\n" + "\n\n".join([table, *lines])
+        return f"{title}positives {budget}\n\n" + "\n\n".join([table, *lines, *self.unions])
 
 
-def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int) -> Description:
+def describe(
+    scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: int, num_targets: int, united: bool = False
+) -> Description:
     """Ask a scheme for all of its rules.
 
     Args:
@@ -132,6 +136,7 @@ def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: i
         groups: name and number of queries of each group.
         num_layers: decoder layers.
         num_targets: objects of an image.
+        united: whether boxes learn from united matches (``SetCriterion.unite_matches``).
     """
     shares = []
     for start, stop in pairwise(sorted({0.0, *scheme.changes_at, 1.0})):
@@ -165,9 +170,31 @@ def describe(scheme: Scheme, groups: Sequence[tuple[str, int]], *, num_layers: i
                 by_class=_by_class(rule),
             )
         )
+    unions = tuple(_unions(scheme, [group for group, _ in groups], num_layers)) if united else ()
     return Description(
-        scheme=type(scheme).__name__, num_layers=num_layers, num_targets=num_targets, shares=tuple(shares)
+        scheme=type(scheme).__name__,
+        num_layers=num_layers,
+        num_targets=num_targets,
+        shares=tuple(shares),
+        unions=unions,
     )
+
+
+def _unions(scheme: Scheme, groups: Sequence[str], num_layers: int) -> Iterator[str]:
+    """What boxes learn from together: layers of a group with one matcher, with the proposals where it is theirs too."""
+    for start, stop in pairwise(sorted({0.0, *scheme.changes_at, 1.0})):
+        of_proposals = scheme.encoder_rule(start).matcher
+        for group in groups:
+            layers: dict[int, tuple[int, ...]] = {}
+            for layer in range(num_layers):
+                key = id(scheme.rule(group, layer, num_layers, start).matcher)
+                layers[key] = (*layers.get(key, ()), layer)
+            for key, alike in layers.items():
+                also = ", and of the proposals" if group == PRIMARY and key == id(of_proposals) else ""
+                yield (
+                    f"{100 * start:.0f}-{100 * stop:.0f} % of training, {group}: boxes learn from the union of the "
+                    f"matches of layers {_numbers(alike)}{also}, and are divided by its size"
+                )
 
 
 def _positives(rule: Rule, queries: int | None, num_targets: int) -> float | None:

@@ -1,9 +1,10 @@
 """The hybrid branch scheme."""
 
-from hdetr_d2.arguments import ArgumentError, check_whole
+from hdetr_d2.arguments import ArgumentError, check_choice, check_whole
 from hdetr_d2.matching import FrequencyDemand, MatchingCost
 from hdetr_d2.registry import SUPERVISION_REGISTRY
 
+from .groupwise import FurtherQueries
 from .hybrid import EncoderMatching, HybridSupervision
 from .rule import PRIMARY, GroupSpec, Rule
 
@@ -23,6 +24,10 @@ class HybridBranch(HybridSupervision):
         encoder_k: proposals a target gets with ``"one2many"``; None is k.
         cost: the matching cost; None is Deformable DETR's.
         demand: gives each class a k of its own, of which ``k`` is the mean over objects; None gives all the same.
+        queries: which queries the extra group has, as ``GroupSpec`` has it: ``"next"``, or ``"own"``, of a ranking by
+            encoder heads of their own, which is then matched one-to-many too, and with contents of their own
+            (Relation-DETR).
+        route: of the extra group; "" is the plain one.
     """
 
     group = "one2many"
@@ -38,6 +43,8 @@ class HybridBranch(HybridSupervision):
         encoder_k: int | None = None,
         cost: MatchingCost | None = None,
         demand: FrequencyDemand | None = None,
+        queries: FurtherQueries = "next",
+        route: str = "",
     ) -> None:
         super().__init__(
             k=k, weight=weight, normaliser=normaliser, encoder=encoder, encoder_k=encoder_k, cost=cost, demand=demand
@@ -45,12 +52,23 @@ class HybridBranch(HybridSupervision):
         check_whole(self, 1, "OneToOne has no branch", num_queries=num_queries)
         if k > num_queries:
             raise ArgumentError(f"HybridBranch: k={k} queries of one target are more than num_queries={num_queries}")
+        check_choice(self, FurtherQueries, queries=queries)
         self.num_queries = num_queries
+        self.queries = queries
+        self.route = route
 
     def extra_groups(self) -> tuple[GroupSpec, ...]:
         """The one-to-many group."""
-        return (GroupSpec(name=self.group, num_queries=self.num_queries),)
+        own = self.queries == "own"
+        group = GroupSpec(
+            name=self.group, num_queries=self.num_queries, queries=self.queries, route=self.route, own_content=own
+        )
+        return (group,)
 
     def rule(self, group: str, layer: int, num_layers: int, progress: float) -> Rule:
         """One-to-one for the primary group, one-to-many for the other, in every layer."""
         return self.one_to_one if group == PRIMARY else self.one_to_many
+
+    def proposal_rule(self, group: str, progress: float) -> Rule:
+        """One-to-many for a ranking of the extra group's own."""
+        return self.one_to_many if group == self.group else self.encoder_rule(progress)

@@ -24,12 +24,15 @@ class GroupSpec:
             (H-DETR); ``"same"``, the primary group's over again, which must take another route
             (``Supervision.check``); ``"own"``, the best of a ranking by encoder heads of their own (Mr. DETR).
         route: the variant of the decoder's layers that they pass; "" is the plain one.
+        own_content: whether queries of kind ``"own"`` have learned contents of their own, in place of the primary
+            group's, where contents are learned (Relation-DETR).
     """
 
     name: str
     num_queries: int
     queries: QueryKind = "next"
     route: str = ""
+    own_content: bool = False
 
     def __post_init__(self) -> None:
         owner = f"GroupSpec {self.name!r}"

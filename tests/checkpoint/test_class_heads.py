@@ -17,7 +17,7 @@ from tests.modeling.family import ONE_TO_MANY, ONE_TO_ONE, config_of
 
 MODELS = [*ONE_TO_ONE, *ONE_TO_MANY]
 SOFTMAX = ["detr"]
-BY_CLASS = ["dino", "rtdetr", "rtdetrv2_discrete", "deim_rtdetrv2"]
+BY_CLASS = ["dino", "rtdetr", "rtdetrv2_discrete", "deim_rtdetrv2", "dfine", "relation_detr"]
 """Models that rank proposals by their best class; others that have proposals rank them by channel 0."""
 SOURCE = ["person", "traffic light", "dog", "cat", "tv"]
 TARGET = ["Cat", "red cell", "traffic_light"]

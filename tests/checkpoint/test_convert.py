@@ -31,13 +31,19 @@ RESNET18 = L(ResNet)(
 RTDETR_PROJECTS = ["rtdetr", "transformers", OURS]
 
 
-@pytest.mark.parametrize("project", RTDETR_PROJECTS)
-def test_an_rtdetr_goes_through_a_file_of_every_project_and_back(tmp_path: Path, project: str) -> None:
-    state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
+HYBRID_ENCODERS = {"rtdetr": "rtdetr", "dfine": "dfine"}
+"""The configuration of each project's model, of those that have a hybrid encoder."""
+
+
+@pytest.mark.parametrize(
+    ("name", "project"), [("rtdetr", project) for project in RTDETR_PROJECTS] + [("dfine", "dfine"), ("dfine", OURS)]
+)
+def test_an_rtdetr_goes_through_a_file_of_every_project_and_back(tmp_path: Path, name: str, project: str) -> None:
+    state = {key: value for key, value in build_rtdetr(name).state_dict().items() if not key.startswith("backbone.")}
     state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     torch.save(from_ours(project, state), tmp_path / "theirs.pth")
     assert_equal(to_ours(project, *read_state(tmp_path / "theirs.pth")).state, state)
-    with pytest.raises(ValueError, match=r"RT-DETR.*detrex"):
+    with pytest.raises(ValueError, match=r"(RT-DETR|D-FINE).*detrex"):
         from_ours("detrex", state)
 
 
@@ -49,7 +55,9 @@ def test_the_moving_average_of_an_rtdetr_file_is_read_where_there_is_one(tmp_pat
     assert read_state(tmp_path / "one.pth")[1]["weight"].item() == 0
 
 
-@pytest.mark.parametrize("project", [*(project for project in MODELS if project not in ("rtdetr", "hdetr_lvis")), OURS])
+@pytest.mark.parametrize(
+    "project", [*(project for project in MODELS if project not in (*HYBRID_ENCODERS, "hdetr_lvis")), OURS]
+)
 def test_a_model_goes_through_a_file_of_every_project_and_back(
     build_tiny: Callable[..., DETR], tmp_path: Path, project: str
 ) -> None:
@@ -138,8 +146,9 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 def test_tensors_of_forged_shapes_are_refused(
     build_tiny: Callable[..., DETR], tmp_path: Path, project: str, shape: tuple[int, ...]
 ) -> None:
-    if project == "rtdetr":
-        state = {key: value for key, value in build_rtdetr().state_dict().items() if not key.startswith("backbone.")}
+    if project in HYBRID_ENCODERS:
+        built = build_rtdetr(HYBRID_ENCODERS[project]).state_dict()
+        state = {key: value for key, value in built.items() if not key.startswith("backbone.")}
     else:
         state = our_state(build_tiny("two_stage"))
     theirs = from_ours(project, state)

@@ -22,7 +22,12 @@ from .names.test_deformable_detr import assert_equal
 FILES = SHARED / "parity" / "family"
 MODELS = {name: name for name in FAMILY}
 """The configuration of each project's model."""
-PARITY = {**MODELS, "mr_detr": "mr_detr_deformable", "ms_detr": "ms_deformable_detr"}
+PARITY = {
+    **MODELS,
+    "mr_detr": "mr_detr_deformable",
+    "ms_detr": "ms_deformable_detr",
+    "relation_detr": "../relatives/relation_detr",
+}
 DETREX = ["detr", "conditional_detr", "dab_detr", "dn_detr", "dino"]
 COCO_IDS = [i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)]
 HEAD = "transformer.heads.class_embed.0.bias"
@@ -185,7 +190,9 @@ def test_rows_of_cocos_classes_are_chosen_and_rows_of_no_class_stay_last(name: s
         assert first_column(converted, key) == ([*expected, 91.0] if model == "detr" else expected), key
     for key in (key for key in converted if "encoder_class_embed" in key or "group_class_embed" in key):
         # Row 0 is an objectness where the encoder does not tell classes apart.
-        assert first_column(converted, key) == (expected if model == "dino" else [0.0, *expected[1:]]), key
+        assert first_column(converted, key) == (
+            expected if model in ("dino", "relation_detr") else [0.0, *expected[1:]]
+        ), key
     if LABELS in converted:
         tail = list(range(91, len(state[LABELS])))
         assert first_column(converted, LABELS) == expected + tail

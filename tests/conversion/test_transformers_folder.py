@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from hdetr_d2 import Detector
 from hdetr_d2.conversion import Conversion, ConversionError, convert
 from hdetr_d2.model_zoo.transformers_config import TransformersConfigError, config_of_json
+from hdetr_d2.model_zoo.transformers_dfine import SIZES
 from hdetr_d2.supervision import PRIMARY
 
 transformers = pytest.importorskip("transformers")
@@ -28,6 +29,11 @@ SMALL = {
     "decoder_attention_heads": 4,
     "num_queries": 12,
     "id2label": dict(enumerate(NAMES)),
+}
+HGNETV2_B0 = {
+    **SIZES["hgnetv2_b0"],
+    "hidden_sizes": [64, 256, 512, 1024],
+    "out_features": ["stage2", "stage3", "stage4"],
 }
 TOKENS = 12**2 + 6**2 + 3**2
 """Of an image of SIDE pixels at three levels. All of them become queries, so that no rounding decides which."""
@@ -53,6 +59,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "rt": ("RTDetr", {}),
     "rt_v2": ("RTDetrV2", {"decoder_method": "discrete", "decoder_n_points": 3}),
+    "fine": ("DFine", {"d_model": 32, "reg_scale": 8.0, "max_num_bins": 16}),
 }
 
 
@@ -60,7 +67,11 @@ def build_theirs(family: str) -> Any:
     torch.manual_seed(1)
     prefix, options = FAMILIES[family]
     options = {**SMALL, **options}
-    if family.startswith("rt"):
+    if family == "fine":
+        options |= {"encoder_hidden_dim": 32, "decoder_in_channels": [32] * 3, "hidden_expansion": 0.5}
+        options |= {"depth_mult": 0.34, "encoder_in_channels": [256, 512, 1024]}
+        options["backbone_config"] = transformers.HGNetV2Config(**HGNETV2_B0)
+    elif family.startswith("rt"):
         options |= {
             "num_queries": TOKENS,
             "d_model": 32,
@@ -89,7 +100,7 @@ def build_theirs(family: str) -> Any:
     ).eval()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if tensor.is_floating_point() and "n_points_scale" not in name:
+            if tensor.is_floating_point() and "points_scale" not in name:
                 tensor.add_((0.02 if "backbone" in name else 0.1) * torch.randn_like(tensor))
     return model
 
@@ -131,14 +142,14 @@ def test_a_folder_of_transformers_detects_here_and_goes_back(family: str, tmp_pa
     again, report = type(theirs).from_pretrained(tmp_path / "back", output_loading_info=True)
     assert not report["unexpected_keys"]
     assert not report["mismatched_keys"]
-    derived = ("num_batches_tracked", "n_points_scale")
+    derived = ("num_batches_tracked", "points_scale")
     assert [key for key in report["missing_keys"] if not key.endswith(derived)] == []
     assert again.config.id2label == dict(enumerate(NAMES))
     back = outputs_of_theirs(again.eval(), pixels)
     assert_same_queries(back, expected)
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "back")
     assert processor.do_rescale
-    assert processor.do_normalize == (not family.startswith("rt"))
+    assert processor.do_normalize == (not family.startswith(("rt", "fine")))
 
 
 def test_a_file_of_weights_alone_loads_strictly(tmp_path: Path) -> None:
@@ -189,6 +200,8 @@ def test_weights_without_a_config_do_not_become_a_folder(tmp_path: Path) -> None
         ({"model_type": "dab-detr", "query_dim": 2}, "query_dim is 2"),
         ({"model_type": "rt_detr", "backbone_config": {"model_type": "hgnet_v2"}}, "backbone .* is none of ours"),
         ({"model_type": "rt_detr", "learn_initial_query": True}, "learn_initial_query is True"),
+        ({"model_type": "d_fine", "eval_idx": 2}, "eval_idx is 2"),
+        ({"model_type": "d_fine", "backbone_config": {"stem_channels": [3, 8, 8]}}, "backbone .* is none of ours"),
     ],
 )
 def test_a_config_of_another_model_is_refused_by_what_it_has(content: dict[str, Any], message: str) -> None:

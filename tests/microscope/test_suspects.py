@@ -131,6 +131,7 @@ def test_objects_tell_their_age_and_unrest() -> None:
 
 def test_groups_of_layers_are_told_apart_by_their_names() -> None:
     names = ("_0", "", "_0_one2many", "_one2many", "_enc", "_enc_instruction", "_0_my_group", "_my_group")
+    names += ("_pre", "_pre_one2many")
     groups = groups_of(Recording(names, {}, {}))
     assert groups == {
         "primary": [0, 1],
@@ -138,6 +139,8 @@ def test_groups_of_layers_are_told_apart_by_their_names() -> None:
         "encoder": [4],
         "instruction, encoder": [5],
         "my_group": [6, 7],
+        "before refinement": [8],
+        "one2many, before refinement": [9],
     }
     assert {name: values.tolist() for name, values in positives_by_class(recording()).items()} == {
         "primary": [1.0, 1.0],

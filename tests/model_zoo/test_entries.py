@@ -45,7 +45,7 @@ def test_names_are_unique_and_lead_to_the_config() -> None:
 
 def test_every_number_has_a_source_and_every_file_an_address() -> None:
     for entry in entries().values():
-        projects = "H-DETR|H-DETR LVIS|Deformable DETR|RT-DETR|RT-DETRv2|DEIM"
+        projects = "H-DETR|H-DETR LVIS|Deformable DETR|RT-DETR|RT-DETRv2|DEIM|D-FINE|Relation-DETR"
         projects += r"|(Conditional |DAB-|DN-|DAC-|MS-|Mr\. )?DETR|DINO|detrex"
         sources = rf"H-DETR, table \d+|({projects}) repository(, script only)?|ours, not trained"
         assert re.fullmatch(sources, entry.source)
@@ -112,7 +112,7 @@ def test_recipes_of_one_length_drop_the_rate_at_one_epoch(epochs: int, drop: int
         for name, entry in entries().items()
         if name.endswith(f"_{epochs}ep")
         and (entry.num_classes == 80 or epochs == 12)
-        and not entry.config.startswith("rt_detr")  # which are trained at one rate
+        and not entry.config.startswith(("rt_detr", "relation_detr"))  # one rate, and one epoch earlier
     ]
     assert schedules
     assert all((s.epochs, s.drop_epochs, s.drop_factor) == (epochs, [drop], 0.1) for s in schedules)
@@ -188,3 +188,27 @@ def test_a_recipe_of_rtdetr_is_what_the_name_of_its_released_file_says(entry: En
     epochs = re.search(r"_(\d+)(e|x)_coco", file)
     assert config.schedule.epochs == int(epochs[1]) * (1 if epochs[2] == "e" else 12)
     assert ("v2_" in file) is ("rt_detr_v2" in entry.config)
+
+
+FINE_SIZES = {  # levels and layers of the decoder, width of the encoder; backbone
+    "n": (2, 3, 128, "b0"),
+    "s": (3, 3, 256, "b0"),
+    "m": (3, 4, 256, "b2"),
+    "l": (3, 6, 256, "b4"),
+    "x": (3, 6, 384, "b5"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in entries() if "dfine_hgnetv2" in name])
+def test_a_recipe_of_dfine_is_of_the_size_that_it_is_named_after(name: str) -> None:
+    config, entry = get_config(name), entries()[name]
+    size, epochs = re.fullmatch(r"(?:deim_)?dfine_hgnetv2_(\w)_(\d+)ep", name).groups()
+    transformer = config.model.transformer
+    hybrid = config.model.neck.necks[0]
+    backbone = config.model.backbone.name.removeprefix("hgnetv2_").partition(".")[0]
+    found = transformer.num_levels, transformer.decoder.num_layers, hybrid.out_channels, backbone
+    assert found == FINE_SIZES[size]
+    assert config.schedule.epochs == int(epochs)
+    assert config.train.batch_size == (128 if size == "n" else 32)
+    if entry.weights:
+        assert entry.weights.file == f"dfine_{size}_coco.pth"

@@ -27,11 +27,31 @@ ONE_TO_ONE = [
     "rtdetr",
     "rtdetrv2_discrete",
     "deim_rtdetrv2",
+    "dfine",
 ]
 """Models that learn one-to-one, which hybrid matching can be put on."""
-ONE_TO_MANY = ["h_deformable_detr", "mr_detr", "mr_detr_dino", "mr_detr_align", "ms_detr", "dac_detr", "group_detr"]
+ONE_TO_MANY = [
+    "h_deformable_detr",
+    "mr_detr",
+    "mr_detr_dino",
+    "mr_detr_align",
+    "ms_detr",
+    "dac_detr",
+    "group_detr",
+    "relation_detr",
+]
 """Models that learn one-to-many, or in several groups, somewhere already."""
-DENOISED = ["dn_detr", "dn_deformable_detr", "dino", "rtdetr", "rtdetrv2_discrete", "deim_rtdetrv2", "mr_detr_dino"]
+DENOISED = [
+    "dn_detr",
+    "dn_deformable_detr",
+    "dino",
+    "rtdetr",
+    "rtdetrv2_discrete",
+    "deim_rtdetrv2",
+    "dfine",
+    "mr_detr_dino",
+    "relation_detr",
+]
 SCHEMES = {
     "branch": L(HybridBranch)(num_queries=20, k=3),
     "epoch": L(HybridEpoch)(k=3, rho=0.5),
@@ -60,6 +80,8 @@ def shrink(model: Any) -> None:
     transformer.query_source.num_queries = 10
     if transformer.get("denoising") is not None and transformer.denoising.budget is not None:
         transformer.denoising.budget = 8
+    if "route" in model.supervision:
+        model.supervision.update(num_queries=20, k=3)
     if "num_groups" in model.supervision:
         model.supervision.num_groups = 3
     if "matcher" in model.supervision:

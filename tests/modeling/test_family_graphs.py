@@ -23,6 +23,8 @@ MODELS = [
     "ms_detr",
     "rtdetr",
     "rtdetrv2_discrete",
+    "dfine",
+    "relation_detr",
 ]
 SIZE = (96, 128)
 OTHER_SIZE = (160, 96)
@@ -60,7 +62,9 @@ def test_kernels_of_inductor_detect_the_same(tmp_path: Path, monkeypatch: pytest
     check_one_graph("deformable_detr", "inductor")
 
 
-@pytest.mark.parametrize("name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr"])
+@pytest.mark.parametrize(
+    "name", ["detr", "conditional_detr", "deformable_detr", "dab_detr", "dino", "ms_detr", "dfine", "relation_detr"]
+)
 def test_onnxruntime_detects_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -8,8 +8,9 @@ from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from torch import nn
 
+from hdetr_d2.layers.conv import ConvNorm
 from hdetr_d2.model_zoo import get_config
-from hdetr_d2.modeling import TimmBackbone
+from hdetr_d2.modeling import TimmBackbone, deploy
 
 COCO_ROWS = 91  # the authors number classes by category id
 
@@ -102,6 +103,7 @@ def family_size(name: str, **changes: Any) -> int:
         ("dn_deformable_detr", 47_429_154),
         ("dino", 46_893_182),
         ("dino_5scale", 47_255_806),
+        ("relation_detr", 48_869_312),
     ],
 )
 def test_a_model_of_the_family_has_the_number_of_parameters_of_its_authors(name: str, published: int) -> None:
@@ -124,3 +126,36 @@ def test_ms_detr_adds_a_feed_forward_part_and_a_norm_in_each_layer() -> None:
 
 def test_a_pattern_is_one_content() -> None:
     assert family_size("dab_detr", num_patterns=3) == family_size("dab_detr") + 3 * 256
+
+
+FINE = {  # as the authors train them, and re-parameterised
+    "dfine_hgnetv2_n_160ep": (3_782_693, 3_753_799),
+    "dfine_hgnetv2_s_132ep": (10_321_877, 10_237_491),
+    "dfine_hgnetv2_m_132ep": (19_590_064, 19_248_189),
+    "dfine_hgnetv2_l_80ep": (31_244_152, 30_724_195),
+    "dfine_hgnetv2_x_80ep": (62_621_560, 61_601_635),
+}
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_dfine_has_the_number_of_parameters_of_its_authors(name: str) -> None:
+    config = get_config(name)
+    config.dataset.num_classes = 80
+    model: Any = build_without_memory(config.model)
+    trained, deployed = FINE[name]
+    assert count(model.parameters()) == trained
+    labels = count(model.transformer.denoising.parameters())  # which the authors keep
+    deploy(model)
+    for key, part in model.neck.named_modules():
+        if isinstance(part, ConvNorm) and "input_proj" not in key:
+            part.fuse()
+    assert count(model.parameters()) + labels == deployed
+
+
+@pytest.mark.parametrize("size", ["n_160ep", "s_132ep", "m_102ep", "l_58ep", "x_58ep"])
+def test_deim_on_dfine_trains_all_norms_besides(size: str) -> None:
+    config, fine = get_config(f"deim_dfine_hgnetv2_{size}"), {name.split("_")[2]: n for name, (n, _) in FINE.items()}
+    config.dataset.num_classes = 80
+    model = build_without_memory(config.model)
+    norms = {"l": 45_696, "x": 93_920}  # of the backbone, which D-FINE freezes
+    assert count(model.parameters()) == fine[size[0]] + norms.get(size[0], 0)

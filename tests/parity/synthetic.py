@@ -130,6 +130,56 @@ _RTDETR2 = dict(
     boxes_weight_format=None,
     share_matched_indices=False,
 )
+_DFINE: dict[str, Any] = {
+    **{name: _RTDETR[name] for name in ("channels", "strides", "num_classes", "topk", "bn_mode", "orig_size_hw")},
+    "hidden_dim": 16,
+    "frames": {"": list(FRAME)},
+    "up": 0.6,
+    "epoch": 0,
+    "ngt": {"": [3, 1]},
+    "variants": {},
+    "encoder": {
+        "type": "HybridEncoder",
+        "nhead": 2,
+        "ffn": 16,
+        "enc_act": "relu",
+        "use_encoder_idx": [1],
+        "num_encoder_layers": 1,
+        "pe_temperature": 20,
+        "expansion": 0.5,
+        "depth_mult": 0.34,
+        "act": "silu",
+    },
+    "decoder": {
+        "num_queries": 12,
+        "num_levels": 2,
+        "feat_strides": [8, 16],
+        "num_points": [1, 2],
+        "nhead": 2,
+        "num_layers": 2,
+        "ffn": 16,
+        "activation": "relu",
+        "num_denoising": 6,
+        "label_noise_ratio": 0.8,
+        "box_noise_scale": 1.0,
+        "effective_box_noise_scale": 1.0,
+        "learn_query_content": False,
+        "eval_idx": -1,
+        "eps": 0.02,
+        "query_select_method": "default",
+        "reg_max": 8,
+        "reg_scale": 3.0,
+        "layer_scale": 1,
+    },
+    "criterion": {
+        "weight_dict": {"loss_vfl": 1, "loss_bbox": 5, "loss_giou": 2, "loss_fgl": 0.2, "loss_ddf": 1.2},
+        "losses": ["vfl", "boxes", "local"],
+        "alpha": 0.6,
+        "gamma": 1.5,
+        "boxes_weight_format": None,
+        "matcher": {"cost_class": 2, "cost_bbox": 5, "cost_giou": 2, "alpha": 0.25, "gamma": 2.0},
+    },
+}
 
 
 def _weights(layers: int, **suffixes: float) -> dict[str, float]:
@@ -145,6 +195,13 @@ _MR_WEIGHTS = _weights(
 _MR_DINO_WEIGHTS = {
     **_MR_WEIGHTS,
     **_weights(2, **{f"_dn{route}{layer}": 1.0 for route in ("", "_o2m", "_sep") for layer in ("", "_0")}),
+}
+
+_RELATION_WEIGHTS = {
+    f"loss_{kind}{place}{group}": weight * factor
+    for kind, weight in (("class", 1.5), ("bbox", 4.0), ("giou", 1.0))
+    for group, factor in (("", 1.0), ("_hybrid", 0.5))
+    for place in ("", "_0", "_enc", *(("_dn", "_dn_0") if not group else ()))
 }
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
@@ -235,6 +292,75 @@ CONFIGS: Mapping[str, dict[str, Any]] = {
         use_uni_set=False,
         losses=["mal", "boxes"],
     ),
+    "relation_detr": dict(
+        {name: value for name, value in _COMMON.items() if name != "d_model"},
+        **_LEVELS,
+        model="relation_detr",
+        hidden_dim=32,
+        dim_feedforward=16,
+        num_queries=12,
+        num_select=10,
+        topk=10,
+        hybrid_num_proposals=14,
+        hybrid_assign=2,
+        hybrid_mask=None,
+        hybrid_skips_relation=True,
+        two_stage=True,
+        with_box_refine=True,
+        mixed_selection=True,
+        look_forward_twice=True,
+        two_stage_binary_cls=False,
+        memory_fusion=True,
+        query_scale=True,
+        dec_pred_bbox_embed_share=False,
+        dec_pred_class_embed_share=False,
+        position_temperature=[20, 30],
+        position_normalize=True,
+        query_sine_temperature=10000,
+        relation_embed_dim=8,
+        relation_temperature=100.0,
+        relation_scale=50.0,
+        relation_eps=1e-4,
+        relation_activation="relu",
+        denoising="cdn",
+        dn_number=6,
+        dn_num_groups=2,
+        dn_label_noise_ratio=0.6,
+        dn_box_noise_scale=0.8,
+        dn_labelbook_size=5,
+        set_cost_class=2.0,
+        set_cost_bbox=4.0,
+        set_cost_giou=1.0,
+        matcher_alpha=0.3,
+        matcher_gamma=1.5,
+        matcher_log_eps=1e-6,
+        class_loss="vfl",
+        vfl_alpha=0.4,
+        vfl_gamma=1.5,
+        cls_loss_coef=1.5,
+        bbox_loss_coef=4.0,
+        giou_loss_coef=1.0,
+        dn_loss_coefs=[1.5, 4.0, 1.0],
+        enc_loss_coefs=[1.5, 4.0, 1.0],
+        aux_loss_factor=1.0,
+        hybrid_loss_factor=0.5,
+        loss_weights=_RELATION_WEIGHTS,
+        post_size=[48, 64],
+    ),
+    "dfine": dict(_DFINE, model="dfine"),
+    "deim_dfine": dict(
+        _DFINE,
+        model="deim_dfine",
+        encoder=dict(_DFINE["encoder"], version="dfine", act="gelu"),
+        decoder=dict(_DFINE["decoder"], mlp_act="silu", activation="gelu"),
+        criterion=dict(
+            _DFINE["criterion"],
+            weight_dict={"loss_mal": 1, "loss_bbox": 5, "loss_giou": 2, "loss_fgl": 0.2, "loss_ddf": 1.2},
+            losses=["mal", "boxes", "local"],
+            mal_alpha=0.7,
+            use_uni_set=True,
+        ),
+    ),
 }
 """One config a kind, with values that are not the defaults."""
 
@@ -306,6 +432,7 @@ def _training(file: ModelFile[Any], model: DETR, inputs: Inputs, *, of_slots: bo
         scale = file.scale(model, key)
         if scale is not None:
             losses[file.loss(key)] = value * scale
+    losses = file.complete(losses)
     total = torch.stack(list(losses.values())).sum()
     total.backward()
     gradients = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in model.named_parameters()}
@@ -363,8 +490,9 @@ def _post(key: str, scores: Tensor, labels: Tensor, boxes: Tensor) -> Arrays:
 
 
 def changed(config: Mapping[str, Any], **options: Any) -> dict[str, Any]:
-    """A config with other options."""
-    return {**config, **options}
+    """A config with other options; of nested parts with some other options."""
+    parts = ("encoder", "decoder", "criterion")
+    return {**config, **{k: {**config[k], **v} if k in parts else v for k, v in options.items()}}
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:

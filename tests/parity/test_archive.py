@@ -101,7 +101,7 @@ def test_weights_that_do_not_fit_are_refused(check: Run, tmp_path: Path, whole: 
         (b'{"model": "no_such_detr"}', "not supported: no_such_detr"),
         (b'{"in_dim": 24}', "not supported: a file that names no model"),
         (b'{"model": "detr"}', "there is no option"),
-        (b'{"model": "dfine", "encoder": {}}', "not supported: dfine"),
+        (b'{"model": "ddq_detr", "encoder": {}}', "not supported: ddq_detr"),
     ],
 )
 def test_a_config_that_says_nothing_useful_is_refused(

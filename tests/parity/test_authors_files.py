@@ -44,7 +44,14 @@ def test_all_files_of_the_authors_code_are_reproduced(check: Run) -> None:
 
 
 @needs_files
-@pytest.mark.parametrize("file", sorted((FILES / "family").glob("*.npz")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        *sorted((FILES / "family").glob("*.npz")),
+        *(FILES / "relatives" / f"{name}.npz" for name in ("dfine", "deim_dfine", "relation_detr")),
+    ],
+    ids=lambda path: path.stem,
+)
 def test_every_model_of_the_family_is_reproduced(check: Run, file: Path) -> None:
     status, lines = check(file)
     assert status == 0, [line for line in lines if "ok  " not in line]

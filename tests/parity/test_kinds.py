@@ -52,6 +52,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("rtdetrv2", {"query_select_method": "one2many", "num_points": [1, 2, 3], "boxes_weight_format": "giou"}),
     ("rtdetrv2", {"share_matched_indices": True, "cross_attn_method": "discrete", "losses": ["focal", "boxes"]}),
     ("deim", {"mal_alpha": 0.5, "query_pos_method": "default", "mlp_act": "relu"}),
+    ("dfine", {"decoder": {"num_layers": 3, "eval_idx": 0, "layer_scale": 1.5, "num_points": 2, "num_levels": 3}}),
+    (
+        "relation_detr",
+        {"mixed_selection": False, "query_scale": False, "memory_fusion": False, "hybrid_skips_relation": False},
+    ),
+    ("dfine", {"decoder": {"query_select_method": "one2many", "learn_query_content": True, "num_denoising": 0}}),
+    ("dfine", {"criterion": {"losses": ["focal", "boxes"], "weight_dict": {"loss_focal": 1, "loss_giou": 2}}}),
+    ("deim_dfine", {"criterion": {"use_uni_set": False, "losses": ["mal", "boxes"], "boxes_weight_format": "iou"}}),
 ]
 
 
@@ -64,9 +72,9 @@ def test_a_file_with_other_options_is_reproduced(
 
 
 @pytest.mark.parametrize("objects", [(0, 4), (0, 0)], ids=["one image", "all images"])
-@pytest.mark.parametrize("name", ["h_detr", "detr", "dn_detr", "dino", "mr_detr_dino", "rtdetrv2", "deim"])
+@pytest.mark.parametrize("name", ["h_detr", "detr", "dn_detr", "dino", "mr_detr_dino", "rtdetrv2", "deim", "dfine"])
 def test_images_without_objects_are_compared(check: Run, tmp_path: Path, name: str, objects: tuple[int, int]) -> None:
-    config = changed(CONFIGS[name], ngt=list(objects))
+    config = changed(CONFIGS[name], ngt={"": list(objects)} if name == "dfine" else list(objects))
     status, lines = check(write(tmp_path / "own.npz", config, objects=objects))
     assert status == 0, [line for line in lines if "ok  " not in line]
 
@@ -93,6 +101,11 @@ def test_an_option_that_is_not_known_is_refused_by_name(name: str) -> None:
         ("mr_detr", {"o2m_loss_divisor": "M"}, "o2m_loss_divisor"),
         ("rtdetrv2", {"box_noise_scale": 0}, "box_noise_scale"),
         ("deim", {"use_uni_set": True}, "use_uni_set"),
+        ("dfine", {"decoder": {"feat_strides": [8, 32]}}, "feat_strides"),
+        ("relation_detr", {"two_stage_binary_cls": True}, "two_stage_binary_cls"),
+        ("relation_detr", {"aux_loss_factor": 0.5}, r"loss_weights\.loss_class_0"),
+        ("dfine", {"encoder": {"version": "dfine"}}, "version"),
+        ("deim_dfine", {"criterion": {"use_uni_set": False}}, "use_uni_set"),
     ],
 )
 def test_a_value_that_cannot_be_built_is_refused_by_name(name: str, options: dict[str, Any], named: str) -> None:
@@ -133,7 +146,7 @@ def node_of(config: dict[str, Any]) -> str:
 
 
 # Read where a file is compared, and not where its model is built.
-_COMPARED = {"ngt", "frame", "frames", "sizes", "image_sizes", "strides", "bn_mode", "dn_num_groups"}
+_COMPARED = {"ngt", "frame", "frames", "sizes", "image_sizes", "strides", "bn_mode", "dn_num_groups", "variants"}
 # Of parts that a file does not have.
 _UNUSED = {
     "h_detr": {"focal_alpha"},
@@ -142,16 +155,20 @@ _UNUSED = {
     "rtdetrv2": {"weight_dict.loss_mal"},
     "deim": {"alpha", "share_matched_indices", "weight_dict.loss_vfl"},
     "deim_rtdetrv2": {"alpha", "share_matched_indices"},
+    # the code passes a number of its own in place of the first, and D-FINE its encoder's nowhere
+    "dfine": {"decoder.box_noise_scale", "encoder.act"},
+    "deim_dfine": {"decoder.box_noise_scale", "criterion.alpha"},
 }
 
 
 def authors_configs() -> dict[str, dict[str, Any]]:
     """Options of the files of the authors' code, where they are."""
     configs = {}
-    for path in sorted(SHARED.glob("*.npz")) + sorted((SHARED / "family").glob("*.npz")):
+    for path in [path for folder in (".", "family", "relatives") for path in sorted((SHARED / folder).glob("*.npz"))]:
         with np.load(path) as archive:
             config = json.loads(archive["config.json"].tobytes())
-        if KINDS[config.get("model")].file is not None:
+        kind = KINDS.get(config.get("model")) if "model" in config or path.parent == SHARED else None
+        if kind is not None and kind.file is not None:
             configs[path.stem] = config
     return configs
 

@@ -199,6 +199,16 @@ def test_the_taps_of_layers_are_described_where_they_are_named() -> None:
     assert "1 (class 0.5)" in str(tapped)
 
 
+def test_unions_of_matches_are_told_by_group_and_matcher() -> None:
+    scheme = HybridLayer(k=3, num_one2many_layers=2)
+    told = str(scheme.describe(num_queries=300, num_layers=6, united=True))
+    assert "matches of layers 1-2, and are divided by its size" in told
+    assert "matches of layers 3-6, and of the proposals, and are divided by its size" in told
+    assert "union" not in str(scheme.describe(num_queries=300, num_layers=6))
+    branch = HybridBranch(num_queries=30, k=3).describe(num_queries=30, num_layers=2, united=True)
+    assert [line.split(":")[0].split(", ")[1] for line in branch.unions] == [PRIMARY, "one2many"]
+
+
 @pytest.mark.parametrize("argument", ["num_queries", "num_layers", "num_targets"])
 @pytest.mark.parametrize("value", [0, -1, 2.5])
 def test_nothing_is_described_of_no_queries_layers_or_targets(argument: str, value: float) -> None:

@@ -8,7 +8,7 @@ The table of transformers goes through the authors' names of version 1. What its
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from hdetr_d2.supervision import PRIMARY
 from ..class_heads import Scoring
 from ..renaming import Code, KeyTable, Names, Pairs, State, is_derived, join_projections, split_projections
 
-_HYBRID = "neck.necks.0."
+HYBRID = "neck.necks.0."
 _PROJECTION = "neck.necks.1.levels.*."
 _SOURCE = "transformer.query_source."
 _LABELS = "transformer.denoising.label_embed.weight"
@@ -77,21 +77,19 @@ _FUSION: Pairs = [
     for theirs, ours in (("fpn_blocks.*.", "top_down.*."), ("pan_blocks.*.", "bottom_up.*."))
     for pair in (
         *(
-            (f"encoder.{theirs}{number}.", f"{_HYBRID}{ours}{name}.")
+            (f"encoder.{theirs}{number}.", f"{HYBRID}{ours}{name}.")
             for number, name in (("conv1", "main"), ("conv2", "side"), ("conv3", "output"))
         ),
-        (f"encoder.{theirs}bottlenecks.*.conv1.", f"{_HYBRID}{ours}blocks.*.branches.0."),
-        (f"encoder.{theirs}bottlenecks.*.conv2.", f"{_HYBRID}{ours}blocks.*.branches.1."),
+        (f"encoder.{theirs}bottlenecks.*.conv1.", f"{HYBRID}{ours}blocks.*.branches.0."),
+        (f"encoder.{theirs}bottlenecks.*.conv2.", f"{HYBRID}{ours}blocks.*.branches.1."),
     )
 ]
 
-_COMMON: Pairs = [
-    *_BACKBONE,
-    *_FUSION,
-    ("encoder.lateral_convs.*.", f"{_HYBRID}laterals.*."),
-    ("encoder.downsample_convs.*.", f"{_HYBRID}downsamples.*."),
+COMMON: Pairs = [
+    ("encoder.lateral_convs.*.", f"{HYBRID}laterals.*."),
+    ("encoder.downsample_convs.*.", f"{HYBRID}downsamples.*."),
     *(
-        (f"encoder.encoder.{index}.layers.*.{theirs}", f"{_HYBRID}{encoder}.layers.*.{ours}")
+        (f"encoder.encoder.{index}.layers.*.{theirs}", f"{HYBRID}{encoder}.layers.*.{ours}")
         for index, encoder in enumerate(("encoder", *(f"further_encoders.{further}" for further in range(3))))
         for theirs, ours in (
             ("self_attn.", "self_attn."),
@@ -117,15 +115,15 @@ _COMMON: Pairs = [
     ("decoder.dec_bbox_head.*.", "transformer.heads.bbox_embed.*."),
 ]
 
-_OF_VERSION: Mapping[int, Pairs] = {
+OF_VERSION: Mapping[int, Pairs] = {
     1: [
-        ("encoder.input_proj.*.0.", f"{_HYBRID}input_proj.*.conv."),
-        ("encoder.input_proj.*.1.", f"{_HYBRID}input_proj.*.norm."),
+        ("encoder.input_proj.*.0.", f"{HYBRID}input_proj.*.conv."),
+        ("encoder.input_proj.*.1.", f"{HYBRID}input_proj.*.norm."),
         ("decoder.enc_output.0.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.1.", f"{_SOURCE}enc_output_norm."),
     ],
     2: [
-        ("encoder.input_proj.*.", f"{_HYBRID}input_proj.*."),
+        ("encoder.input_proj.*.", f"{HYBRID}input_proj.*."),
         ("decoder.enc_output.proj.", f"{_SOURCE}enc_output."),
         ("decoder.enc_output.norm.", f"{_SOURCE}enc_output_norm."),
     ],
@@ -142,79 +140,79 @@ _BLOCK = "model.backbone.model.encoder.stages.{}.layers.*."
 _OF_STAGE = "backbone.res_layers.{}.blocks.*."
 _T_PARTS = (("convolution", "conv"), ("normalization", "norm"))
 
-_MEMORY = KeyTable(
-    [
-        ("model.encoder.aifi.", "model.encoder.encoder."),
-        *(
-            pair
-            for memory, filed in (
-                ("model.encoder.aifi.*.layers.*.", "model.encoder.encoder.*.layers.*."),
-                ("model.decoder.layers.*.", "model.decoder.layers.*."),
-            )
-            for pair in (
-                (f"{memory}self_attn.o_proj.", f"{filed}self_attn.out_proj."),
-                (f"{memory}mlp.fc", f"{filed}fc"),
-            )
-        ),
-    ]
-)
+MEMORY: Pairs = [
+    ("model.encoder.aifi.", "model.encoder.encoder."),
+    *(
+        pair
+        for memory, filed in (
+            ("model.encoder.aifi.*.layers.*.", "model.encoder.encoder.*.layers.*."),
+            ("model.decoder.layers.*.", "model.decoder.layers.*."),
+        )
+        for pair in (
+            (f"{memory}self_attn.o_proj.", f"{filed}self_attn.out_proj."),
+            (f"{memory}mlp.fc", f"{filed}fc"),
+        )
+    ),
+]
 
-_TRANSFORMERS_TO_AUTHORS = Names(
-    [
-        *(
-            (_STEM.format(index, theirs), f"backbone.conv1.conv1_{index + 1}.{ours}.")
-            for index in range(3)
-            for theirs, ours in _T_PARTS
-        ),
-        *(
-            pair
-            for stage in range(4)
-            for theirs, ours in _T_PARTS
-            for pair in (
-                # Where a stage halves the map, pooling is the first part of the shortcut.
-                (
-                    f"{_BLOCK.format(stage)}shortcut.{'1.' if stage else ''}{theirs}.",
-                    f"{_OF_STAGE.format(stage)}short.{'conv.' if stage else ''}{ours}.",
-                ),
-                *(
-                    (f"{_BLOCK.format(stage)}layer.{i}.{theirs}.", f"{_OF_STAGE.format(stage)}branch2{letter}.{ours}.")
-                    for i, letter in enumerate("abc")
-                ),
-            )
-        ),
-        ("model.encoder_input_proj.", "encoder.input_proj."),
-        ("model.encoder.encoder.*.layers.*.self_attn.", "encoder.encoder.*.layers.*.self_attn."),
-        ("model.encoder.encoder.*.layers.*.self_attn_layer_norm.", "encoder.encoder.*.layers.*.norm1."),
-        ("model.encoder.encoder.*.layers.*.fc", "encoder.encoder.*.layers.*.linear"),
-        ("model.encoder.encoder.*.layers.*.final_layer_norm.", "encoder.encoder.*.layers.*.norm2."),
-        *(
-            (f"model.encoder.{part}.", f"encoder.{part}.")
-            for part in ("lateral_convs", "fpn_blocks", "downsample_convs", "pan_blocks")
-        ),
-        ("model.decoder_input_proj.*.0.", "decoder.input_proj.*.conv."),
-        ("model.decoder_input_proj.*.1.", "decoder.input_proj.*.norm."),
-        ("model.denoising_class_embed.", "decoder.denoising_class_embed."),
-        *((f"model.{part}.", f"decoder.{part}.") for part in ("enc_output", "enc_score_head", "enc_bbox_head")),
-        ("model.decoder.query_pos_head.", "decoder.query_pos_head."),
-        ("model.decoder.class_embed.", "decoder.dec_score_head."),
-        ("model.decoder.bbox_embed.", "decoder.dec_bbox_head."),
-        ("model.decoder.layers.*.self_attn.", "decoder.decoder.layers.*.self_attn."),
-        ("model.decoder.layers.*.self_attn_layer_norm.", "decoder.decoder.layers.*.norm1."),
-        ("model.decoder.layers.*.encoder_attn.", "decoder.decoder.layers.*.cross_attn."),
-        ("model.decoder.layers.*.encoder_attn_layer_norm.", "decoder.decoder.layers.*.norm2."),
-        ("model.decoder.layers.*.fc", "decoder.decoder.layers.*.linear"),
-        ("model.decoder.layers.*.final_layer_norm.", "decoder.decoder.layers.*.norm3."),
-    ],
-    code="transformers' RTDetr or RTDetrV2",
-)
+_T_BACKBONE: Pairs = [
+    *(
+        (_STEM.format(index, theirs), f"backbone.conv1.conv1_{index + 1}.{ours}.")
+        for index in range(3)
+        for theirs, ours in _T_PARTS
+    ),
+    *(
+        pair
+        for stage in range(4)
+        for theirs, ours in _T_PARTS
+        for pair in (
+            # Where a stage halves the map, pooling is the first part of the shortcut.
+            (
+                f"{_BLOCK.format(stage)}shortcut.{'1.' if stage else ''}{theirs}.",
+                f"{_OF_STAGE.format(stage)}short.{'conv.' if stage else ''}{ours}.",
+            ),
+            *(
+                (f"{_BLOCK.format(stage)}layer.{i}.{theirs}.", f"{_OF_STAGE.format(stage)}branch2{letter}.{ours}.")
+                for i, letter in enumerate("abc")
+            ),
+        )
+    ),
+]
+
+T_COMMON: Pairs = [
+    ("model.encoder_input_proj.", "encoder.input_proj."),
+    ("model.encoder.encoder.*.layers.*.self_attn.", "encoder.encoder.*.layers.*.self_attn."),
+    ("model.encoder.encoder.*.layers.*.self_attn_layer_norm.", "encoder.encoder.*.layers.*.norm1."),
+    ("model.encoder.encoder.*.layers.*.fc", "encoder.encoder.*.layers.*.linear"),
+    ("model.encoder.encoder.*.layers.*.final_layer_norm.", "encoder.encoder.*.layers.*.norm2."),
+    *(
+        (f"model.encoder.{part}.", f"encoder.{part}.")
+        for part in ("lateral_convs", "fpn_blocks", "downsample_convs", "pan_blocks")
+    ),
+    ("model.decoder_input_proj.*.0.", "decoder.input_proj.*.conv."),
+    ("model.decoder_input_proj.*.1.", "decoder.input_proj.*.norm."),
+    ("model.denoising_class_embed.", "decoder.denoising_class_embed."),
+    *((f"model.{part}.", f"decoder.{part}.") for part in ("enc_output", "enc_score_head", "enc_bbox_head")),
+    ("model.decoder.query_pos_head.", "decoder.query_pos_head."),
+    ("model.decoder.class_embed.", "decoder.dec_score_head."),
+    ("model.decoder.bbox_embed.", "decoder.dec_bbox_head."),
+    ("model.decoder.layers.*.self_attn.", "decoder.decoder.layers.*.self_attn."),
+    ("model.decoder.layers.*.self_attn_layer_norm.", "decoder.decoder.layers.*.norm1."),
+    ("model.decoder.layers.*.encoder_attn.", "decoder.decoder.layers.*.cross_attn."),
+    ("model.decoder.layers.*.encoder_attn_layer_norm.", "decoder.decoder.layers.*.norm2."),
+    ("model.decoder.layers.*.fc", "decoder.decoder.layers.*.linear"),
+    ("model.decoder.layers.*.final_layer_norm.", "decoder.decoder.layers.*.norm3."),
+]
+
+_TRANSFORMERS_TO_AUTHORS = Names([*_T_BACKBONE, *T_COMMON], code="transformers' RTDetr or RTDetrV2")
 
 _T_ALIASES = ("class_embed.", "bbox_embed.")
-_T_TABLES = (".n_points_scale", "model.anchors", "model.valid_mask")
+_T_TABLES = (".n_points_scale", ".num_points_scale", "model.anchors", "model.valid_mask")
 
 
 def rtdetr_names(version: int) -> Names:
     """Names of RT-DETR (version 1), or of RT-DETRv2 and of DEIM on it (version 2)."""
-    return Names([*_COMMON, *_OF_VERSION[version]], code=f"RT-DETR, version {version}")
+    return Names([*_BACKBONE, *_FUSION, *COMMON, *OF_VERSION[version]], code=f"RT-DETR, version {version}")
 
 
 def from_rtdetr(state: State) -> dict[str, Tensor]:
@@ -246,7 +244,7 @@ def to_rtdetr(state: State, *, version: int = 2) -> dict[str, Tensor]:
 
 def is_rtdetr(state: State) -> bool:
     """Whether a state dict has our names of an RT-DETR."""
-    return f"{_HYBRID}input_proj.0.conv.weight" in state
+    return f"{HYBRID}input_proj.0.conv.weight" in state
 
 
 def is_rtdetr_of_transformers(state: State) -> bool:
@@ -256,10 +254,19 @@ def is_rtdetr_of_transformers(state: State) -> bool:
 
 def _of_trained(state: State, version: int) -> Names:
     """Names of a model that is not re-parameterised."""
+    require_trained(state)
+    return rtdetr_names(version)
+
+
+def require_trained(state: State) -> None:
+    """Refuse our state dict of a re-parameterised model.
+
+    Raises:
+        ValueError: it is one.
+    """
     fused = [key for key in state if re.search(r"\.branches\.\d+\.(weight|bias)$", key)]
     if fused:
         raise ValueError(f"the model is re-parameterised ({fused[0]}); convert it as it was trained")
-    return rtdetr_names(version)
 
 
 def _authors_names(state: State) -> Names:
@@ -267,7 +274,7 @@ def _authors_names(state: State) -> Names:
     return _of_trained(state, 1 if "encoder.input_proj.0.0.weight" in state else 2)
 
 
-def _read_authors(state: State, num_queries: int) -> State:
+def read_authors(state: State, num_queries: int) -> State:
     """Without tables, and with a re-parameterised block under the name of its first branch."""
     del num_queries
     undeployed: dict[str, Tensor] = {}
@@ -280,30 +287,34 @@ def _read_authors(state: State, num_queries: int) -> State:
     return undeployed
 
 
-def _read_transformers(state: State, num_queries: int) -> State:
-    """The authors' names of version 1."""
-    del num_queries
-    filed = {
-        _MEMORY.to_ours(key) or key: value
-        for key, value in join_projections(state).items()
-        if not (key.startswith(_T_ALIASES) or key.endswith(_T_TABLES))
-    }
-    return _TRANSFORMERS_TO_AUTHORS.apply(filed)
+def transformers_code(names: Callable[[State], Names], to_authors: Names, memory: Pairs) -> Code:
+    """One of their models, by way of the authors' names.
 
+    Args:
+        names: the authors'.
+        to_authors: from the names of files.
+        memory: (names in memory, names of files) of prefixes that differ.
+    """
+    table = KeyTable(memory)
 
-def _write_transformers(state: State) -> dict[str, Tensor]:
-    """From the authors' names of version 1 to those of files."""
-    learned = {key: value for key, value in state.items() if not is_derived(key)}
-    return split_projections(_TRANSFORMERS_TO_AUTHORS.apply(learned, to="theirs"))
+    def read(state: State, num_queries: int) -> State:
+        del num_queries
+        filed = {
+            table.to_ours(key) or key: value
+            for key, value in join_projections(state).items()
+            if not (key.startswith(_T_ALIASES) or key.endswith(_T_TABLES))
+        }
+        return to_authors.apply(filed)
+
+    def write(state: State) -> dict[str, Tensor]:
+        learned = {key: value for key, value in state.items() if not is_derived(key)}
+        return split_projections(to_authors.apply(learned, to="theirs"))
+
+    return Code(names=names, prepare=read, finish=write, scoring=Scoring())
 
 
 CODES = {
-    "rtdetr": Code(names=_authors_names, prepare=_read_authors, scoring=Scoring()),
-    "transformers": Code(
-        names=lambda state: _of_trained(state, 1),
-        prepare=_read_transformers,
-        finish=_write_transformers,
-        scoring=Scoring(),
-    ),
+    "rtdetr": Code(names=_authors_names, prepare=read_authors, scoring=Scoring()),
+    "transformers": transformers_code(lambda state: _of_trained(state, 1), _TRANSFORMERS_TO_AUTHORS, MEMORY),
 }
 """By the project's name."""

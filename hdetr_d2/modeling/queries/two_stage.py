@@ -196,12 +196,12 @@ class TwoStageQueries(QuerySource):
 
     def _add_parameters(self, spec: GroupSpec) -> None:
         primary = self.specs[0].num_queries
-        if self.mixed and spec.queries == "own" and spec.num_queries > primary:
+        if self.mixed and spec.queries == "own" and not spec.own_content and spec.num_queries > primary:
             raise ValueError(
                 f"group {spec.name!r} shares the {primary} learned contents of the primary group and cannot have "
                 f"{spec.num_queries} queries"
             )
-        if self.mixed and spec.queries == "next":
+        if self.mixed and (spec.queries == "next" or spec.own_content):
             draw = nn.init.normal_ if self.content_init == "normal" else nn.init.xavier_uniform_
             self.content[spec.name] = nn.Parameter(draw(torch.empty(spec.num_queries, self.embed_dim)))
 
@@ -254,7 +254,8 @@ class TwoStageQueries(QuerySource):
         learn, boxes = chosen[:, first], live[:, first]
         if self.supervise == "ranked":
             learn, boxes = _rows(tokens, best[:, first]), boxes_at(best[:, first])
-        return groups, Predictions(pair.classes(learn)[None], boxes[None])
+        are_queries = self.supervise == "selected"
+        return groups, Predictions(pair.classes(learn)[None], boxes[None], chosen=are_queries)
 
     @property
     def _ranking(self) -> slice:
@@ -296,8 +297,8 @@ class TwoStageQueries(QuerySource):
             part = slice(start, min(start + spec.num_queries, reference.shape[1]))
             start = part.stop
             if self.mixed:
-                # Rankings of their own share the primary group's contents (Mr. DETR).
-                learned = self.content[spec.name if spec.queries == "next" else PRIMARY][: part.stop - part.start]
+                # Rankings of their own may share the primary group's contents (Mr. DETR).
+                learned = self.content[spec.name if spec.name in self.content else PRIMARY][: part.stop - part.start]
                 content = learned.expand(reference.shape[0], *learned.shape)
             else:
                 source = chosen if self.token_content else box_content

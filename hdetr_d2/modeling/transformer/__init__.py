@@ -7,6 +7,7 @@ from .deformable import DeformableEncoderLayer as DeformableEncoderLayer
 from .dense import DenseDecoderLayer as DenseDecoderLayer
 from .dense import DenseEncoderLayer as DenseEncoderLayer
 from .encoder import Encoder as Encoder
+from .gated import GatedDecoderLayer as GatedDecoderLayer
 from .layer import DecoderLayer as DecoderLayer
 from .layer import EncoderLayer as EncoderLayer
 from .layer import LayerOutput as LayerOutput
@@ -17,4 +18,5 @@ from .query_position import PointQueryPosition as PointQueryPosition
 from .query_position import PositionalQuery as PositionalQuery
 from .query_position import QueryPosition as QueryPosition
 from .query_position import SineQueryPosition as SineQueryPosition
+from .relation import BoxRelation as BoxRelation
 from .route import DecoderRoute as DecoderRoute

@@ -1,7 +1,7 @@
 """The decoder: query groups go through the same layers and come out as classes and boxes."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,13 @@ from torch import Tensor, nn
 from hdetr_d2.arguments import check_within
 from hdetr_d2.structures import KnownMatches, Memory, Predictions, QueryGroup
 
-from ..heads import LayerHeads, PredictionHeads
+from ..heads import PredictionHeads
 from .layer import DecoderLayer
 from .layout import Layout
 from .query_position import PositionalQuery, QueryPosition
-from .refinement import Place, Refinement
+from .refinement import Output, Reading, Refinement
+from .relation import BoxRelation
 from .stack import draw_matrices, run_layer, stack
-
-
-class Output(NamedTuple):
-    """What one layer predicts of the queries of a route: logits (B, N, K) and boxes (B, N, 4)."""
-
-    logits: Tensor
-    boxes: Tensor
 
 
 class Decoder(nn.Module):
@@ -41,6 +35,9 @@ class Decoder(nn.Module):
             section 3.5). Outputs are the same, gradients are not. Needs ``refine``.
         eps: of the inverse sigmoid of references: 1e-5 in Deformable-DETR, H-DETR and RT-DETR, 1e-3 in DAB, DN, DINO
             and what was built on detrex.
+        refinement: where boxes come from, in place of what the three arguments before say; None is that.
+        relation: biases self-attention from the second layer on by how boxes lie to one another (Relation-DETR); None
+            for no bias.
         num_eval_layers: layers that inference runs; None is all of them.
         tap_group: name of the predictions from the layers' taps, where they have any.
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
@@ -61,6 +58,8 @@ class Decoder(nn.Module):
         refine: bool = True,
         look_forward_twice: bool = False,
         eps: float = 1e-5,
+        refinement: Refinement | None = None,
+        relation: BoxRelation | None = None,
         num_eval_layers: int | None = None,
         tap_group: str = "one2many",
         checkpoint_activations: bool = False,
@@ -76,7 +75,8 @@ class Decoder(nn.Module):
         self.embed_dim = embed_dim
         self.query_position = query_position
         self.norm = nn.LayerNorm(embed_dim) if norm else None
-        self.refinement = Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
+        self.refinement = refinement or Refinement(moves=refine, looks_twice=look_forward_twice, eps=eps)
+        self.relation = relation
         self.num_eval_layers = num_eval_layers
         self.tap_group = tap_group
         self.checkpoint_activations = checkpoint_activations
@@ -129,32 +129,32 @@ class Decoder(nn.Module):
     ) -> tuple[list[Output], list[Output]]:
         """What layers predict from their outputs, and from their taps, of the queries of one route."""
         content, place = layout.content, self.refinement.start(layout.reference)
+        relation = None if self.relation is None or route not in self.relation.routes else self.relation
+        boxes, views = [layout.reference], layout.views
         layers = self.layers if self.training else self.layers[: self.num_eval_layers]
         main: list[Output] = []
         tapped: list[Output] = []
         for index, layer in enumerate(layers):
             last = index == len(layers) - 1
             query = self._query(layout.position, place.reference, content, index, memory)
-            arguments = content, query, _on_levels(place.reference, memory), memory, layout.views, route
+            if relation is not None and index:
+                before, after = boxes[-2:]
+                assert before is not None
+                assert after is not None
+                views = relation.views(layout.views, before, after)
+            arguments = content, query, _on_levels(place.reference, memory), memory, views, route
             content, tap = run_layer(layer, *arguments, recompute=self.checkpoint_activations)
             # Predictions are made from the output's norm, where there is one; refinement goes on from the raw output.
-            read, pair = content if self.norm is None else self.norm(content), heads.of_layer(index)
-            offset = pair.offset(content) if self.refinement.moves and not last else None
-            if all_layers or last:
-                main.append(self._predict(pair, read, place, columns, offset if read is content else None))
-                if tap is not None:
-                    tapped.append(self._predict(pair, tap, place, columns))
-            if not last:
-                same = all_layers and read is content
-                place = self.refinement.step(place, offset, main[-1].boxes if same else None)
+            read, wanted = content if self.norm is None else self.norm(content), all_layers or last
+            if tap is not None and wanted:
+                tapped.append(self.refinement.predict(place, heads, index, Reading(tap, tap, True, last, columns)))
+            reading = Reading(content, read, wanted or relation is not None, last, columns)
+            output, place = self.refinement.after(place, heads, index, reading)
+            if output is not None:
+                boxes.append(output.boxes)
+                if wanted:
+                    main.append(output)
         return main, tapped
-
-    def _predict(
-        self, pair: LayerHeads, read: Tensor, place: Place, columns: Tensor | None, offset: Tensor | None = None
-    ) -> Output:
-        """What a pair of heads predicts from (B, N, C); ``offset`` is that of the box head, where it is known."""
-        offset = pair.offset(read) if offset is None else offset
-        return Output(pair.classes(read, columns), self.refinement.boxes(place, offset))
 
     def _query(
         self, position: Tensor | None, reference: Tensor | None, content: Tensor, index: int, memory: Memory
@@ -176,12 +176,22 @@ def _by_group(
     """
     logits = torch.stack([output.logits for output in outputs])
     boxes = torch.stack([output.boxes for output in outputs])
+    edges, initial = outputs[0].edges, outputs[0].initial
+    if edges is not None:
+        edges = replace(edges, logits=torch.stack([x.edges.logits for x in outputs if x.edges is not None]))
     predictions = {}
     for name, matches in known.items():
-        start, stop = layout.ranges[name]
-        threshold = distinct if matches is None else None
+        part = slice(*layout.ranges[name])
+        first = None
+        if initial is not None:
+            first = Predictions(initial.logits[None, :, part], initial.boxes[None, :, part], known=matches)
         predictions[name] = Predictions(
-            logits[:, :, start:stop], boxes[:, :, start:stop], known=matches, distinct=threshold
+            logits[:, :, part],
+            boxes[:, :, part],
+            known=matches,
+            distinct=distinct if matches is None else None,
+            edges=None if edges is None else edges.of_queries(part),
+            initial=first,
         )
     return predictions
 

@@ -63,7 +63,7 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         hidden_dim: of the feed-forward part.
         dropout: of attention weights, after each part, and inside the last.
         activation: of the feed-forward part.
-        sampling, authors_clamp: of the deformable attention, where the first is called ``method``.
+        sampling, authors_clamp, projections: of the deformable attention, where the first is called ``method``.
         cross_first: attend to the memory before the other queries (MS-DETR).
         tap_hidden_dim: width of a feed-forward part of its own that taps the queries between the attentions, for
             one-to-many supervision of the same queries (MS-DETR; needs ``cross_first``); 0 to tap them as they are;
@@ -88,6 +88,7 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         activation: str = "relu",
         sampling: Literal["bilinear", "discrete"] = "bilinear",
         authors_clamp: bool = False,
+        projections: bool = True,
         cross_first: bool = False,
         tap_hidden_dim: int | None = None,
         routes: Sequence[DecoderRoute] = (),
@@ -102,6 +103,7 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
             num_points=num_points,
             method=sampling,
             authors_clamp=authors_clamp,
+            projections=projections,
         )
         super().__init__(
             attentions={"self_attn": self_attn, "cross_attn": cross_attn},
@@ -172,7 +174,9 @@ class DeformableDecoderLayer(TransformerLayer, DecoderLayer):
         return norm(content + self.dropout(update))
 
     def _cross(self, content: Tensor, query: PositionalQuery, reference: Tensor, memory: Memory) -> Tensor:
-        update = self.cross_attn(
-            content + query.position, reference, memory.tokens, memory.spatial_shapes, memory.padding
-        )
-        return self.cross_attn_norm(content + self.dropout(update))
+        return self.cross_attn_norm(content + self.dropout(self._sampled(content, query, reference, memory)))
+
+    def _sampled(self, content: Tensor, query: PositionalQuery, reference: Tensor, memory: Memory) -> Tensor:
+        """What attention finds in the memory, (B, N, C)."""
+        placed = content + query.position
+        return self.cross_attn(placed, reference, memory.tokens, memory.spatial_shapes, memory.padding)

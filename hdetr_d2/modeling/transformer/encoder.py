@@ -1,5 +1,6 @@
 """Encoders: from tokens to tokens that know of each other."""
 
+import torch
 from torch import Tensor, nn
 
 from hdetr_d2.layers import MLP
@@ -19,6 +20,8 @@ class Encoder(nn.Module):
         scale_positions: multiply the positions by an MLP of the tokens before each layer, one MLP for all of them
             (DAB-DETR's code).
         norm: a LayerNorm after the last layer (DETR's code, where norms stand before the parts of layers).
+        fuse_states: give a mix of the tokens and of what every layer makes of them, by an MLP and a norm, in place of
+            what the last one does (Relation-DETR).
         checkpoint_activations: recompute each layer in backward instead of keeping what it computed.
     """
 
@@ -30,6 +33,7 @@ class Encoder(nn.Module):
         embed_dim: int = 256,
         scale_positions: bool = False,
         norm: bool = False,
+        fuse_states: bool = False,
         checkpoint_activations: bool = False,
     ) -> None:
         super().__init__()
@@ -37,6 +41,14 @@ class Encoder(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         self.layers = stack(layer, num_layers)
         self.norm = nn.LayerNorm(embed_dim) if norm else None
+        self.fusion = None
+        if fuse_states:
+            self.fusion = nn.Sequential(
+                nn.Linear((num_layers + 1) * embed_dim, embed_dim),
+                nn.ReLU(inplace=True),
+                nn.Linear(embed_dim, embed_dim),
+                nn.LayerNorm(embed_dim),
+            )
         self.position_scale = None
         if scale_positions:
             self.position_scale = MLP(
@@ -49,6 +61,7 @@ class Encoder(nn.Module):
         # A cell refers to its own place on every level, of which each is padded to another degree.
         reference = cell_centres(memory)[:, :, None] * memory.valid_ratios[:, None]
         tokens = memory.tokens
+        states = [tokens]
         for layer in self.layers:
             positions = memory.positions
             if self.position_scale is not None:
@@ -62,4 +75,7 @@ class Encoder(nn.Module):
                 memory.padding,
                 recompute=self.checkpoint_activations,
             )
+            states.append(tokens)
+        if self.fusion is not None:
+            tokens = self.fusion(torch.cat(states, -1))
         return tokens if self.norm is None else self.norm(tokens)

@@ -170,12 +170,20 @@ class CoordinateQueryPosition(QueryPosition):
         hidden_dim: of the MLP; 512 in RT-DETR, 256 in DEIM's.
         num_layers: of the MLP; 2 in RT-DETR, 3 in DEIM.
         activation: of the MLP.
+        limit: largest absolute value of what it gives, 10 in D-FINE; None for any.
     """
 
     def __init__(
-        self, *, embed_dim: int = 256, hidden_dim: int = 512, num_layers: int = 2, activation: str = "relu"
+        self,
+        *,
+        embed_dim: int = 256,
+        hidden_dim: int = 512,
+        num_layers: int = 2,
+        activation: str = "relu",
+        limit: float | None = None,
     ) -> None:
         super().__init__()
+        self.limit = limit
         self.embed = MLP(
             in_features=4,
             hidden_features=hidden_dim,
@@ -187,4 +195,5 @@ class CoordinateQueryPosition(QueryPosition):
     def forward(self, reference: Tensor, content: Tensor, layer: int, memory: Memory) -> PositionalQuery:
         """As the base class says; neither content nor memory is read."""
         del layer, memory
-        return PositionalQuery(self.embed(reference.to(content.dtype)))
+        position = self.embed(reference.to(content.dtype))
+        return PositionalQuery(position if self.limit is None else position.clamp(-self.limit, self.limit))

@@ -1,15 +1,19 @@
 """Where queries are, layer after layer, and the boxes that offsets to these places make."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hdetr_d2.layers import inverse_sigmoid
+from hdetr_d2.structures import EdgeDistributions
+
+from ..heads import PredictionHeads
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where the queries of a layer are; None where they have no place.
 
     Args:
@@ -20,6 +24,40 @@ class Place(NamedTuple):
 
     reference: Tensor | None
     live: Tensor | None
+
+
+class Output(NamedTuple):
+    """What one layer predicts of the queries of a route.
+
+    Args:
+        logits: (B, N, K).
+        boxes: (B, N, 4).
+        edges: of those boxes, ``logits`` without a dimension for layers; None where boxes are numbers.
+        initial: what the layer predicts besides, before it refines (D-FINE's first layer); None in all others.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    edges: EdgeDistributions | None = None
+    initial: "Output | None" = None
+
+
+class Reading(NamedTuple):
+    """What predictions of a layer are made from.
+
+    Args:
+        content: (B, N, C), what the layer gives.
+        read: (B, N, C), what classes and boxes are predicted from: the content, or its norm.
+        wanted: whether predictions are asked for; else only the next layer's place is.
+        last: whether there is no next layer.
+        columns: (C',) int64, the classes to predict; None for all.
+    """
+
+    content: Tensor
+    read: Tensor
+    wanted: bool
+    last: bool
+    columns: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +75,35 @@ class Refinement:
     moves: bool = True
     looks_twice: bool = False
     eps: float = 1e-5
+
+    needs_distributions: ClassVar[bool] = False
+    """Whether it is of heads that predict distributions of edges."""
+
+    def after(self, place: Place, heads: PredictionHeads, layer: int, reading: Reading) -> tuple[Output | None, Place]:
+        """What a layer predicts, where it is wanted, and the place of the next layer's queries.
+
+        Args:
+            place: of the layer's queries.
+            heads: of all layers.
+            layer: its index.
+            reading: what it has made of the queries.
+        """
+        content, read, wanted, last, _ = reading
+        pair = heads.of_layer(layer)
+        offset = pair.offset(content) if self.moves and not last else None
+        output = self.predict(place, heads, layer, reading, offset if read is content else None) if wanted else None
+        if last:
+            return output, place
+        # Refinement goes on from the raw output, predictions may be made from its norm.
+        return output, self.step(place, offset, output.boxes if output is not None and read is content else None)
+
+    def predict(
+        self, place: Place, heads: PredictionHeads, layer: int, reading: Reading, offset: Tensor | None = None
+    ) -> Output:
+        """What a layer predicts, as in ``after``; ``offset`` is that of the box head, where it is known."""
+        pair = heads.of_layer(layer)
+        offset = pair.offset(reading.read) if offset is None else offset
+        return Output(pair.classes(reading.read, reading.columns), self.boxes(place, offset))
 
     def start(self, reference: Tensor | None) -> Place:
         """The place of the first layer's queries: references (B, N, 2 or 4), or None where they have no place."""

@@ -27,11 +27,19 @@ class Pattern(nn.Module):
         return copy.deepcopy(self)
 
 
+class StartsAlone(nn.Module):
+    """A part of a layer whose matrices are not drawn with the others'."""
+
+    def reset_parameters(self) -> None:
+        """Start anew."""
+        raise NotImplementedError
+
+
 def stack(pattern: nn.Module, num_layers: int) -> nn.ModuleList:
     """Layers made after a pattern, as the authors of all models here make them.
 
-    Matrices are drawn anew (Xavier, uniform), deformable attention starts at its own values; vectors are those of the
-    pattern in all layers.
+    Matrices are drawn anew (Xavier, uniform); deformable attention and what ``StartsAlone`` start at their own values.
+    Vectors are those of the pattern in all layers.
 
     Args:
         pattern: a ``Pattern``, or any module of which the layers are copies.
@@ -46,12 +54,12 @@ def stack(pattern: nn.Module, num_layers: int) -> nn.ModuleList:
 
 
 def draw_matrices(module: nn.Module) -> None:
-    """Draw all parameters of two or more dimensions anew, and reset deformable attention."""
+    """Draw all parameters of two or more dimensions anew, but for parts that say how they start."""
     for parameter in module.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)
     for part in module.modules():
-        if isinstance(part, MultiScaleDeformableAttention):
+        if isinstance(part, (MultiScaleDeformableAttention, StartsAlone)):
             part.reset_parameters()
 
 

@@ -9,7 +9,19 @@ from ..check import Check
 from ..errors import NotSupportedError, ParityError
 from ..model_file import ModelFile
 from ..options import Options, decode
-from . import class_losses, dab, dense_o2o, dino, h_detr, one_to_many, rtdetr, rtdetr_options
+from . import (
+    class_losses,
+    dab,
+    dense_o2o,
+    dfine,
+    dfine_options,
+    dino,
+    h_detr,
+    one_to_many,
+    relation,
+    rtdetr,
+    rtdetr_options,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,9 @@ KINDS: Mapping[str | None, Kind] = {
     "rtdetr": _model(rtdetr_options.RtdetrOptions, rtdetr.RtdetrFile),
     "rtdetrv2": _model(rtdetr_options.Rtdetr2Options, rtdetr.SharingFile),
     "deim_rtdetrv2": _model(rtdetr_options.DeimOptions, rtdetr.DeimFile),
+    "dfine": _model(dfine_options.DfineOptions, dfine.DfineFile),
+    "deim_dfine": _model(dfine_options.DeimDfineOptions, dfine.DeimDfineFile),
+    "relation_detr": _model(relation.RelationOptions, relation.RelationFile),
     "mal_fixture": Kind(class_losses.FixtureOptions, class_losses.class_loss_checks),
     "deim_dense_o2o": Kind(dense_o2o.DenseOptions, dense_o2o.dense_checks),
 }

@@ -1,52 +1,36 @@
 """Files of RT-DETR, RT-DETRv2 and DEIM on it, which hold everything once for each of several image sizes."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from detectron2.config import LazyCall as L
 from omegaconf import DictConfig
-from torch import nn
 
 from hdetr_d2.checkpoint.names.rtdetr import from_rtdetr, rtdetr_names
-from hdetr_d2.matching import MatchingCost
-from hdetr_d2.model_zoo import get_config
-from hdetr_d2.modeling import DETR, deploy
-from hdetr_d2.modeling.denoising import NoisedTargets
-from hdetr_d2.structures import Targets
-from hdetr_d2.supervision import PRIMARY
+from hdetr_d2.modeling import DETR
 
-from ..archive import Archive
-from ..check import GRADIENT_TOLERANCE, OUTPUT_TOLERANCE, Check, compare, relative
 from ..errors import NotSupportedError
-from ..inputs import GivenFeatures, Inputs, feature_names, read_inputs
-from ..model_file import (
-    ModelFile,
-    denoising_checks,
-    evaluation_checks,
-    output_checks,
-    training_checks,
-)
+from ..inputs import feature_names
 from ..names import StateNames, joined, parse_loss
-from ..noise import feed_noise, slot_draws
-from .rtdetr_losses import SharedMatches, SoftmaxCost, class_loss
-from .rtdetr_options import DeimOptions, Rtdetr2Options, RtdetrOptions, Size
+from .frames import FramesFile
+from .rtdetr_losses import SharedMatches, SoftmaxCost, class_loss, matching_cost
+from .rtdetr_options import DeimOptions, Rtdetr2Options, RtdetrOptions
 
 RtdetrOptionsT = TypeVar("RtdetrOptionsT", bound=RtdetrOptions)
 Rtdetr2OptionsT = TypeVar("Rtdetr2OptionsT", bound=Rtdetr2Options)
 
 
-class RtdetrFile(ModelFile[RtdetrOptionsT]):
+class RtdetrFile(FramesFile[RtdetrOptionsT]):
     """A file of RT-DETR."""
 
-    config_name: ClassVar[str] = "rtdetr"
+    config_name = "rtdetr"
     version: ClassVar[int] = 1
 
     @property
-    def original_size(self) -> Size:
+    def box_noise(self) -> float:
         """As the base class says."""
-        return self.options.orig_size_hw
+        return self.options.box_noise_scale
 
     def names(self) -> StateNames:
         """As the base class says."""
@@ -73,18 +57,6 @@ class RtdetrFile(ModelFile[RtdetrOptionsT]):
         kind = self.options.class_loss or "" if kind == "ce" else kind
         asked = kind == self.options.class_loss or "boxes" in self.options.losses
         return 1.0 if asked and f"loss_{kind}" in self.options.weight_dict else None
-
-    def node(self) -> DictConfig:
-        """As the base class says."""
-        options = self.options
-        model = get_config(f"common/models/{self.config_name}.py").model
-        model.num_classes = options.num_classes
-        model.num_detections = options.topk
-        model.backbone = L(GivenFeatures)(channels=options.channels)
-        self._set_encoder(model.neck.necks)
-        self._set_transformer(model.transformer)
-        self._set_losses(model)
-        return model
 
     def _set_encoder(self, necks: Any) -> None:
         options = self.options
@@ -137,13 +109,7 @@ class RtdetrFile(ModelFile[RtdetrOptionsT]):
         options = self.options
         weights = options.weight_dict
         matcher = options.matcher
-        cost = L(MatchingCost)(
-            class_weight=matcher.cost_class,
-            l1_weight=matcher.cost_bbox,
-            giou_weight=matcher.cost_giou,
-            alpha=matcher.alpha,
-            gamma=matcher.gamma,
-        )
+        cost = matching_cost(matcher)
         model.supervision.cost = cost if matcher.use_focal_loss else L(SoftmaxCost)(cost=cost)
         loss, factor = class_loss(
             options.class_loss or "focal",
@@ -158,71 +124,6 @@ class RtdetrFile(ModelFile[RtdetrOptionsT]):
             l1_weight=weights.get("loss_bbox", 0.0),
             giou_weight=weights.get("loss_giou", 0.0),
         )
-
-    def checks(self) -> Iterator[Check]:
-        """As the base class says."""
-        options = self.options
-        for prefix, frame in options.frames.items():
-            data = self.data.under(prefix)
-            inputs = read_inputs(data, channels=options.channels, num_classes=options.num_classes, frame=frame)
-            strides = [frame[0] // feature.shape[2] for feature in inputs.features.values()]
-            options.must_agree(
-                ngt=(options.ngt, [len(t.labels) for t in inputs.targets]),
-                # their code appends those of further levels to the list that it is given
-                strides=(options.strides[: len(inputs.features)], strides),
-            )
-            for result in self.block_checks(data, inputs):
-                yield result.within(prefix)
-
-    def block_checks(self, data: Archive, inputs: Inputs) -> Iterator[Check]:
-        """Training, evaluation with the statistics from before it, and deployment, of one block."""
-        state = dict(self.data.under("sd/"))
-        model = self.build()
-        for feature in inputs.features.values():
-            feature.requires_grad_()
-        yield from self._noise(model, data, inputs.targets)
-        self._set_mode(model)
-        yield from training_checks(self, model, data, inputs, inputs.targets)
-        for level, feature in enumerate(inputs.features.values()):
-            key = f"grad_norm_in/feat{level}"
-            assert feature.grad is not None
-            difference = relative(feature.grad.norm().item(), data.shaped(key).item())
-            yield Check(key, difference, GRADIENT_TOLERANCE)
-        after = self.names().to_authors(model.state_dict())
-        for name in data.under("bn_after/"):
-            yield compare(f"bn_after/{name}", after[name], data, OUTPUT_TOLERANCE)
-        for mode in ("train", "eval"):
-            if f"enc_maps/bn_{mode}/0" in data:
-                self.load(model, state)
-                yield from map_checks(model.train(mode == "train"), f"enc_maps/bn_{mode}", data, inputs)
-        self.load(model, state)
-        yield from evaluation_checks(self, model, data, inputs)
-        if data.under("deploy/enc_maps/"):
-            yield from deployment_checks(model, data, inputs)
-
-    def _noise(self, model: DETR, data: Archive, targets: list[Targets]) -> Iterator[Check]:
-        """Feed the noise of the file, and compare what it makes of the targets."""
-        denoising = model.transformer.denoising
-        if denoising is None or "dn/labels" not in data:
-            return
-        feed_noise(denoising, slot_draws(data, targets))
-        yield from denoising_checks(model, data, targets)
-        if not self.options.box_noise_scale > 0:
-            # RT-DETR then takes boxes for logits of boxes; RT-DETRv2 stops.
-            noise = denoising.noise
-
-            def as_logits(targets: Sequence[Targets]) -> NoisedTargets:
-                noised = noise(targets)
-                return replace(noised, boxes=noised.boxes.sigmoid())
-
-            denoising.noise = as_logits  # type: ignore[method-assign, assignment]  # of one object
-
-    def _set_mode(self, model: DETR) -> None:
-        """That of the training block."""
-        model.train()
-        for part in model.modules():
-            if isinstance(part, nn.BatchNorm2d) and self.options.bn_mode == "eval":
-                part.eval()
 
 
 class RtdetrNames:
@@ -300,20 +201,3 @@ class DeimFile(Rtdetr2File[DeimOptions]):
         place.num_layers = 3 if like_boxes else 2
         place.hidden_dim = options.hidden_dim if like_boxes else 2 * options.hidden_dim
         return model
-
-
-@torch.no_grad()
-def map_checks(model: DETR, key: str, data: Archive, inputs: Inputs) -> Iterator[Check]:
-    """Maps that the encoder gives the decoder."""
-    neck: Any = model.neck  # a sequence, as the config of this kind has it
-    for level, ours in enumerate(neck.necks[0](*inputs.arguments)):
-        yield compare(f"{key}/{level}", ours, data, OUTPUT_TOLERANCE)
-
-
-def deployment_checks(model: DETR, data: Archive, inputs: Inputs) -> Iterator[Check]:
-    """Maps and outputs of the re-parameterised model."""
-    deploy(model)
-    yield from map_checks(model, "deploy/enc_maps", data, inputs)
-    with torch.no_grad():
-        predictions, _ = model.predict(*inputs.arguments)
-    yield from output_checks("deploy/eval", predictions[PRIMARY], data)

@@ -1,7 +1,7 @@
 """What the criteria of RT-DETR, RT-DETRv2 and DEIM can do beyond their published settings."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from detectron2.config import LazyCall as L
@@ -33,6 +33,28 @@ def class_loss(
     }
     loss, factor = losses[name]
     return (loss if box_weights is None else L(WeighedByIoU)(loss=loss, generalized=box_weights == "giou")), factor
+
+
+class CostWeights(Protocol):
+    """Options of a matching cost, as the files of these models have them."""
+
+    cost_class: float
+    cost_bbox: float
+    cost_giou: float
+    alpha: float
+    gamma: float
+
+
+def matching_cost(options: CostWeights) -> DictConfig:
+    """The config of a matching cost."""
+    cost: DictConfig = L(MatchingCost)(
+        class_weight=options.cost_class,
+        l1_weight=options.cost_bbox,
+        giou_weight=options.cost_giou,
+        alpha=options.alpha,
+        gamma=options.gamma,
+    )
+    return cost
 
 
 class WeighedByIoU(ClassificationLoss):

@@ -4,8 +4,7 @@ from typing import Literal
 
 from ..errors import NotSupportedError
 from ..options import Activation, Options
-
-Size = tuple[int, int]
+from .frames import FrameOptions
 
 
 class MatcherOptions(Options, kw_only=True):
@@ -19,13 +18,9 @@ class MatcherOptions(Options, kw_only=True):
     use_focal_loss: bool
 
 
-class RtdetrOptions(Options, kw_only=True):
+class RtdetrOptions(FrameOptions, kw_only=True):
     """Of RT-DETR."""
 
-    model: str
-    channels: list[int]
-    strides: list[int]
-    hidden_dim: int
     nhead: int
     enc_layers: int
     enc_ffn: int
@@ -40,7 +35,6 @@ class RtdetrOptions(Options, kw_only=True):
     dec_layers: int
     ffn: int
     activation: Activation
-    num_classes: int
     num_queries: int
     num_denoising: int
     label_noise_ratio: float
@@ -53,11 +47,12 @@ class RtdetrOptions(Options, kw_only=True):
     alpha: float
     gamma: float
     matcher: MatcherOptions
-    topk: int
     ngt: list[int]
-    bn_mode: Literal["train", "eval"]
-    frames: dict[str, Size]
-    orig_size_hw: Size
+
+    def objects_of(self, prefix: str) -> list[int]:
+        """As the base class says; all blocks have as many."""
+        del prefix
+        return self.ngt
 
     @property
     def class_loss(self) -> str | None:

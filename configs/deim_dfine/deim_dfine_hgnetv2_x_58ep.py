@@ -1,0 +1,6 @@
+from ..common.models.dfine_sizes import make_x
+from .deim_dfine_hgnetv2_l_58ep import dataloader, dataset, model, optimizer, schedule, train
+
+make_x(model)
+optimizer.params.rules[0].lr_factor = 0.01  # of the backbone
+dataloader.train.batch_transforms[1].repeats = 3
