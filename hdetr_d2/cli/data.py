@@ -19,6 +19,9 @@ DataPath = Annotated[
 ]
 
 
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pdf")
+
+
 class DataOptionError(UserError, ValueError):
     """Options of data's commands that do not go together."""
 
@@ -34,9 +37,9 @@ def check(
         Path | None, typer.Option("--output", metavar="FILE.json", help="Also write everything there, for programs.")
     ] = None,
 ) -> None:
-    """Say what is in a dataset and what in it will hurt.
+    """Say what is in a dataset, and what is wrong with it.
 
-    Exit code 0: nothing hurts. 1: something does. 2: nothing can be trained with it.
+    Exit code 0: no problems. 1: problems that training would suffer from. 2: it cannot be read at all.
 
     Examples:
 
@@ -96,6 +99,8 @@ def show(
 
     if (path is None) == (annotations is None) or (annotations is None) != (images is None):
         raise DataOptionError("give either PATH, or --annotations and --images")
+    if output.suffix.lower() not in PICTURES:
+        raise DataOptionError(f"--output {output}: the name must end as a picture's does, such as {output}.png")
     ids = _integers(image_ids)
     with tempfile.TemporaryDirectory() as folder:
         if path is not None:
@@ -142,16 +147,16 @@ def convert(
         bool, typer.Option("--draw-validation", help="Make a fifth of the images a validation split if there is none.")
     ] = False,
 ) -> None:
-    """Write a dataset's annotations as COCO json, with ids that are the same each time. Images stay where they are.
+    """Write a dataset's annotations as COCO json, with ids that are the same each time.
+
+    Images stay where they are. The json says where that is, so FOLDER can be given wherever a dataset is asked for.
 
     Example:
 
     hdetr-d2 data convert photos/data.yaml --output photos/coco
     """
-    import shutil
-
     from hdetr_d2.annotations import read_annotation_file
-    from hdetr_d2.annotations.layouts import prepare_dataset
+    from hdetr_d2.annotations.layouts import prepare_dataset, write_with_image_folder
     from hdetr_d2.prediction.setup import prepare_folder
 
     folder = prepare_folder(output)
@@ -163,8 +168,7 @@ def convert(
         read_annotation_file(files.json)  # a COCO json is used as it is
     for name, files in splits.items():
         target = folder / f"{name}.json"
-        if files.json != target:
-            shutil.copyfile(files.json, target)
+        write_with_image_folder(files, target)
         typer.echo(f"{name}: {target} with images in {files.images}")
 
 

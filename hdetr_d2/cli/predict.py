@@ -65,12 +65,13 @@ def predict(
 
     find . -name '*.jpg' | hdetr-d2 predict - --model output/run --output found --save json,txt
     """
-    from hdetr_d2.prediction import open_inputs
+    from hdetr_d2.prediction import make_writers, open_inputs
     from hdetr_d2.prediction import predict as predict_all
-    from hdetr_d2.prediction.setup import image_ids_of, make_detect, prepare_folder
+    from hdetr_d2.prediction.setup import image_ids_of, make_detect, prepare_folder, refuse_own_input
 
     kinds = _kinds(save)
     found = open_inputs(inputs)
+    refuse_own_input(output, inputs, (path for path, _ in found.images))
     folder = prepare_folder(output)
     ids = image_ids_of(annotations)
     detector, detect = make_detect(
@@ -86,8 +87,6 @@ def predict(
         precision=precision,
         device=device,
     )
-    from hdetr_d2.prediction import make_writers
-
     description = detector.description
     writers = make_writers(
         kinds, folder, category_ids=description.category_ids, class_names=description.class_names, image_ids=ids

@@ -198,7 +198,7 @@ def describe(holder: Writer, folder: str, me: Writer | None = None) -> str:
     """Who has a folder, and what to do, for an error."""
     me = me or Writer.this_process()
     who = f"process {holder.pid} on {holder.host} (since {holder.since}: {holder.command})"
-    remedy = "wait for it or stop it, or choose another train.output_dir"
+    remedy = "wait for it or stop it, or choose another folder (train.output_dir, or --output)"
     if not holder.is_visible_to(me):
         lock = os.path.join(folder, LOCK_FILE)
         remedy += f"; if it no longer runs there, which cannot be seen from {me.host}, remove {lock}"

@@ -93,7 +93,7 @@ def _resume(checkpointer: SafeCheckpointer, identity: dict[str, Any]) -> Start:
     if checkpointer.report is not None and not checkpointer.report.complete:
         raise ResumeError(
             f"{path} holds another model; to start from its weights use train.init_checkpoint without --resume, and "
-            f"another train.output_dir\n{checkpointer.report.table()}"
+            f"another folder (train.output_dir, or --output)\n{checkpointer.report.table()}"
         )
     if "run" not in extra or "iteration" not in extra:
         raise ResumeError(f"{path} was not written by this trainer; use train.init_checkpoint without --resume")
@@ -180,6 +180,6 @@ def _compare(path: str, before: Mapping[str, Any], identity: Mapping[str, Any]) 
             raise ResumeError(
                 f"{path} is of a run with {key}={before.get(key)}, now it is {value}: the data order and the schedule "
                 f"would not go on where they stopped. Set {key} back, or start a new run with train.init_checkpoint in "
-                "another train.output_dir"
+                "another folder (train.output_dir, or --output)"
             )
         logger.warning("resuming with %s=%s; it was %s", key, value, before.get(key))

@@ -89,7 +89,7 @@ def _taken(folder: str) -> RunFolderError:
     return RunFolderError(
         f"{folder} holds a training already ({', '.join(_holds_training(folder))}); --resume goes on with it, "
         "train.if_exists=number starts beside it in a folder with a number, train.if_exists=overwrite deletes it; or "
-        "choose another train.output_dir"
+        "choose another folder (train.output_dir, or --output)"
     )
 
 
@@ -172,7 +172,7 @@ def _delete_training(folder: str, needed_files: tuple[str, ...]) -> None:
         if os.path.realpath(path) in needed:
             raise RunFolderError(
                 f"train.if_exists=overwrite would delete {path}, which this run starts from; move that file, or choose "
-                "another train.output_dir"
+                "another folder (train.output_dir, or --output)"
             )
     try:
         for path in doomed:

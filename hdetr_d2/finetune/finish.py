@@ -97,8 +97,9 @@ def finish(folder: str | os.PathLike[str], *, device: str | None = None, say: Ca
     write_report(report, path / REPORT_FILE)
     overall = first.point.overall
     say(
-        f"thresholds are chosen: with them {first.file} has F1 {_f1(first.point):.3f} on the validation set, one for "
-        f"all ({overall.score:.3f}) would have {overall.f1:.3f}"
+        f"a score threshold was chosen for each class: with these, {first.file} reaches an F1 of "
+        f"{_f1(first.point):.3f} on the validation set; one threshold for all ({overall.score:.3f}) would reach "
+        f"{overall.f1:.3f}"
     )
     return path / REPORT_FILE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hdetr_d2.detector import Detector
 from hdetr_d2.output import OutputError
 
 from .run import Detect
+from .writers import FOLDERS
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -25,6 +27,33 @@ def prepare_folder(folder: Path) -> Path:
     if not os.access(folder, os.W_OK):
         raise OutputError(f"--output {folder}: the folder cannot be written to")
     return folder
+
+
+def refuse_own_input(folder: Path, names: Sequence[str], images: Iterable[str]) -> None:
+    """Refuse to write where is read from: the next call would detect in what this one has drawn, or lose its input.
+
+    Args:
+        folder: that is written to.
+        names: as they were given.
+        images: the files that were found.
+
+    Raises:
+        OutputError: the folder is one that was named, or is in one, or has some of the files.
+    """
+    output = folder.resolve()
+    for name in names:
+        given = Path(os.path.expanduser(name))
+        if os.path.isdir(given) and given.resolve() in (output, *output.parents):
+            raise OutputError(
+                f"--output {folder}: is within {name}, which is detected in; choose a folder outside of it"
+            )
+    own = [output / name for name in FOLDERS]
+    for image in images:
+        place = Path(image).resolve()
+        if any(part in place.parents for part in own):
+            raise OutputError(
+                f"--output {folder}: {image} is detected in, and could be overwritten; choose another folder"
+            )
 
 
 def image_ids_of(annotations: Path | None) -> dict[str, int]:

@@ -19,6 +19,8 @@ from hdetr_d2.visualization import DrawnBox, draw_boxes
 from .inputs import Frame
 
 SAVABLE = ("pictures", "video", "json", "crops", "txt")
+FOLDERS = ("pictures", "videos", "crops", "labels")
+"""Of the output folder, in which files about images are."""
 RESULTS_FILE = "detections.json"
 IMAGES_FILE = "images.json"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from hdetr_d2.annotations.layouts import recognise
 from tests.annotations.layouts import copies
 from tests.cli.conftest import Program
 from tests.data.inspection.test_inspection import paint
@@ -17,7 +19,7 @@ def test_check_says_by_its_exit_code_how_bad_it_is(program: Program, tmp_path: P
     root = paint(copies.write_yolo(tmp_path / "data"))
     fine = program("data", "check", root, "--output", tmp_path / "found.json")
     assert fine.code == 0
-    assert "what hurts: nothing" in fine.out
+    assert "problems: none" in fine.out
     assert [split["name"] for split in json.loads((tmp_path / "found.json").read_text())["splits"]] == ["train", "val"]
     (root / "labels" / "train" / "a.txt").write_text("0 0.5 0.5 0.2 0.2\n0 0.5\n")
     bad = program("data", "check", root)
@@ -52,6 +54,24 @@ def test_convert_writes_the_same_coco_json_each_time(program: Program, tmp_path:
     again = program("data", "convert", path, "--output", tmp_path / "one")
     assert again.code == 2
     assert "train.json is there already" in again.err
+
+
+@pytest.mark.parametrize("kind", ["yolo", "voc", "coco"])
+def test_what_convert_writes_is_a_dataset(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    copies.WRITERS[kind](tmp_path / "all" / "data")
+    monkeypatch.chdir(tmp_path)
+    assert program("data", "convert", "all/data", "--output", "all/coco").code == 0  # beside: moves with its images
+    assert program("data", "convert", "all/data", "--output", tmp_path / "far" / "away" / "coco").code == 0
+    (tmp_path / "all").rename(tmp_path / "moved")
+    assert program("data", "check", "moved/coco").code == 0
+    assert recognise("moved/coco").splits["val"].folder.resolve().is_relative_to(tmp_path / "moved")
+    lost = program("data", "check", "far/away/coco")
+    assert lost.code == 2
+    assert re.search(r"train\.json: its images .* are not found .*all/data.*put them, or a link", lost.err)
+    (tmp_path / "moved").rename(tmp_path / "all")
+    assert program("data", "check", "far/away/coco/train.json").code == 0
 
 
 def test_generate_draws_where_it_is_told(program: Program, tmp_path: Path) -> None:

@@ -88,6 +88,11 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["photo.png", *MODEL, "--annotations", "broken.json"], "broken.json"),
         (["photo.png", "--model", "nowhere", "--output", "out"], "nowhere"),
         (["photo.png", "--model", "foreign.pth", "--output", "note.txt"], "note.txt"),
+        (["coco", "--model", "foreign.pth", "--output", "coco"], "--output coco: is within coco"),
+        (["coco", "photo.png", "--model", "foreign.pth", "--output", "coco/found/here"], "is within coco"),
+        ([".", "--model", "foreign.pth", "--output", "found"], "is within ."),
+        (["done/pictures/photo.png", "--model", "foreign.pth", "--output", "done"], "could be overwritten"),
+        (["done/pict*/*.png", "--model", "foreign.pth", "--output", "coco/../done"], "could be overwritten"),
         (["photo.png", *MODEL, "--tile", "3"], "--tile"),
         (["photo.png", *MODEL, "--batch-size", "many"], "--batch-size"),
         (["zero.mp4", *MODEL], "cannot be opened as a video"),
@@ -158,6 +163,8 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["empty", "--image-ids", "a"], "--image-ids"),
         (["coco", "--score-threshold", "nan"], "--score-threshold"),
         (["coco", "--output", "/proc/nowhere/a.png"], "/proc/nowhere"),
+        (["coco", "--output", "out"], "such as out.png"),
+        (["coco", "--output", "out.txt"], "such as out.txt.png"),
         (["coco", "--results", "nan.json"], "score nan"),
     ],
     "data convert": [
@@ -308,6 +315,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     Image.new("RGB", (40, 30)).save("photo.png")
+    Path("done/pictures").mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save("done/pictures/photo.png")
     Path("note.txt").write_text("a note")
     Path("film.mp4").write_text("no film")
     Path("broken.json").write_text('{"images": [')

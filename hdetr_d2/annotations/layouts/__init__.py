@@ -1,6 +1,6 @@
 """Datasets in the layouts that people have: COCO or LVIS json, YOLO, Pascal VOC, and exports of labelling tools."""
 
-from .convert import CocoSplit, PreparedDataset, prepare_dataset
+from .convert import CocoSplit, PreparedDataset, prepare_dataset, write_with_image_folder
 from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit
 from .recognition import recognise
 
@@ -14,4 +14,5 @@ __all__ = [
     "RawSplit",
     "prepare_dataset",
     "recognise",
+    "write_with_image_folder",
 ]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from .layout import Layout, LayoutError, RawSplit, SplitName, require_train, split_of
 
 _SAMPLE = 20
+_IMAGE_FOLDER = "image_folder"
+"""Of a file's "info": where its images are, from the file's own folder. ``data convert`` writes it."""
 
 
 def find(root: Path) -> Layout | None:
@@ -80,21 +82,51 @@ def _image_folder(file: Path, root: Path, split: SplitName | None) -> Path:
     Raises:
         LayoutError: they are in none that is usual.
     """
-    names = _image_names(file)
+    content: Any = json.loads(file.read_bytes())
+    names = _image_names(content)
     if not names:
         return file.parent
-    counts = {folder: sum(os.path.isfile(folder / name) for name in names) for folder in _folders(file, root, split)}
+    said = _said_folder(content, file)
+    folders = [*([said] if said is not None else []), *_folders(file, root, split)]
+    counts = {folder: sum(_is_there(folder, name) for name in names) for folder in folders}
     best = max(counts, key=lambda folder: counts[folder])
     if not counts[best]:
+        beside = f", nor in {said}, where it says that they are" if said is not None else ""
         raise LayoutError(
-            f"{file}: its images (such as {names[0]}) are not found below {root}; put them into {root / 'images'}, or "
-            "give the folder with --images"
+            f"{file}: its images (such as {names[0]}) are not found below {root}{beside}; put them, or a link to their "
+            f"folder, into {root / 'images'}"
         )
     return best
 
 
-def _image_names(file: Path) -> list[str]:
-    content: Any = json.loads(file.read_bytes())
+def _is_there(folder: Path, name: str) -> bool:
+    """Whether a folder has an image, whose name may have been written on Windows."""
+    return os.path.isfile(folder / name) or os.path.isfile(folder / name.replace("\\", "/"))
+
+
+def with_image_folder(content: Mapping[str, Any], images: Path, *, file: Path) -> dict[str, Any]:
+    """A file's content that says where its images are, so that it is enough to name the file.
+
+    Args:
+        content: of a json.
+        images: their folder.
+        file: where the content will be written. A folder below this file's parent is written relative to the file, so
+            that both can be moved together; any other by its whole path.
+    """
+    images, home = images.resolve(), file.parent.resolve()
+    near = home.parent in (images, *images.parents)
+    info = content.get("info")
+    folder = Path(os.path.relpath(images, home)).as_posix() if near else str(images)
+    return {**content, "info": {**(info if isinstance(info, dict) else {}), _IMAGE_FOLDER: folder}}
+
+
+def _said_folder(content: Any, file: Path) -> Path | None:
+    info = content.get("info")
+    said = info.get(_IMAGE_FOLDER) if isinstance(info, dict) else None
+    return file.parent / said if isinstance(said, str) and said and "\0" not in said else None
+
+
+def _image_names(content: Any) -> list[str]:
     images = [image for image in content["images"] if isinstance(image, dict)]
     step = max(1, len(images) // _SAMPLE)
     names = []

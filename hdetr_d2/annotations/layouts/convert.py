@@ -18,6 +18,7 @@ from hdetr_d2.progress import progress
 from ..errors import UnusableImageError
 from ..opening import opened_image
 from . import voc, yolo
+from .coco import with_image_folder
 from .layout import Layout, LayoutError, RawSplit, SplitName
 from .recognition import recognise
 from .records import RawBox
@@ -140,6 +141,9 @@ def _read(layout: Layout, raw: RawSplit, split: SplitName) -> list[Record]:
         else:
             boxes = voc.read_boxes(image, width=width, height=height)
         records.append((image, (width, height), boxes))
+    cut = [box.where for _, _, boxes in records for box in boxes if box.cut]
+    if cut:
+        logger.warning("%s: %d boxes reach beyond their image and are cut at its edge: %s", split, len(cut), cut[0])
     if not any(boxes for _, _, boxes in records):
         place = yolo.label_file(raw.images[0]).parent if layout.name == "yolo" else raw.folder
         raise LayoutError(f"{layout.root}: no image of {split} has an object; labels are looked for in {place}")
@@ -152,7 +156,7 @@ def _size(image: Path) -> tuple[int, int]:
         with opened_image(image) as opened:
             return opened.size
     except UnusableImageError as error:
-        raise LayoutError(str(error)) from error
+        raise LayoutError(f"{error}; remove it, or put a sound image in its place") from error
 
 
 def _coco(records: Sequence[Record], folder: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -189,6 +193,17 @@ def _clipped(box: RawBox, width: int, height: int) -> tuple[float, float, float,
             f"{width} x {height} pixels"
         )
     return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+
+
+def write_with_image_folder(split: CocoSplit, file: Path) -> None:
+    """Write a split's annotations, which then say where its images are.
+
+    Args:
+        split: of `prepare_dataset`.
+        file: to write; may be the split's own.
+    """
+    content = json.loads(split.json.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    _write(file, with_image_folder(content, split.images, file=file))
 
 
 def _draw_validation(splits: Mapping[SplitName, CocoSplit], target: Path) -> dict[SplitName, CocoSplit]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from hdetr_d2.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 LayoutName = Literal["coco", "yolo", "voc"]
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
@@ -100,5 +103,7 @@ def require_train(splits: dict[SplitName, RawSplit], where: Path) -> dict[SplitN
     if "train" not in splits:
         if len(splits) > 1:
             raise LayoutError(f"{where}: has {' and '.join(splits)} but nothing to train on; name a folder train")
-        splits = {"train": next(iter(splits.values()))}
+        only = next(iter(splits))
+        logger.warning("%s: has %s alone, which is taken for all that there is", where, only)
+        splits = {"train": splits[only]}
     return {split: splits[split] for split in SPLITS if split in splits}

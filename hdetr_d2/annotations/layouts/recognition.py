@@ -33,6 +33,8 @@ def recognise(path: str | os.PathLike[str]) -> Layout:
         layout = find(root)
         if layout is not None:
             return layout
+    if lacking := yolo.explain(root):
+        raise LayoutError(f"{root}: {lacking}")
     raise LayoutError(
         f"{root}: no known layout of a dataset. Known are COCO (train.json, or train/_annotations.coco.json), YOLO "
         "(data.yaml, images/ and labels/) and Pascal VOC (an .xml for each image)"

@@ -14,9 +14,11 @@ class RawBox:
         xywh: left, top, width and height in pixels.
         where: file and line, for messages.
         difficult: it is neither trained on nor counted (Pascal VOC).
+        cut: it reached beyond its image by more than a pixel, and ends at its edge now (YOLO).
     """
 
     label: int | str
     xywh: tuple[float, float, float, float]
     where: str
     difficult: bool = False
+    cut: bool = False

@@ -40,18 +40,52 @@ def find(root: Path) -> Layout | None:
     others = [file for file in sorted(root.glob("*.y*ml")) if file.is_file() and _lists_names(file)]
     if len(others) == 1:
         return read_layout(others[0])
-    lists = [root / name for name in _NAME_LISTS if (root / name).is_file()]
-    if not lists or not any(root.rglob("labels")):
+    lists = [folder / name for folder in _places(root) for name in _NAME_LISTS if (folder / name).is_file()]
+    splits = _labelled(root) if lists else {}
+    if not splits:
         return None
     names = tuple(line.strip() for line in read_lines(lists[0]) if line.strip())
-    splits: dict[SplitName, RawSplit] = {}
-    for folder in sorted(path for path in (root / "images").glob("*") if path.is_dir()):
-        split = split_of(folder.name)
-        if split is not None and (images := images_below(folder)):
-            splits[split] = RawSplit(images, folder)
-    if not splits:
-        splits["train"] = RawSplit(images_below(root / "images"), root / "images")
     return Layout("yolo", root, require_train(splits, root), names)
+
+
+def explain(root: Path) -> str:
+    """What a folder lacks that has YOLO's labels and is no dataset yet; "" where there are none."""
+    if not _labelled(root):
+        return ""
+    return f"has YOLO's labels, but nothing names the classes; write {root / 'classes.txt'}, one name a line, in order"
+
+
+def _places(root: Path) -> list[Path]:
+    """Where tools put the list of names."""
+    return [root, root / "labels", *sorted(path for path in root.iterdir() if path.is_dir() and path.name != "labels")]
+
+
+def _labelled(root: Path) -> dict[SplitName, RawSplit]:
+    """Images by their split, if any has labels: those below ``images/``, or all where there is no such folder."""
+    top = root / "images" if (root / "images").is_dir() else root
+    splits: dict[SplitName, RawSplit] = {}
+    for folder in sorted(path for path in top.iterdir() if path.is_dir()):
+        split = split_of(folder.name)
+        if split is not None and split not in splits and (images := images_below(folder)):
+            splits[split] = RawSplit(images, folder)
+    if not splits and (images := images_below(top)):
+        splits["train"] = RawSplit(images, top)
+    if any(_has_labels(image) for split in splits.values() for image in split.images):
+        return splits
+    return {}
+
+
+def _has_labels(image: Path) -> bool:
+    """Whether the file of its labels is there, and is one."""
+    file = label_file(image)
+    try:
+        words = file.read_text(encoding="utf-8-sig").split() if file.is_file() else []
+    except (OSError, UnicodeDecodeError):
+        return False
+    try:
+        return len(words) >= 5 and bool([float(word) for word in words[:5]])
+    except ValueError:
+        return False
 
 
 def _lists_names(file: Path) -> bool:
@@ -197,18 +231,25 @@ def read_boxes(
         if line.strip():
             where = f"{file}, line {number}"
             try:
-                label, x0, y0, x1, y1 = _parse(line, where, num_classes)
+                label, edges = _parse(line, where, num_classes)
             except LayoutError as error:
                 if faults is None:
                     raise
                 faults.append(str(error))
                 continue
-            boxes.append(RawBox(label, (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height), where))
+            x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in edges)
+            beyond = (abs(edge - inside) for edge, inside in zip(edges, (x0, y0, x1, y1)))
+            cut = any(part * side > 1 for part, side in zip(beyond, (width, height) * 2))
+            xywh = (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height)
+            boxes.append(RawBox(label, xywh, where, cut=cut))
     return boxes
 
 
-def _parse(line: str, where: str, num_classes: int) -> tuple[int, float, float, float, float]:
-    """Class, and left, top, right and bottom in parts of the image."""
+Edges = tuple[float, float, float, float]
+
+
+def _parse(line: str, where: str, num_classes: int) -> tuple[int, Edges]:
+    """Class, and left, top, right and bottom in parts of the image, some of which is inside of it."""
     words = line.split()
     try:
         values = [float(word) for word in words]
@@ -223,7 +264,8 @@ def _parse(line: str, where: str, num_classes: int) -> tuple[int, float, float, 
         )
     label = int(values[0])
     if label != values[0] or not 0 <= label < num_classes:
-        raise LayoutError(f"{where}: class {words[0]} is not in 0 to {num_classes - 1}")
+        hint = "; classes count from 0" if label == values[0] == num_classes else ""
+        raise LayoutError(f"{where}: class {words[0]} is not in 0 to {num_classes - 1}{hint}")
     if any(value < -_MARGIN or value > 1 + _MARGIN for value in values[1:]):
         raise LayoutError(f"{where}: numbers must be parts of the image, in [0, 1]; in pixels they are of no use here")
     if outline:
@@ -235,4 +277,4 @@ def _parse(line: str, where: str, num_classes: int) -> tuple[int, float, float, 
     left, top, right, bottom = (min(max(edge, 0.0), 1.0) for edge in edges)
     if right <= left or bottom <= top:
         raise LayoutError(f"{where}: the box has no area")
-    return label, left, top, right, bottom
+    return label, edges

@@ -28,12 +28,12 @@ def as_text(inspection: Inspection, *, examples: int = 5) -> str:
     for split in inspection.splits:
         lines += ["", *_split(split)]
     lines += ["", *_classes(inspection.splits)]
-    for severity, title in (("hurts", "what hurts"), ("note", "what to know")):
+    for severity, title in (("hurts", "problems"), ("note", "notes")):
         chosen = [finding for finding in inspection.findings if finding.severity == severity]
-        lines += ["", f"{title}: nothing" if not chosen else f"{title}:"]
+        lines += ["", f"{title}: none" if not chosen else f"{title}:"]
         for finding in chosen:
             where = f"{finding.split}: " if finding.split else ""
-            lines.append(f"  {where}{finding.count} {finding.what}")
+            lines.append(f"  {where}{finding.what}: {finding.count}")
             lines += [f"    {text}" for text in finding.examples[:examples]]
             if 0 < len(finding.examples[:examples]) < finding.count:
                 lines.append(f"    and {finding.count - len(finding.examples[:examples])} more")

@@ -182,6 +182,8 @@ def _typed(layout: Layout, name: str, raw: RawSplit, loose: _Loose, names: Seque
                 boxes.append(corners.clip(0, limits))
     findings = found("wrong-rows", "hurts", name, "rows are wrong, and training refuses the dataset", loose.wrong)
     findings += found("outside", "hurts", name, "boxes are outside their image", outside)
+    cut = [box.where for of_image in loose.boxes for box in of_image if box.cut]
+    findings += found("cut", "note", name, "boxes reach beyond their image and are cut at its edge", cut)
     findings += found(
         "annotations-without-image",
         "hurts",

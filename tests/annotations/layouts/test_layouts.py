@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,8 @@ def test_a_file_is_enough(tmp_path: Path) -> None:
     [
         ("0 0.5 0.5 0.2", "has 4 numbers"),
         ("0 0.5 0.5 0.2 0.2 0.9", "has 6 numbers"),
-        ("3 0.5 0.5 0.2 0.2", "class 3 is not in 0 to 2"),
+        ("3 0.5 0.5 0.2 0.2", "class 3 is not in 0 to 2; classes count from 0"),
+        ("4 0.5 0.5 0.2 0.2", "class 4 is not in 0 to 2$"),
         ("-1 0.5 0.5 0.2 0.2", "class -1 is not in 0 to 2"),
         ("0.5 0.5 0.5 0.2 0.2", "class 0.5 is not in 0 to 2"),
         ("cat 0.5 0.5 0.2 0.2", "is not a line of numbers"),
@@ -98,6 +101,85 @@ def test_an_outline_is_its_box(tmp_path: Path) -> None:
     (root / "labels" / "train" / "c.txt").write_text("1 0.25 0.25 0.75 0.25 0.5 0.75\n")
     part = prepare_dataset(root, tmp_path / "out").splits["train"]
     assert boxes_of(part.json, part.images)["c.png"] == [("dog", (8, 8, 24, 24))]
+
+
+def test_boxes_that_reach_beyond_their_image_are_cut_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = copies.write_yolo(tmp_path / "data")
+    rounded = "1 0.51 0.5 1.0 1.0\n"  # a third of a pixel beyond 32
+    (root / "labels" / "train" / "c.txt").write_text(rounded + "1 0.9 0.5 0.5 0.5\n1 0.5 0.1 0.5 0.5\n")
+    part = prepare_dataset(root, tmp_path / "out").splits["train"]
+    assert boxes_of(part.json, part.images)["c.png"] == [
+        ("dog", (0, 0, 32, 32)),
+        ("dog", (8, 0, 24, 11)),
+        ("dog", (21, 8, 32, 24)),
+    ]
+    (said,) = [record.getMessage() for record in caplog.records if "cut at its edge" in record.getMessage()]
+    assert said.startswith("train: 2 boxes reach beyond")
+    assert said.endswith("c.txt, line 2")
+
+
+def flat(root: Path, names: str | None) -> Path:
+    """As LabelImg, and CVAT in a folder of its own, leave it: images, labels and names side by side."""
+    copies.write_yolo(root / "from")
+    for file in sorted((root / "from").rglob("*.*")):
+        if file.name != "data.yaml":
+            shutil.move(file, root / file.name)
+    shutil.rmtree(root / "from")
+    if names is not None:
+        (root / names).write_text("\n".join(copies.NAMES) + "\n")
+    return root
+
+
+def in_parts(root: Path, names: str) -> Path:
+    """images/ and labels/, with the names in one of them or above."""
+    copies.write_yolo(root)
+    (root / "data.yaml").unlink()
+    (root / names).write_text("\n".join(copies.NAMES) + "\n")
+    return root
+
+
+def as_cvat(root: Path) -> Path:
+    (root / "obj_train_data").mkdir(parents=True)
+    flat(root / "obj_train_data", None)
+    (root / "obj.names").write_text("\n".join(copies.NAMES) + "\n")
+    (root / "obj.data").write_text("classes = 3\ntrain = data/train.txt\nnames = data/obj.names\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda root: flat(root, "classes.txt"),
+        lambda root: in_parts(root, "classes.txt"),
+        lambda root: in_parts(root, "labels/classes.txt"),
+        lambda root: in_parts(root, "obj.names"),
+        as_cvat,
+    ],
+    ids=["flat", "in parts", "names among labels", "names as darknet's", "cvat"],
+)
+def test_labels_and_a_list_of_names_are_yolos(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    root = write(tmp_path / "data")
+    dataset = prepare_dataset(root, tmp_path / "out", need_validation=False)
+    assert dataset.layout.class_names == copies.NAMES
+    found = {
+        name: boxes for part in dataset.splits.values() for name, boxes in boxes_of(part.json, part.images).items()
+    }
+    for split in dataset.splits if len(dataset.splits) > 1 else ("train", "val"):
+        assert expected(split).items() <= found.items()
+
+
+def test_labels_without_names_are_told_what_to_write(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"has YOLO's labels, but nothing names the classes; write .*classes\.txt"):
+        recognise(flat(tmp_path / "flat", None))
+    root = in_parts(tmp_path / "parts", "classes.txt")
+    (root / "classes.txt").unlink()
+    with pytest.raises(LayoutError, match="nothing names the classes"):
+        recognise(root)
+    (tmp_path / "texts").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "texts" / "a.png")
+    (tmp_path / "texts" / "a.txt").write_text("a cat that sits on a mat")
+    with pytest.raises(LayoutError, match="no known layout"):
+        recognise(tmp_path / "texts")
 
 
 def change_yaml(root: Path, **changes: Any) -> None:
