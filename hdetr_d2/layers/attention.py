@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,16 @@ def _fused_kernel_is_broken() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2") and has_matrix_unit()
 
 
+def _is_exporting() -> bool:
+    told = getattr(torch.compiler, "is_exporting", bool)  # PyTorch 2.4 does not tell
+    return bool(told())
+
+
 def _attention(query: Tensor, key: Tensor, value: Tensor, *, allowed: Tensor | None, dropout: float) -> Tensor:
+    if allowed is not None and allowed.is_floating_point() and _is_exporting():
+        # In plain operators: of numbers to add, exporters assume strides of a fused kernel that they do not have.
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1]) + allowed
+        return scores.softmax(-1) @ value
     half_on_cpu = query.dtype == torch.bfloat16 and query.device.type == "cpu"
     with sdpa_kernel(SDPBackend.MATH) if half_on_cpu and _fused_kernel_is_broken() else contextlib.nullcontext():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
