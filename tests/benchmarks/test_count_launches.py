@@ -46,7 +46,7 @@ def test_launches_of_the_quickstart(counted: object) -> None:
 def test_launches_of_the_quickstart_with_distinct_queries(counted: object) -> None:
     assert callable(counted)
     launches, blocking = counted(DISTINCT, 8)
-    assert launches <= 600
+    assert launches <= 640
     assert blocking <= 2
     assert counted(DISTINCT, 2) == (launches, blocking)
 
