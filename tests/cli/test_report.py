@@ -133,7 +133,7 @@ def test_duplicates_take_an_iou_as_threshold(program: Program, tmp_path: Path) -
     ("arguments", "message"),
     [
         (["--results", "nowhere.json"], "nowhere.json"),
-        (["--output", "a.unheard"], "a.unheard cannot be written"),
+        (["--output", "a.unheard"], "such as a.unheard.png"),
         (["--image-ids", "77"], "ids [77]"),
         (["--annotations", "nowhere.json"], "there is no"),
         (["--images", "nowhere"], "there is no"),
