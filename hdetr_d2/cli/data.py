@@ -20,6 +20,7 @@ DataPath = Annotated[
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pdf")
+"""Endings of files that a drawing can be saved as."""
 
 
 class DataOptionError(UserError, ValueError):

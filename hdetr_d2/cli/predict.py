@@ -71,7 +71,7 @@ def predict(
 
     kinds = _kinds(save)
     found = open_inputs(inputs)
-    refuse_own_input(output, inputs, (path for path, _ in found.images))
+    refuse_own_input(output, found)
     folder = prepare_folder(output)
     ids = image_ids_of(annotations)
     detector, detect = make_detect(

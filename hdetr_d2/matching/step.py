@@ -18,6 +18,7 @@ from .candidates import Costs, solve_stacks
 from .cost import PairCost
 from .scored import Scored
 from .solver import Assignment
+from .union import most_frequent
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def unite(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> list[Ma
         for layer, name in enumerate(request.unions):
             of_layer = matches.layer == layer
             pairs.setdefault(name, []).append((matches.row[of_layer], matches.target[of_layer]))
-    unions = {name: _most_frequent(*(torch.cat(x) for x in zip(*parts))) for name, parts in pairs.items()}
+    unions = {name: most_frequent(*(torch.cat(x) for x in zip(*parts))) for name, parts in pairs.items()}
     united = []
     for matches, request in zip(found, requests):
         parts = [unions[name] for name in request.unions]
@@ -227,18 +228,6 @@ def unite(found: Sequence[Matches], requests: Sequence[MatchRequest]) -> list[Ma
         rows, targets = (torch.cat(x) for x in zip(*parts))
         united.append(Matches(layers, rows, targets, counts))
     return united
-
-
-def _most_frequent(row: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows of pairs (P,), each once and ascending, and the target that each occurs with most often."""
-    size = int(target.max()) + 1 if len(target) else 1
-    pair, count = (row * size + target).unique(return_counts=True)
-    pair = pair[count.argsort(descending=True, stable=True)]
-    pair = pair[(pair // size).argsort(stable=True)]
-    rows = pair // size
-    first = torch.ones_like(rows, dtype=torch.bool)
-    first[1:] = rows[1:] != rows[:-1]
-    return rows[first], pair[first] % size
 
 
 class _Solutions(dict[tuple[int, int, int], Assignment]):

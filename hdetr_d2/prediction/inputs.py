@@ -55,11 +55,13 @@ class Inputs:
         images: (path, name) of image files.
         videos: paths of video files.
         cameras: their numbers.
+        folders: in which all images were looked for.
     """
 
     images: tuple[tuple[str, str], ...] = ()
     videos: tuple[str, ...] = ()
     cameras: tuple[int, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def total(self) -> int | None:
@@ -97,6 +99,7 @@ def open_inputs(names: Sequence[str]) -> Inputs:
     images: dict[str, str] = {}
     videos: list[str] = []
     cameras: list[int] = []
+    folders: list[str] = []
     for name in _expanded(names):
         if name.startswith(CAMERA):
             number = name.removeprefix(CAMERA)
@@ -110,6 +113,7 @@ def open_inputs(names: Sequence[str]) -> Inputs:
             found = _images_below(path)
             if not found:
                 raise InputsError(f"{name}: the folder holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            folders.append(name)
             images.update((str(each), each.relative_to(path).as_posix()) for each in found)
         elif not os.path.exists(path):
             raise InputsError(f"{name}: there is no such file or folder")
@@ -122,7 +126,7 @@ def open_inputs(names: Sequence[str]) -> Inputs:
             images.setdefault(str(path), path.name)
     if not (images or videos or cameras):
         raise InputsError("there is nothing to detect in: name images, folders, patterns, videos, camera:0 or -")
-    return Inputs(tuple(images.items()), tuple(dict.fromkeys(videos)), tuple(cameras))
+    return Inputs(tuple(images.items()), tuple(dict.fromkeys(videos)), tuple(cameras), tuple(folders))
 
 
 def _expanded(names: Sequence[str]) -> Iterator[str]:

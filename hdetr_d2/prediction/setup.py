@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hdetr_d2.detector import Detector
 from hdetr_d2.output import OutputError
 
+from .inputs import Inputs
 from .run import Detect
 from .writers import FOLDERS
 
@@ -29,26 +29,24 @@ def prepare_folder(folder: Path) -> Path:
     return folder
 
 
-def refuse_own_input(folder: Path, names: Sequence[str], images: Iterable[str]) -> None:
+def refuse_own_input(folder: Path, inputs: Inputs) -> None:
     """Refuse to write where is read from: the next call would detect in what this one has drawn, or lose its input.
 
     Args:
         folder: that is written to.
-        names: as they were given.
-        images: the files that were found.
+        inputs: what is read.
 
     Raises:
         OutputError: the folder is one that was named, or is in one, or has some of the files.
     """
     output = folder.resolve()
-    for name in names:
-        given = Path(os.path.expanduser(name))
-        if os.path.isdir(given) and given.resolve() in (output, *output.parents):
+    for name in inputs.folders:
+        if Path(os.path.expanduser(name)).resolve() in (output, *output.parents):
             raise OutputError(
                 f"--output {folder}: is within {name}, which is detected in; choose a folder outside of it"
             )
     own = [output / name for name in FOLDERS]
-    for image in images:
+    for image in (*(path for path, _ in inputs.images), *inputs.videos):
         place = Path(image).resolve()
         if any(part in place.parents for part in own):
             raise OutputError(

@@ -91,6 +91,7 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["coco", "--model", "foreign.pth", "--output", "coco"], "--output coco: is within coco"),
         (["coco", "photo.png", "--model", "foreign.pth", "--output", "coco/found/here"], "is within coco"),
         ([".", "--model", "foreign.pth", "--output", "found"], "is within ."),
+        (["co*o", "--model", "foreign.pth", "--output", "coco/found"], "is within coco"),
         (["done/pictures/photo.png", "--model", "foreign.pth", "--output", "done"], "could be overwritten"),
         (["done/pict*/*.png", "--model", "foreign.pth", "--output", "coco/../done"], "could be overwritten"),
         (["photo.png", *MODEL, "--tile", "3"], "--tile"),
