@@ -97,6 +97,8 @@ class DistributionLoss(nn.Module):
         row: Tensor,
         iou: Tensor,
         counts: Tensor | None = None,
+        *,
+        stands: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The divergence of each layer's distributions from the last layer's.
 
@@ -107,6 +109,7 @@ class DistributionLoss(nn.Module):
             edges, layer, row, iou: as of ``localisation``.
             logits: (L, B, n, K) of the group's classes.
             counts: (L, 2), numbers of matched and of other queries to weight by; None counts.
+            stands: (L, B, n) bool, which queries learn in their layer; None for all.
 
         Returns:
             (L,), of the last layer 0; and the counts.
@@ -114,6 +117,8 @@ class DistributionLoss(nn.Module):
         depth, queries = len(edges.logits), edges.logits.shape[1] * edges.logits.shape[2]
         score = logits[-1].detach().flatten(0, 1).float().sigmoid().amax(-1)
         weight = score.expand(depth, -1).index_put((layer, row), iou.to(score.dtype))
+        if stands is not None:
+            weight = weight * stands.flatten(1)
         matched = torch.zeros_like(weight, dtype=torch.bool).index_put(
             (layer, row), torch.ones_like(iou, dtype=torch.bool)
         )

@@ -60,11 +60,16 @@ def sums_of_layers(
         weights.append(job.loss.box_weights(of_job, positives))
     of_boxes = box_losses(pairs.boxes, pairs.targets, giou_eps=giou_eps, inside_out=distribution is not None)
     l1, giou = _weighted(of_boxes, weights, pairs.sizes)
+    standing = [_standing(job, found) for job, found in zip(jobs, matches)]
+    if any(each is not None for each in standing):
+        parts = zip(standing, pairs.sizes)
+        kept = torch.cat([l1.new_ones(size) if each is None else each.to(l1.dtype) for each, size in parts])
+        l1, giou = l1 * kept, giou * kept
     layers, depth = _numbered(learned, [len(x) for x in logits])
     zeros = l1.new_zeros(depth)
     sums = [torch.cat(classes), zeros.index_add(0, layers, l1), zeros.index_add(0, layers, giou)]
     if distribution is not None:
-        sums += _of_edges(jobs, learned, pairs, distribution)
+        sums += _of_edges(jobs, learned, pairs, standing, distribution)
     return torch.stack(sums)
 
 
@@ -92,15 +97,30 @@ def _positives(job: Job, found: Matches, iou: Tensor | None) -> Positives:
     return Positives(found.layer, found.row, label, iou, None if job.known is not None else found.target, job.columns)
 
 
+def _standing(job: Job, found: Matches) -> Tensor | None:
+    """Of united matches, (P,) bool, whether the query stands in their layer; None where all do.
+
+    Those of a layer's own stand by themselves.
+    """
+    stands = job.request.stands
+    if stands is None or found.united is None:
+        return None
+    return stands.flatten(1)[found.united.layer, found.united.row]
+
+
 def _of_edges(
-    jobs: Sequence[Job], matches: Sequence[Matches], pairs: _Pairs, loss: DistributionLoss
+    jobs: Sequence[Job],
+    matches: Sequence[Matches],
+    pairs: _Pairs,
+    standing: Sequence[Tensor | None],
+    loss: DistributionLoss,
 ) -> tuple[Tensor, Tensor]:
     """Both losses of distributions, (T,) each."""
     local, distilled = [], []
     counts: Tensor | None = None
     with torch.no_grad():
         overlaps = box_iou(cxcywh_to_xyxy(pairs.boxes), cxcywh_to_xyxy(pairs.targets)).split(pairs.sizes)
-    for job, found, iou, targets in zip(jobs, matches, overlaps, pairs.targets.split(pairs.sizes)):
+    for job, found, iou, targets, kept in zip(jobs, matches, overlaps, pairs.targets.split(pairs.sizes), standing):
         predictions = job.request.predictions
         none = iou.new_zeros(len(job.suffixes))
         if predictions.edges is None:
@@ -108,11 +128,12 @@ def _of_edges(
             distilled.append(none)
             continue
         of_pairs = loss.localisation(predictions.edges, found.layer, found.row, targets, iou)
+        of_pairs = of_pairs if kept is None else of_pairs * kept
         local.append(none.index_add(0, found.layer, of_pairs.to(none.dtype)))
         # Of queries whose matches are known, the authors weight both sides as of the first group's.
         told = counts if job.known is not None else None
         divergence, numbers = loss.distillation(
-            predictions.edges, predictions.logits, found.layer, found.row, iou, told
+            predictions.edges, predictions.logits, found.layer, found.row, iou, told, stands=job.request.stands
         )
         counts = numbers if counts is None else counts
         distilled.append(divergence.to(none.dtype))

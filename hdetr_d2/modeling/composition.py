@@ -165,9 +165,8 @@ def _check_references(transformer: Transformer) -> None:
 
 
 def _check_distributions(transformer: Transformer, criterion: SetCriterion) -> None:
-    """Boxes as distributions of their edges, from heads to losses, and what boxes learn from."""
-    heads, decoder = transformer.heads, transformer.decoder
-    refinement = decoder.refinement
+    """Boxes as distributions of their edges, from heads to losses."""
+    heads, refinement = transformer.heads, transformer.decoder.refinement
     made = getattr(heads, "makes_distributions", False)
     if refinement.needs_distributions != made:
         raise ValueError(
@@ -178,11 +177,6 @@ def _check_distributions(transformer: Transformer, criterion: SetCriterion) -> N
         raise ValueError(
             f"the criterion has losses of distributions of edges, which {type(heads).__name__} do not predict; drop "
             "criterion.distribution"
-        )
-    if criterion.unite_matches and decoder.distinct is not None:
-        raise ValueError(
-            "with united matches (criterion.unite_matches) a query learns boxes of layers that it was not matched in, "
-            "and so of those where it does not stand (decoder.distinct); leave one of them out"
         )
 
 

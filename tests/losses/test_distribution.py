@@ -86,6 +86,17 @@ def test_the_last_layer_teaches_and_does_not_learn() -> None:
     assert gradient[:-1].flatten(1).any(1).all()
 
 
+def test_queries_that_do_not_stand_are_taught_nothing() -> None:
+    edges, logits = drawn()
+    stands = torch.tensor([True, False, True, True, False, True]).expand(3, 2, 6)
+    row = torch.tensor([0, 1])
+    distilled, _ = DistributionLoss().distillation(
+        edges, logits, torch.zeros_like(row), row, torch.tensor([0.5, 0.7]), stands=stands
+    )
+    (gradient,) = torch.autograd.grad(distilled.sum(), edges.logits)
+    assert torch.equal(gradient[:-1].flatten(3).any(-1), stands[:-1])
+
+
 def test_without_queries_there_is_nothing_to_distil() -> None:
     edges, logits = drawn(queries=0)
     none = torch.zeros(0, dtype=torch.int64)

@@ -108,10 +108,6 @@ def another_width_of_the_encoder(model: Any) -> None:
     model.transformer.encoder.embed_dim = 1
 
 
-def unite_what_does_not_stand(model: Any) -> None:
-    model.transformer.decoder.distinct = 0.7
-
-
 def another_width_of_the_decoder(model: Any) -> None:
     model.transformer.decoder.embed_dim = 64
 
@@ -120,7 +116,6 @@ CASES = [
     ("deformable_detr_two_stage", more_heads_than_layers, r"heads has num_layers=7 and transformer\.decoder has num_"),
     ("deformable_detr_two_stage", fewer_heads_than_layers, r"heads has num_layers=1 and transformer\.decoder has num_"),
     ("dab_detr", scales_of_other_layers, r"decoder\.query_position has num_layers=9 and transformer\.decoder has"),
-    ("dfine", unite_what_does_not_stand, "united matches .* where it does not stand"),
     ("deformable_detr", another_width_of_the_encoder, "queries, tokens and layers of a transformer have one width"),
     ("deformable_detr", another_width_of_the_decoder, "queries, tokens and layers of a transformer have one width"),
     ("deformable_detr", drop_references, "cannot be refined, nor sample around a place"),

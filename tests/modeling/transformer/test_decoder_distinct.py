@@ -186,6 +186,22 @@ def test_a_softmax_averages_over_those_that_stand() -> None:
     torch.testing.assert_close(losses, losses_of(SoftmaxCrossEntropy(), alone, targets, rules))
 
 
+def test_where_matches_are_united_boxes_are_learned_in_the_layers_in_which_a_query_stands() -> None:
+    logits, boxes, _ = crowd()
+    logits[1, 0, :2] = logits[1, 0, :2].flip(0)  # in the second layer the second query is the better one
+    boxes.requires_grad_()
+    targets = [Targets(torch.tensor([0]), torch.tensor([[0.32, 0.31, 0.24, 0.22]]))]
+    learned = []
+    for distinct in (None, 0.5):
+        criterion = SetCriterion(unite_matches=True)
+        losses = criterion(
+            {PRIMARY: Predictions(logits, boxes, distinct=distinct)}, {}, targets, supervision=OneToOne()
+        )
+        (grad,) = torch.autograd.grad(sum(losses.values()), boxes)
+        learned.append((grad.abs().sum(-1) > 0)[:, 0, :2].tolist())
+    assert learned == [[[True, True], [True, True]], [[True, False], [False, True]]]
+
+
 def test_layers_that_are_matched_one_to_many_keep_their_crowds() -> None:
     logits, boxes, targets = crowd(layers=3)
     logits.requires_grad_()
