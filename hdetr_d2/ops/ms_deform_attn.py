@@ -188,7 +188,10 @@ def _register() -> Library:
 
 def _declare(library: Library) -> None:
     """The forward operators by the reference. They stay whole in exported graphs, as the compiled ones do."""
-    forms = ((0, ms_deform_attn_reference, fake_forward), (2, ms_deform_attn_fused_reference, fake_fused_forward))
+    forms: tuple[tuple[int, Callable[..., Tensor], Callable[..., Tensor]], ...] = (
+        (0, ms_deform_attn_reference, fake_forward),
+        (2, ms_deform_attn_fused_reference, fake_fused_forward),
+    )
     for position, reference, fake in forms:
         schema = _SCHEMAS[position]
         name = schema.partition("(")[0]
