@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from hdetr_d2.export import OUTPUTS, TensorDetector, export_onnx, largest_difference
-from hdetr_d2.export.source import ExportError
 from hdetr_d2.modeling import DETR
 from hdetr_d2.modeling.deploy import deploy
 from tests.modeling.family import build as build_any
@@ -105,15 +104,19 @@ def test_the_tensor_function_gives_what_the_model_detects(draw_batch: Any) -> No
             assert not instances.pred_boxes.tensor.any()
 
 
-def test_deformable_attention_is_not_exported_without_its_operators(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("apart", [False, True])
+def test_weights_are_in_the_file_itself_or_in_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
 ) -> None:
-    monkeypatch.setattr("hdetr_d2.export.onnx.KERNELS", frozenset())
-    monkeypatch.setattr("hdetr_d2.export.onnx.WHY_NOT", "there is no compiler")
-    model = build_any("deformable_detr").eval()
-    with pytest.raises(ExportError, match="exported from the compiled operators: there is no compiler"):
-        export_onnx(model, tmp_path / "model.onnx", image_size=(32, 32))
-    assert not list(tmp_path.iterdir())
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    if apart:
+        monkeypatch.setattr("hdetr_d2.export.onnx.LARGEST_FILE", 1000)
+    model = build_any("detr").eval()
+    written = export_onnx(model, tmp_path / "model.onnx", image_size=(32, 32))
+    assert sorted(written) == sorted(tmp_path.iterdir())
+    assert len(written) == 1 + apart
+    assert sum(file.stat().st_size for file in written) > 4 * sum(x.numel() for x in model.parameters())
 
 
 def test_a_model_in_training_mode_is_not_exported(tmp_path: Path) -> None:

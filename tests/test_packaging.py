@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from hdetr_d2 import model_zoo
 
 ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "tests" / "fixtures" / "f091f20" / "dino" / "model_0000080.pth"
 PARTS = ["pyproject.toml", "setup.py", "LICENSE", "README.md", "hdetr_d2", "configs", "csrc"]
 
 
@@ -93,6 +94,18 @@ def test_the_program_runs_from_the_wheels_files_alone(installed: Path) -> None:
     assert "_target_: hdetr_d2." in shown.stdout
     refused = run_installed(installed, "configs", "show", "nowhere")
     assert refused.returncode == 2, refused.stderr
+
+
+def test_models_are_exported_without_compiled_operators(installed: Path, tmp_path: Path) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    file = tmp_path / "model.onnx"
+    model = ["--model", str(CHECKPOINT), "--size", "64", "64", "--check"]
+    done = run_installed(installed, "export", *model, "--output", str(file))
+    assert done.returncode == 0, done.stderr
+    assert "onnxruntime differs by" in done.stdout
+    assert "the slow PyTorch reference on cpu" in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_the_licence_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:

@@ -2,19 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hdetr_d2.layers import MultiScaleDeformableAttention
 from hdetr_d2.modeling import DETR
-from hdetr_d2.ops._extension import KERNELS, WHY_NOT
 from hdetr_d2.supervision import PRIMARY
 
-from .source import ExportError
-
 OUTPUTS = ("scores", "labels", "boxes")
+LARGEST_FILE = 2**31 - 2**26
+"""Bytes of weights that are written into the graph's own file, which may have 2 GiB with all."""
 
 
 class TensorDetector(nn.Module):
@@ -83,14 +82,6 @@ def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor])
     return max(by_rank.item(), nearest.item())
 
 
-@torch.no_grad()
-def _require_operators(model: nn.Module) -> None:
-    """The form that runs without them reads the sizes of maps as numbers, which a graph for any batch has not."""
-    sampling = (part for part in model.modules() if isinstance(part, MultiScaleDeformableAttention))
-    if "cpu" not in KERNELS and any(part.method == "bilinear" for part in sampling):
-        raise ExportError(f"models with deformable attention are exported from the compiled operators: {WHY_NOT}")
-
-
 def export_onnx(
     model: DETR,
     path: str | os.PathLike[str],
@@ -98,7 +89,7 @@ def export_onnx(
     image_size: tuple[int, int],
     with_maps: bool = False,
     opset_version: int = 18,
-) -> None:
+) -> tuple[Path, ...]:
     """Write a model as ONNX with a batch of any size.
 
     Inputs and outputs are named as ``TensorDetector.forward`` has them: ``images``; ``scores``, ``labels``, ``boxes``.
@@ -111,17 +102,20 @@ def export_onnx(
         with_maps: also give ``map0``, ``map1`` and so on.
         opset_version: of ONNX; at least 18.
 
+    Returns:
+        The files: one, and for a model of more than `LARGEST_FILE` a second one beside it, which it cannot do without.
+
     Raises:
         ValueError: for a model that is being trained.
-        ExportError: for one with deformable attention, where the operators are not compiled.
     """
     from hdetr_d2.ops.onnx import onnx_translations
 
     detector = TensorDetector(model=model, with_maps=with_maps).eval()
-    _require_operators(detector)
     # Two images: an example of one would be taken for a batch that is always one.
     example = torch.rand(2, 3, *image_size) * 255
     names = [*OUTPUTS, *(f"map{level}" for level in range(len(detector(example)) - len(OUTPUTS)))]
+    weights = (*model.parameters(), *model.buffers())
+    apart = sum(tensor.numel() * tensor.element_size() for tensor in weights) > LARGEST_FILE
     shapes: dict[int, Any] = {0: torch.export.Dim("batch")}
     torch.onnx.export(
         detector,
@@ -133,4 +127,8 @@ def export_onnx(
         output_names=names,
         dynamic_shapes=(shapes,),
         custom_translation_table=onnx_translations(),
+        external_data=apart,
+        verbose=False,
     )
+    file = Path(path)
+    return (file, file.with_name(f"{file.name}.data")) if apart else (file,)

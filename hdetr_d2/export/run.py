@@ -90,9 +90,9 @@ def run(request: Export, *, say: Say = print) -> Exported:
     model = deploy(found.model, conv_norms=not request.keep_norms)
     assert isinstance(model, DETR)
     _require("onnxscript", "export")
-    export_onnx(model, request.output, image_size=size)
+    files = export_onnx(model, request.output, image_size=size)
     count = sum(parameter.numel() for parameter in model.parameters())
-    say(f"{count:,} parameters, images of {size[0]} x {size[1]} -> {request.output}")
+    say(f"{count:,} parameters, images of {size[0]} x {size[1]} -> {' and '.join(map(str, files))}")
     if batches is None:
         return Exported(path=request.output)
     exported = Exported(path=request.output, difference=difference(model, request.output, batches))

@@ -1,10 +1,11 @@
 """The public functions of multi-scale deformable attention, and the autograd and fake kernels of their operators.
 
 The operators ``torch.ops.hdetr_d2.ms_deform_attn*`` come from the compiled library (csrc/ms_deform_attn), or are
-declared here if there is none; on a device without kernels the PyTorch reference runs, after a warning. Only the inputs
-are kept for the backward pass.
+declared here if there is none; on a device without kernels the PyTorch reference runs, after a warning, and an exported
+graph has the operator all the same. Only the inputs are kept for the backward pass.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ def ms_deform_attn(
     """
     value = _autocast(value)
     dtype = accumulation_dtype(value)
-    if value.device.type not in _extension.KERNELS:
+    if _needs_reference(value):
         _extension.warn_about_reference(value.device.type)
         return ms_deform_attn_reference(
             value, spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype)
@@ -90,7 +91,7 @@ def ms_deform_attn_fused(
     """
     value = _autocast(value)
     dtype = accumulation_dtype(value)
-    if value.device.type not in _extension.KERNELS:
+    if _needs_reference(value):
         _extension.warn_about_reference(value.device.type)
         return ms_deform_attn_fused_reference(
             value, spatial_shapes, sampling_offsets, attention_logits, reference_points
@@ -98,6 +99,11 @@ def ms_deform_attn_fused(
     return torch.ops.hdetr_d2.ms_deform_attn_fused(
         value, spatial_shapes, sampling_offsets.to(dtype), attention_logits.to(dtype), reference_points.to(dtype)
     )
+
+
+def _needs_reference(value: Tensor) -> bool:
+    """Whether no kernel runs here. A graph that is being exported runs elsewhere: it has the operator as it is."""
+    return value.device.type not in _extension.KERNELS and not torch.compiler.is_exporting()
 
 
 def _autocast(value: Tensor) -> Tensor:
@@ -136,6 +142,19 @@ def _with_none(ctx: Any, gradients: tuple[Tensor, ...]) -> tuple[Tensor | None, 
     return value, None, *others
 
 
+def _by_reference(reference: Callable[..., Tensor]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """The derivative of an operator that is not compiled: of the reference, which runs once more."""
+
+    def differentiate(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [kept.detach().requires_grad_(need) for kept, need in zip(ctx.saved_tensors, ctx.needs_input_grad)]
+        with torch.enable_grad():
+            output = reference(*inputs)
+        gradients = iter(torch.autograd.grad(output, [x for x in inputs if x.requires_grad], grad_output))
+        return tuple(next(gradients) if x.requires_grad else None for x in inputs)
+
+    return differentiate
+
+
 def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     pass
 
@@ -154,11 +173,7 @@ def _register() -> Library:
     library = Library("hdetr_d2", "FRAGMENT")
     forward, backward, fused, fused_backward = (f"hdetr_d2::{schema.partition('(')[0]}" for schema in _SCHEMAS)
     if not _extension.KERNELS:
-        # The reference is differentiable by itself, so nothing else is needed and no backward operator is called.
-        library.define(_SCHEMAS[0])
-        library.define(_SCHEMAS[2])
-        library.impl("ms_deform_attn", ms_deform_attn_reference, "CompositeImplicitAutograd")
-        library.impl("ms_deform_attn_fused", ms_deform_attn_fused_reference, "CompositeImplicitAutograd")
+        _declare(library)
         return library
     torch.library.register_fake(forward, fake_forward, lib=library)
     torch.library.register_fake(fused, fake_fused_forward, lib=library)
@@ -169,6 +184,22 @@ def _register() -> Library:
     for name in (backward, fused_backward):
         torch.library.register_autograd(name, _refuse_second_derivative, setup_context=_keep_nothing, lib=library)
     return library
+
+
+def _declare(library: Library) -> None:
+    """The forward operators by the reference. They stay whole in exported graphs, as the compiled ones do."""
+    forms: tuple[tuple[int, Callable[..., Tensor], Callable[..., Tensor]], ...] = (
+        (0, ms_deform_attn_reference, fake_forward),
+        (2, ms_deform_attn_fused_reference, fake_fused_forward),
+    )
+    for position, reference, fake in forms:
+        schema = _SCHEMAS[position]
+        name = schema.partition("(")[0]
+        library.define(schema)
+        library.impl(name, reference, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"hdetr_d2::{name}", fake, lib=library)
+        differentiate = _by_reference(reference)
+        torch.library.register_autograd(f"hdetr_d2::{name}", differentiate, setup_context=_keep_inputs, lib=library)
 
 
 _LIBRARY = _register()

@@ -163,6 +163,13 @@ for form, width, ours, theirs in [("plain", 0, ms_deform_attn, ms_deform_attn_re
     assert all(torch.equal(a, b) for a, b in zip(problem.run(ours), problem.run(theirs)))
 operator = torch.ops.hdetr_d2.ms_deform_attn.default
 assert operator(*(t.detach() for t in random_problem().arguments)).shape == (2, 5, 64)
+for form, width, reference in [("plain", 0, ms_deform_attn_reference), ("fused", 4, ms_deform_attn_fused_reference)]:
+    operator = {"plain": torch.ops.hdetr_d2.ms_deform_attn, "fused": torch.ops.hdetr_d2.ms_deform_attn_fused}[form]
+    problem = random_problem(form, width)
+    assert all(torch.equal(a, b) for a, b in zip(problem.run(operator.default), problem.run(reference)))
+    leaves = random_problem(form, width, dtype=torch.float32, width=8).arguments
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(operator.default, leaves, test_utils=checks)
 """
 
 
