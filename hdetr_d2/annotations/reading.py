@@ -22,8 +22,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hdetr_d2.images import irregular
+
 from .errors import DatasetError
-from .files import irregular, read_bytes, resolve_path
+from .files import read_bytes, resolve_path
 from .objects import NO_BOX, content_of_objects, flag_fault, is_size, outline_box, require_text, wrong_size
 from .schema import Annotation, Category, Content, Image, Outlines
 from .table import AnnotationFile, Categories, Fault
