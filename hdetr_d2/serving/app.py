@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class _Endpoints:
             {"name": name, "category_id": identity, "threshold": round(float(threshold), 6)}
             for name, identity, threshold in zip(model.class_names, model.category_ids, model.thresholds, strict=True)
         ]
-        return JSONResponse({"model": model.name, "classes": classes})
+        return JSONResponse({"model": PurePath(model.name).name, "classes": classes})
 
     async def openapi(self, request: Request) -> Response:
         del request

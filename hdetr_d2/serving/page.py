@@ -38,13 +38,11 @@ _SCRIPT = """
 const get = id => document.getElementById(id);
 const drop = get("drop"), file = get("file"), canvas = get("canvas"), message = get("message"), list = get("list");
 const threshold = get("threshold"), suppression = get("suppress");
-let picture = null, found = null, asked = 0, classes = new Map();
+let picture = null, found = null, asked = 0, classes = [];
 
 function tell(text, bad = false) { message.textContent = text; message.className = bad ? "bad" : "soft"; }
 function colour(label) {
-  let hash = 0;
-  for (const letter of label) hash = (hash * 31 + letter.codePointAt(0)) % 360;
-  return `hsl(${hash}, 75%, 45%)`;
+  return `hsl(${(classes.indexOf(label) * 137.5) % 360}, 80%, 36%)`;
 }
 function overlap(a, b) {
   const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]), height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
@@ -66,21 +64,26 @@ function draw() {
   const limit = Number(suppression.value);
   get("suppress-value").textContent = limit < 1 ? "IoU " + limit.toFixed(2) : "off";
   if (!picture) return;
-  canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
+  // As many pixels as are shown, so that lines and letters are as thick on small pictures as on large ones.
+  const shown = drop.clientWidth || picture.naturalWidth, most = 4096;
+  canvas.width = Math.min(most, Math.max(picture.naturalWidth, Math.round(shown * devicePixelRatio)));
+  canvas.height = Math.round(canvas.width * picture.naturalHeight / picture.naturalWidth);
   const context = canvas.getContext("2d");
-  context.drawImage(picture, 0, 0);
+  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   list.replaceChildren();
   if (!found) return;
   const scale = canvas.width / found.width;
-  const thick = Math.max(2, canvas.width / 320), size = Math.max(12, canvas.width / 50);
+  const thick = 2 * canvas.width / shown, size = 13 * canvas.width / shown;
   const kept = chosen();
   context.font = `600 ${size}px sans-serif`;
-  context.lineWidth = thick;
   for (const each of [...kept].reverse()) {
     const [left, top, right, bottom] = each.box.map(side => side * scale);
     const text = `${each.label} ${each.score.toFixed(2)}`, width = context.measureText(text).width + size / 2;
-    context.strokeStyle = context.fillStyle = colour(each.label);
-    context.strokeRect(left, top, right - left, bottom - top);
+    for (const [style, width] of [["#ffffffb0", 2 * thick], [colour(each.label), thick]]) {  // seen on any ground
+      context.strokeStyle = context.fillStyle = style;
+      context.lineWidth = width;
+      context.strokeRect(left, top, right - left, bottom - top);
+    }
     const above = top > size * 1.3 ? top - size * 1.3 : top;
     context.fillRect(left - thick / 2, above, width, size * 1.3);
     context.fillStyle = "#fff";
@@ -123,9 +126,10 @@ for (const [name, over] of [["dragover", true], ["dragleave", false], ["drop", f
 drop.addEventListener("drop", event => show(event.dataTransfer.files[0]));
 document.addEventListener("paste", event => show([...event.clipboardData.files][0]));
 for (const slider of [threshold, suppression]) slider.addEventListener("input", draw);
+window.addEventListener("resize", draw);
 fetch("model").then(answer => answer.json()).then(about => {
   get("name").textContent = about.model;
-  const names = about.classes.map(each => each.name);
+  const names = classes = about.classes.map(each => each.name);
   const more = names.length > 12 ? " ..." : "";
   get("classes").textContent = `${names.length} classes: ${names.slice(0, 12).join(", ")}${more}`;
   threshold.value = Math.min(...about.classes.map(each => each.threshold));

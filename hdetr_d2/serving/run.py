@@ -22,7 +22,6 @@ from .reading import Limits
 __all__ = ["ServeError", "Serving", "serve"]
 
 _STOP_SECONDS = 10
-_HEADER_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ def serve(request: Serving, *, say: Callable[[str], None] = print) -> None:
         batcher = Batcher(model.detect, batch_size=request.batch_size, most_waiting=request.most_waiting)
         config = uvicorn.Config(
             make_app(model, batcher, request.limits),
-            http=_ImpatientProtocol,
+            http=type("Protocol", (_ImpatientProtocol,), {"patience": request.limits.upload_seconds}),
             ws="none",
             lifespan="on",
             log_level="warning",
@@ -111,28 +110,33 @@ class _Server(uvicorn.Server):
 
 
 class _ImpatientProtocol(H11Protocol):
-    """HTTP that closes connections whose request has not begun with whole headers for too long."""
+    """HTTP that closes connections whose headers have not come as a whole for too long.
 
+    Between requests, while nothing of the next one is there, uvicorn's own patience counts.
+    """
+
+    patience: float
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._look_again()
+        self._wait()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._watch is None:
-            self._look_again()
+        if self.conn.their_state is not h11.IDLE:  # the headers are there
+            self._wait_no_longer()
+        elif self._watch is None:
+            self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        self._wait_no_longer()
         super().connection_lost(exc)
 
-    def _look_again(self) -> None:
-        self._watch = asyncio.get_running_loop().call_later(_HEADER_SECONDS, self._close_if_silent)
+    def _wait(self) -> None:
+        self._watch = asyncio.get_running_loop().call_later(self.patience, self.transport.close)
 
-    def _close_if_silent(self) -> None:
+    def _wait_no_longer(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         self._watch = None
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-            self.transport.close()

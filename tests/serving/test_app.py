@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import select
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +97,24 @@ def test_a_slow_body_is_not_waited_for(served: Served) -> None:
             answer += slow.recv(65536).decode()
     assert answer.startswith("HTTP/1.1 408 ")
     assert "was not there after 1 seconds" in answer
+
+
+def test_headers_that_do_not_come_are_not_waited_for_and_a_connection_in_use_stays(served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as silent:
+        silent.sendall(b"POST /detect HTTP/1.1\r\nHost: ")
+        used = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+        used.connect()
+        own = used.sock
+        closed = False
+        while not closed:  # as long as the silent one is borne, which is as long as any is
+            used.request("GET", "/health")
+            assert used.getresponse().read() == b'{"status":"ok"}'
+            closed = bool(select.select([silent], [], [], 0.3)[0])
+        assert silent.recv(1) == b""
+        used.request("GET", "/health")
+        assert used.getresponse().read() == b'{"status":"ok"}'
+        assert used.sock is own
+        used.close()
 
 
 def test_it_describes_itself(served: Served) -> None:
