@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .metadata import RuntimeModelError
+from .metadata import KEY, RuntimeModelError
 
 OUTPUTS = ("scores", "labels", "boxes")
 
@@ -73,9 +73,12 @@ def _openvino(path: str, threads: int | None) -> Program:
     import openvino
 
     core = openvino.Core()
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}  # or it takes bfloat16 where the CPU has it
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
     try:
         model = core.read_model(path)
-        compiled = core.compile_model(model, "CPU", {} if threads is None else {"INFERENCE_NUM_THREADS": threads})
+        compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # its errors are RuntimeErrors of C++
         raise RuntimeModelError(f"{path}: openvino cannot read it: {_first_line(error)}") from error
     _require_outputs(path, [name for output in model.outputs for name in output.get_names()])
@@ -84,8 +87,8 @@ def _openvino(path: str, threads: int | None) -> Program:
         found = compiled({"images": images})
         return tuple(np.array(found[name]) for name in OUTPUTS)
 
-    known = model.get_rt_info().get("framework", {})
-    return Program(run, {key: str(known[key].value) for key in known})
+    place = ["framework", KEY]
+    return Program(run, {KEY: model.get_rt_info(place).value} if model.has_rt_info(place) else {})
 
 
 _PROGRAMS: Mapping[str, Callable[[str, int | None], Program]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}

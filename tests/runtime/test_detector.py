@@ -55,6 +55,16 @@ def test_it_detects_what_the_detector_does(exported_file: Path, options: dict[st
     assert any(len(found) for found in ours)
 
 
+def test_openvino_detects_the_same(exported_file: Path) -> None:
+    pytest.importorskip("openvino")
+    images = [str(IMAGES[0]), *drawn((48, 48), (31, 100))]
+    ours = RuntimeDetector(exported_file, score_threshold=0.0, runtime="openvino")(images)
+    theirs = RuntimeDetector(exported_file, score_threshold=0.0)(images)
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+
+
 def test_neither_pytorch_nor_detectron2_are_needed(exported_file: Path) -> None:
     script = f"""
 import json, sys
