@@ -8,13 +8,12 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from hdetr_d2.errors import UserError
-
-ChannelOrder = Literal["rgb", "bgr"]
+from hdetr_d2.images import ChannelOrder
 
 KEY = "description"
 """Under which a checkpoint holds it."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["USER_ERROR_EXIT_CODE", "UserError", "exit_on_user_error"]
+__all__ = ["USER_ERROR_EXIT_CODE", "DatasetError", "UnusableImageError", "UserError", "exit_on_user_error"]
 
 USER_ERROR_EXIT_CODE = 2
 """What a program exits with after a `UserError`; 1 is a check that failed, or a fault of the program's own."""
@@ -20,6 +20,14 @@ class UserError(Exception):
     """
 
     told = False
+
+
+class DatasetError(UserError, ValueError):
+    """The dataset is not what the program can use; the message names file, item, fault and remedy."""
+
+
+class UnusableImageError(DatasetError):
+    """One image file cannot be used: missing, corrupt, or of another size than its record says."""
 
 
 @contextmanager

@@ -27,6 +27,7 @@ VARIANTS = {
     "hybrid": ("h_deformable_detr", {"supervision.num_queries": 20, "supervision.k": 3}),
 }
 SHARED = Path(__file__).parents[1] / ".." / "shared"
+EXPORTED_FROM = Path(__file__).parent / "fixtures" / "f091f20" / "detr" / "model_0000080.pth"
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +134,17 @@ def one_thread() -> None:
 def seeded() -> None:
     """Every test draws the same numbers, alone or after others."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def exported_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`EXPORTED_FROM`, a trained DETR of 44,520 parameters, as ONNX; shared, because exporting takes seconds."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    from hdetr_d2.export.run import Export, run
+
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DETECTRON2_DATASETS", str(EXPORTED_FROM.parents[1]))
+        run(Export(model=str(EXPORTED_FROM), output=path), say=lambda text: None)
+    return path

@@ -44,11 +44,16 @@ def samples(*languages: str, pages: Sequence[Path] = PAGES) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("text", list(samples("python", "py")))
-def test_a_python_sample_runs_outside_the_checkout(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_sample_runs_outside_the_checkout(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "common").symlink_to(ROOT / "configs" / "common")
     monkeypatch.chdir(tmp_path)
     write_files(tmp_path)
+    if "RuntimeDetector(" in text:
+        for file in request.getfixturevalue("exported_file").parent.iterdir():
+            shutil.copy(file, tmp_path)
     path = tmp_path / "mine" / "sample.py"
     if "deploy(model" in text or "optimize(model" in text:  # which work on a model, not on its config
         header = f"{HEADER}\nfrom torch import nn\nmodel = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))"

@@ -1,8 +1,8 @@
 """Write a trained model as ONNX: python tools/export_onnx.py model.onnx --config-file rtdetr_r50_72ep --weights w.pth
 
-The former name of ``hdetr-d2 export``, for weights that do not describe themselves. The image size is fixed in the
-graph, the batch is not; without --size it is the one at which the config evaluates a photograph of 640 x 480. With
---check the file is run by onnxruntime beside the model; the exit status is then 1 where they differ.
+The former name of ``hdetr-d2 export``, for weights that do not describe themselves. Batches and images may be of any
+size; --size fixes that of images. With --check the file is run by onnxruntime beside the model; the exit status is then
+1 where they differ.
 """
 
 import argparse
@@ -22,9 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("output", type=Path)
     parser.add_argument("--config-file", required=True, help="a config, or the name of a recipe")
     parser.add_argument("--weights", help="a checkpoint with our names; without it the model is newly initialised")
-    parser.add_argument(
-        "--size", type=int, nargs=2, metavar=("H", "W"), help="of images (default: as the config evaluates 480 x 640)"
-    )
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of images, fixed in the graph")
     parser.add_argument("--keep-norms", action="store_true", help="do not fold BatchNorm into other convolutions")
     parser.add_argument("--check", action="store_true", help="compare with onnxruntime on random images")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the config")

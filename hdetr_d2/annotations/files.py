@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 
-from .errors import DatasetError
+from hdetr_d2.images import irregular
 
-_KINDS = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+from .errors import DatasetError
 
 
 def resolve_path(path: str | os.PathLike[str]) -> str:
@@ -42,18 +35,6 @@ def resolve_path(path: str | os.PathLike[str]) -> str:
         f"there is no {tried}; give another path (of a config, dataset.train.json=... and dataset.train.images=..., "
         "and the same for val), or set the environment variable DETECTRON2_DATASETS to the folder that holds it"
     )
-
-
-def irregular(path: str | os.PathLike[str]) -> str | None:
-    """What a path is if it is no regular file ("a folder", "a pipe"), else None. Opening a pipe waits for ever.
-
-    Raises:
-        OSError, ValueError: there is nothing, or it cannot be asked.
-    """
-    mode = os.stat(path).st_mode
-    if stat.S_ISREG(mode):
-        return None
-    return next((name for test, name in _KINDS if test(mode)), "no file")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

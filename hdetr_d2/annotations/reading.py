@@ -21,8 +21,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from hdetr_d2.images import irregular
+
 from .errors import DatasetError
-from .files import irregular, read_bytes, resolve_path
+from .files import read_bytes, resolve_path
 from .objects import NO_BOX, content_of_objects, flag_fault, is_size, outline_box, require_text, wrong_size
 from .repeated import faults_of_repeats, parse_noting, repeated_keys, require_lists_once
 from .schema import Annotation, Category, Content, Image, Outlines

@@ -22,18 +22,25 @@ ModelOrConfig = Annotated[
 OutputFile = Annotated[Path, typer.Option("--output", metavar="FILE.onnx", help="The file to write.")]
 Arguments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE|IMAGES]...", help="Changes of the config, and what --check looks at."),
+    typer.Argument(metavar="[KEY=VALUE|DATA]...", help="Changes of the config, and what --check looks at."),
 ]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="A newly initialised model of a config, to try a runtime.")
 ]
 Size = Annotated[
     tuple[int, int] | None,
-    typer.Option("--size", metavar="H W", help="Of images; without it as a photograph is evaluated."),
+    typer.Option("--size", metavar="H W", help="Of images, fixed in the graph; without it they may be of any size."),
 ]
 KeepNorms = Annotated[bool, typer.Option("--keep-norms", help="Do not fold BatchNorm into convolutions.")]
 Check = Annotated[
-    bool, typer.Option("--check", help="Compare with onnxruntime, on IMAGES or noise; exit code 1 if it differs.")
+    bool,
+    typer.Option(
+        "--check",
+        help="Compare with onnxruntime: AP on a dataset, outputs on images or noise; exit code 1 if it differs.",
+    ),
+]
+CheckImages = Annotated[
+    int, typer.Option("--check-images", min=1, help="Of a dataset, how many images --check measures.")
 ]
 
 
@@ -46,25 +53,27 @@ def export(
     size: Size = None,
     keep_norms: KeepNorms = False,
     check: Check = False,
+    check_images: CheckImages = 100,
     download: Download = False,
 ) -> None:
     """Write a model as ONNX.
 
-    The image size is fixed in the graph, the batch is not. Inputs are pixels in the range that the model takes;
-    outputs are scores, labels and boxes (XYXY in parts of the image).
+    Batches and images may be of any size unless --size says one. Inputs are pixels in the range that the model takes;
+    outputs are scores, labels and boxes (XYXY in parts of the image). The file says itself how images are prepared and
+    what classes are called: hdetr_d2.runtime and hdetr-d2 serve run it without PyTorch.
 
     Examples:
 
-    hdetr-d2 export --model output/run --output model.onnx --check photos/
+    hdetr-d2 export --model output/run --output model.onnx --check path/to/dataset
 
     hdetr-d2 export --model zoo:rtdetr_r50_72ep --output rtdetr.onnx --download
 
     hdetr-d2 export --model rtdetr_r18_72ep --random-weights --output model.onnx --size 320 320 --check
     """
     overrides = [argument for argument in arguments or [] if "=" in argument]
-    images = [argument for argument in arguments or [] if "=" not in argument]
-    if images and not check:
-        raise ExportUsageError(f"{images[0]} is no KEY=VALUE; images are for --check")
+    data = [argument for argument in arguments or [] if "=" not in argument]
+    if data and not check:
+        raise ExportUsageError(f"{data[0]} is no KEY=VALUE; data is for --check")
     if random_weights and config is not None:
         raise ExportUsageError("--random-weights takes the config as --model; leave --config out")
     from hdetr_d2.export.run import Export, run
@@ -77,7 +86,8 @@ def export(
             random_weights=random_weights,
             size=size,
             keep_norms=keep_norms,
-            check=tuple(images) if check else None,
+            check=tuple(data) if check else None,
+            check_images=check_images,
             overrides=tuple(overrides),
         ),
         say=typer.echo,

@@ -12,6 +12,7 @@ from hdetr_d2.annotations import (
     read_dataset_info,
     resolve_path,
 )
+from hdetr_d2.images import read_rgb_image
 
 from .augmentation import RandomChoice, detr_test_augmentation, detr_train_augmentation
 from .balanced_sampling import ClassBalancedSampling, RepeatFactorSampling, repeat_factors
@@ -19,7 +20,6 @@ from .batch_transforms import BatchTransform, MixUp, MultiScale
 from .context import ContextMapper, SampleContext, StepContext
 from .datasets import get_dataset, load_dataset_dicts, register_dataset, resolve_dataset
 from .generated import ensure_generated
-from .images import read_rgb_image
 from .loader import TrainLoader, build_test_loader, build_train_loader
 from .mapper import DetrDatasetMapper
 from .mosaic import Mosaic

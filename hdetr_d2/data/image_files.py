@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from hdetr_d2.annotations import AnnotationFile, DatasetError, UnusableImageError, shown, wrong_size
 from hdetr_d2.annotations.faults import Faults
-
-from .images import check_header
+from hdetr_d2.images import check_header
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from hdetr_d2.images import read_rgb_image
+
 from .batch_transforms import joint_verification
 from .context import ContextMapper, Record, SampleContext
 from .errors import UnusableImageError
-from .images import read_rgb_image
 from .mosaic import LabelledImage, Mosaic
 from .strong_augmentation import ScheduledInput
 

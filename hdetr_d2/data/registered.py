@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from hdetr_d2.annotations import DatasetError
-from hdetr_d2.annotations.opening import opened_image
+from hdetr_d2.images import opened_image
 
 from .generated.store import default_cache_folder
 

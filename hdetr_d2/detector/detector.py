@@ -16,8 +16,9 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from hdetr_d2.description import ChannelOrder, ModelDescription
+from hdetr_d2.description import ModelDescription
 from hdetr_d2.errors import UserError
+from hdetr_d2.images import ChannelOrder
 
 from .detections import DetectedInstances, named, select
 from .images import Pixels, to_pixels

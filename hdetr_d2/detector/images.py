@@ -1,84 +1,33 @@
-"""Images as people have them, as arrays of one kind."""
+"""Images as people have them, tensors among them, as arrays of one kind."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 
-from hdetr_d2.data import read_rgb_image
-from hdetr_d2.errors import UserError
+from hdetr_d2.images import ChannelOrder, ImageInputError, Pixels, pixels_of
 
-from .description import ChannelOrder
-
-Pixels = npt.NDArray[np.uint8]
-
-
-class ImageInputError(UserError, ValueError):
-    """An image that a detector cannot take; the message says what it got and what it takes."""
+__all__ = ["ImageInputError", "Pixels", "to_pixels"]
 
 
 def to_pixels(image: Any, *, channel_order: ChannelOrder = "rgb") -> Pixels:
     """Any image as (H, W, 3) uint8 RGB.
 
     Args:
-        image: a path; a PIL image of any mode (its EXIF orientation is followed); a numpy array, (H, W, 3), (H, W, 1)
-            or (H, W); or a tensor, (3, H, W), (1, H, W) or (H, W). Arrays and tensors are uint8, or of floating point
-            in [0, 1].
+        image: as `images.pixels_of` takes it; or a tensor, (3, H, W), (1, H, W) or (H, W), of uint8, or of floating
+            point in [0, 1].
         channel_order: of arrays and tensors with three channels; OpenCV reads ``"bgr"``.
 
     Raises:
         ImageInputError: anything else.
         DatasetError: a file that cannot be read as an image.
     """
-    if isinstance(image, (str, os.PathLike)):
-        return read_rgb_image(os.fspath(image))
-    if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image) or image
-        return np.array(upright.convert("RGB"))
     if isinstance(image, torch.Tensor):
         array = image.detach().cpu().numpy()
         if array.ndim == 3:
             if array.shape[0] not in (1, 3):
                 raise ImageInputError(f"a tensor must be (3, H, W), not {tuple(array.shape)}; move the channels first")
             array = array.transpose(1, 2, 0)
-    elif isinstance(image, np.ndarray):
-        array = image
-    else:
-        raise ImageInputError(
-            f"an image must be a path, a PIL image, a numpy array (H, W, 3) or a tensor (3, H, W), not a "
-            f"{type(image).__name__}"
-        )
-    return _from_array(array, channel_order)
-
-
-def _from_array(array: npt.NDArray[Any], channel_order: ChannelOrder) -> Pixels:
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3):
-        raise ImageInputError(f"an array must be (H, W, 3) or (H, W), not {array.shape}")
-    if 0 in array.shape:
-        raise ImageInputError(f"an image has no pixels: {array.shape}")
-    if array.dtype != np.uint8:
-        array = _to_bytes(array)
-    if array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    elif channel_order == "bgr":
-        array = array[..., ::-1]
-    return np.ascontiguousarray(array)
-
-
-def _to_bytes(array: npt.NDArray[Any]) -> Pixels:
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ImageInputError(f"an array must be uint8, or of floating point in [0, 1], not {array.dtype}")
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0.0 and high <= 1.0):
-        raise ImageInputError(
-            f"an array of floating point must be in [0, 1], and this one is in [{low:g}, {high:g}]; "
-            "convert pixel values to uint8"
-        )
-    return np.asarray(np.rint(array.astype(np.float64) * 255.0), dtype=np.uint8)
+        image = array
+    return pixels_of(image, channel_order=channel_order)

@@ -14,10 +14,12 @@ from hdetr_d2.supervision import PRIMARY
 OUTPUTS = ("scores", "labels", "boxes")
 LARGEST_FILE = 2**31 - 2**26
 """Bytes of weights that are written into the graph's own file, which may have 2 GiB with all."""
+OPSET = 18
+"""Of ONNX, which all runtimes of the last years read."""
 
 
 class TensorDetector(nn.Module):
-    """Images of one size to detections, in one graph.
+    """A batch of images to detections, in one graph.
 
     Args:
         model: in evaluation mode; ``modeling.deploy.deploy`` makes RT-DETR smaller before.
@@ -45,7 +47,7 @@ class TensorDetector(nn.Module):
             clipped to it; then the maps (B, C, H_l, W_l), finest first, where they are asked for.
         """
         model = self.model
-        size = (int(images.shape[2]), int(images.shape[3]))
+        size = (images.shape[2], images.shape[3])  # numbers, or symbols of a graph for images of any size
         features = model.backbone((images - model.pixel_mean) / model.pixel_std)
         maps = model.neck(features, size, [size])
         predictions, _ = model.transformer(maps, size, [size], all_layers=model.fuse_layers)
@@ -87,10 +89,12 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     image_size: tuple[int, int],
+    any_size: bool = False,
     with_maps: bool = False,
-    opset_version: int = 18,
+    opset_version: int = OPSET,
+    optimize: bool = True,
 ) -> tuple[Path, ...]:
-    """Write a model as ONNX with a batch of any size.
+    """Write a model as ONNX with a batch of any size, of images of one size or of any.
 
     Inputs and outputs are named as ``TensorDetector.forward`` has them: ``images``; ``scores``, ``labels``, ``boxes``.
     Needs onnx and onnxscript.
@@ -98,9 +102,11 @@ def export_onnx(
     Args:
         model: in evaluation mode, in float32 on the CPU.
         path: of the file.
-        image_size: (H, W) in pixels, fixed in the graph.
+        image_size: (H, W) in pixels, fixed in the graph unless ``any_size``.
+        any_size: whether the graph takes images of any size; ``image_size`` is then an example, traced and no more.
         with_maps: also give ``map0``, ``map1`` and so on.
         opset_version: of ONNX; at least 18.
+        optimize: whether onnxscript's optimizer folds constants and merges operators; runtimes do so again.
 
     Returns:
         The files: one, and for a model of more than `LARGEST_FILE` a second one beside it, which it cannot do without.
@@ -117,6 +123,8 @@ def export_onnx(
     weights = (*model.parameters(), *model.buffers())
     apart = sum(tensor.numel() * tensor.element_size() for tensor in weights) > LARGEST_FILE
     shapes: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if any_size:  # "auto": what sizes there are at least follows from strides
+        shapes |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     torch.onnx.export(
         detector,
         (example,),
@@ -129,6 +137,7 @@ def export_onnx(
         custom_translation_table=onnx_translations(),
         external_data=apart,
         verbose=False,
+        optimize=optimize,
     )
     file = Path(path)
     return (file, file.with_name(f"{file.name}.data")) if apart else (file,)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor
+from detectron2.config import instantiate
+from detectron2.data import transforms as T
 
-from hdetr_d2.modeling import DETR, deploy
+from hdetr_d2.detector import Detector
+from hdetr_d2.modeling import deploy
 from hdetr_d2.output import refuse_unwritable
-from hdetr_d2.prediction import Inputs, open_inputs
+from hdetr_d2.prediction import open_inputs
+from hdetr_d2.prediction.evaluation import category_ids
 
 from .checking import TOLERANCE, difference, images_of, random_batches
+from .dataset_check import AP_TOLERANCE, Precisions, compare, is_dataset, some_images
+from .describing import metadata_of, write_metadata
 from .onnx import export_onnx
 from .source import Exportable, ExportError, evaluation_size, load_config, of_config, trained, untrained
 
@@ -29,9 +36,10 @@ class Export:
         output: the file to write.
         config: of the weights.
         random_weights: whether the model is newly initialised.
-        size: (H, W) of images; None is as the config evaluates a photograph.
+        size: (H, W) of images, fixed in the graph; None lets it take images of any size.
         keep_norms: whether BatchNorm stays apart from other convolutions; RT-DETR's blocks are fused anyhow.
-        check: what the file is compared on: paths of images, or () for noise; None for no comparison.
+        check: what the file is compared on: a dataset, paths of images, or () for noise; None for no comparison.
+        check_images: of a dataset, how many.
         overrides: ``key=value`` for the config.
         download: whether published weights are downloaded.
     """
@@ -43,12 +51,15 @@ class Export:
     size: tuple[int, int] | None = None
     keep_norms: bool = False
     check: tuple[str, ...] | None = None
+    check_images: int = 100
     overrides: tuple[str, ...] = ()
     download: bool | None = None
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < 1:
             raise ExportError(f"--size must be at least 1 x 1, not {self.size[0]} x {self.size[1]}")
+        if self.check_images < 1:
+            raise ExportError(f"--check-images must be at least 1, not {self.check_images}")
         if self.model is None and self.config is None:
             raise ExportError("name the model")
 
@@ -58,17 +69,25 @@ class Exported:
     """What came of it.
 
     Args:
-        path: the file.
+        path: the file; under the name of `failed_name` where it differs.
         difference: between the file and the model; None where they were not compared.
+        precisions: of both on a dataset; None where they were not measured.
     """
 
     path: Path
     difference: float | None = None
+    precisions: Precisions | None = None
 
     @property
     def passed(self) -> bool:
         """Whether nothing differs that was compared."""
-        return self.difference is None or self.difference <= TOLERANCE
+        by_ap = self.precisions is None or self.precisions.difference <= AP_TOLERANCE
+        return by_ap and (self.difference is None or self.difference <= TOLERANCE)
+
+
+def failed_name(path: Path) -> Path:
+    """What a file is called that was found to differ from its model: nobody deploys it by mistake."""
+    return path.with_name(f"{path.stem}.failed{path.suffix}")
 
 
 def run(request: Export, *, say: Say = print) -> Exported:
@@ -77,27 +96,87 @@ def run(request: Export, *, say: Say = print) -> Exported:
     Raises:
         UserError: the model cannot be had, or the file not be written.
     """
-    size = request.size
-    if size is None and request.config is not None:
-        size = evaluation_size(load_config(request.config, request.overrides))  # before weights are read
+    example = request.size
+    if example is None and request.config is not None:
+        example = evaluation_size(load_config(request.config, request.overrides))  # before weights are read
     refuse_unwritable(request.output, make_folder=True)
     if request.check is not None:
         _require("onnxruntime", "--check")
-    inputs = open_inputs(request.check) if request.check else None
-    found = _open(request)
-    size = size or evaluation_size(found.cfg)
-    batches = None if request.check is None else _batches(inputs, size, found)
-    model = deploy(found.model, conv_norms=not request.keep_norms)
-    assert isinstance(model, DETR)
+    data = _dataset(request.check or ())
+    inputs = open_inputs(request.check) if request.check and data is None else None
+    with tempfile.TemporaryDirectory() as folder:  # what can be wrong is told before the work
+        part = None if data is None else some_images(data, request.check_images, folder)
+        found = _open(request)
+        example = example or evaluation_size(found.cfg)
+        if part is not None:
+            category_ids(found, part)
+        _write(found, request, example, say)
+        if request.check is None:
+            return Exported(path=request.output)
+        if part is not None:
+            precisions = compare(_detector(found, request), request.output, part)
+            return _judged(Exported(path=request.output, precisions=precisions), say)
+    batches = random_batches(example, any_size=request.size is None)
+    if inputs is not None:
+        batches = images_of(inputs, _detector(found, request))
+    return _judged(Exported(path=request.output, difference=difference(found.model, request.output, batches)), say)
+
+
+def _write(found: Exportable, request: Export, example: tuple[int, int], say: Say) -> None:
+    """Write the file; the model is deployed in place."""
+    deploy(found.model, conv_norms=not request.keep_norms)
     _require("onnxscript", "export")
-    files = export_onnx(model, request.output, image_size=size)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    say(f"{count:,} parameters, images of {size[0]} x {size[1]} -> {' and '.join(map(str, files))}")
-    if batches is None:
-        return Exported(path=request.output)
-    exported = Exported(path=request.output, difference=difference(model, request.output, batches))
-    say(f"onnxruntime differs by {exported.difference:.1e} (at most {TOLERANCE:.0e})")
-    return exported
+    files = export_onnx(found.model, request.output, image_size=example, any_size=request.size is None)
+    metadata = metadata_of(found.description, size=request.size)
+    write_metadata(request.output, metadata)
+    count = sum(parameter.numel() for parameter in found.model.parameters())
+    sizes = "any size" if request.size is None else f"{example[0]} x {example[1]}"
+    say(f"{count:,} parameters, opset {metadata.opset}, images of {sizes} -> {' and '.join(map(str, files))}")
+
+
+def _judged(exported: Exported, say: Say) -> Exported:
+    """Tell how far file and model are apart, and rename a file that is too far."""
+    if exported.precisions is not None:
+        ap = exported.precisions
+        say(
+            f"AP {ap.model:.2f} in PyTorch and {ap.file:.2f} in onnxruntime on {ap.images} images "
+            f"(at most {AP_TOLERANCE} apart)"
+        )
+    if exported.difference is not None:
+        say(f"onnxruntime differs by {exported.difference:.1e} (at most {TOLERANCE:.0e})")
+    if exported.passed:
+        return exported
+    failed = failed_name(exported.path)
+    os.replace(exported.path, failed)
+    say(f"the file is not what the model is; it is kept as {failed}")
+    return replace(exported, path=failed)
+
+
+def _dataset(named: tuple[str, ...]) -> str | None:
+    """The dataset among what --check looks at; None for images, and for nothing.
+
+    Raises:
+        ExportError: there is something besides.
+    """
+    datasets = [name for name in named if is_dataset(name)]
+    if datasets and len(named) > 1:
+        raise ExportError(f"--check takes one dataset or images, and {datasets[0]} is a dataset among {len(named)}")
+    return datasets[0] if datasets else None
+
+
+def _detector(found: Exportable, request: Export) -> Detector:
+    """The model with all its detections, in images as the file takes them."""
+    if request.size is not None:
+        augmentations = [T.Resize(request.size)]
+    else:
+        augmentations = list(instantiate(found.cfg.dataloader.test.mapper.augmentations))
+    return Detector(
+        model=found.model,
+        description=found.description,
+        augmentations=augmentations,
+        score_threshold=0.0,
+        device="cpu",
+    )
 
 
 def _open(request: Export) -> Exportable:
@@ -107,10 +186,6 @@ def _open(request: Export) -> Exportable:
     if request.random_weights:
         return untrained(request.model, request.overrides)
     return trained(request.model, request.overrides, download=request.download)
-
-
-def _batches(inputs: Inputs | None, size: tuple[int, int], found: Exportable) -> Iterator[Tensor]:
-    return random_batches(size) if inputs is None else images_of(inputs, size, found.cfg)
 
 
 def _require(package: str, what: str) -> None:

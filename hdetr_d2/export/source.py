@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from detectron2.config import instantiate
@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from hdetr_d2.checkpoint import CheckpointError, LoadReport
 from hdetr_d2.checkpoint.class_heads import FIRST_HEAD, ClassHeads, Scoring
 from hdetr_d2.checkpoint.convert import read_state
+from hdetr_d2.description import ModelDescription, classes_of
 from hdetr_d2.errors import UserError
 from hdetr_d2.modeling import DETR
 
@@ -32,10 +33,17 @@ class Exportable:
     Args:
         model: with its weights, in evaluation mode on the CPU.
         cfg: its config.
+        description: of it.
     """
 
     model: DETR
     cfg: DictConfig
+    description: ModelDescription
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the model's classes, in their order."""
+        return self.description.class_names
 
 
 def trained(source: str, overrides: Sequence[str] = (), *, download: bool | None = None) -> Exportable:
@@ -57,7 +65,8 @@ def trained(source: str, overrides: Sequence[str] = (), *, download: bool | None
     cfg = apply_overrides(opened.cfg, list(overrides)) if overrides else opened.cfg
     model = _built(cfg, source)
     load_weights(model, opened.state, opened.average, opened.path)
-    return Exportable(model=model.eval(), cfg=cfg)
+    description = _changed(opened.description, cfg) if overrides else opened.description
+    return Exportable(model=model.eval(), cfg=cfg, description=description)
 
 
 def untrained(config: str, overrides: Sequence[str] = ()) -> Exportable:
@@ -73,7 +82,7 @@ def untrained(config: str, overrides: Sequence[str] = ()) -> Exportable:
     cfg = load_config(config, overrides)
     if cfg.dataset.num_classes is None:
         cfg.dataset.num_classes = COCO_CLASSES
-    return Exportable(model=_built(cfg, config).eval(), cfg=cfg)
+    return Exportable(model=_built(cfg, config).eval(), cfg=cfg, description=_described(cfg))
 
 
 def of_config(config: str, weights: str | None, overrides: Sequence[str] = ()) -> Exportable:
@@ -103,7 +112,7 @@ def of_config(config: str, weights: str | None, overrides: Sequence[str] = ()) -
         except CheckpointError as error:
             raise ExportError(f"{weights} does not fit {config}: {error}") from error
         model.load_state_dict({key: state[key] for key in report.kept}, strict=False)
-    return Exportable(model=model.eval(), cfg=cfg)
+    return Exportable(model=model.eval(), cfg=cfg, description=_described(cfg))
 
 
 def load_config(config: str, overrides: Sequence[str]) -> DictConfig:
@@ -115,6 +124,30 @@ def load_config(config: str, overrides: Sequence[str]) -> DictConfig:
     from hdetr_d2.engine.config import load
 
     return load(config, list(overrides))
+
+
+def _described(cfg: DictConfig) -> ModelDescription:
+    """What a config says of its model; the classes are numbered where there is no annotation file to name them."""
+    from hdetr_d2 import __version__
+
+    count = int(cfg.model.num_classes)
+    names, ids = classes_of(cfg)
+    known = len(names) == count
+    if not known:
+        names, ids = [f"class {index}" for index in range(count)], list(range(count))
+    return ModelDescription.of(cfg, class_names=names, category_ids=ids, version=__version__, names_known=known)
+
+
+def _changed(description: ModelDescription, cfg: DictConfig) -> ModelDescription:
+    """The description of a model whose config was changed: classes and thresholds stay."""
+    now = ModelDescription.of(
+        cfg,
+        class_names=description.class_names,
+        category_ids=description.category_ids,
+        version=description.version,
+        names_known=description.names_known,
+    )
+    return replace(now, score_threshold=description.score_threshold, score_thresholds=description.score_thresholds)
 
 
 def _built(cfg: DictConfig, name: str) -> DETR:

@@ -158,7 +158,8 @@ class HybridEncoder(nn.Module):
         """Sines and cosines of every cell's row, then of its column: (H * W, C), in the dtype of ``like``."""
         cell = torch.arange(height * width, device=like.device)
         row_length = height if self.authors_positions else width
-        place = torch.stack([cell // row_length, cell % row_length], dim=-1)
+        row = cell // row_length
+        place = torch.stack([row, cell - row * row_length], dim=-1)  # no %, which has no form in ONNX of dynamic sizes
         waves = sine_embedding(place, num_features=like.shape[1] // 2, temperature=self.temperature, scale=1.0)
         # (H * W, 2, C / 2) with sines and cosines in turn; here all sines come first
         return waves.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(1).to(like.dtype)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from hdetr_d2.annotations.layouts import CocoSplit, prepare_dataset
 from hdetr_d2.data import load_dataset_dicts, read_annotation_file, read_rgb_image
-from hdetr_d2.detector import Detector
+from hdetr_d2.description import ModelDescription
+from hdetr_d2.detector import DetectedInstances
+from hdetr_d2.detector.images import Pixels
 from hdetr_d2.errors import UserError
 from hdetr_d2.evaluation.measuring import Measurement, measure, style_of
 from hdetr_d2.evaluation.metrics import Metrics
@@ -20,8 +22,27 @@ class ModelAndDataError(UserError, ValueError):
     """A model cannot be measured on a dataset; the message says which classes or splits do not fit."""
 
 
+class Described(Protocol):
+    """A model with its classes."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """Of the model."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the model's classes, in their order."""
+
+
+class Detecting(Described, Protocol):
+    """What can be measured: a `Detector`, or another runtime of the same model."""
+
+    def detect(self, pixels: Sequence[Pixels]) -> list[DetectedInstances]:
+        """As `Detector.detect`."""
+
+
 def evaluate_model(
-    detector: Detector, path: str, *, split: str = "val", wanted: Measurement | None = None, batch_size: int = 1
+    detector: Detecting, path: str, *, split: str = "val", wanted: Measurement | None = None, batch_size: int = 1
 ) -> Mapping[str, Metrics]:
     """Detect in every image of a split and compare with its annotations.
 
@@ -36,13 +57,24 @@ def evaluate_model(
         UserError: the dataset cannot be read, or has other classes than the model, or options do not go together.
     """
     with tempfile.TemporaryDirectory() as folder:
-        part = _split(path, split, folder)
+        part = find_split(path, split, folder)
         wanted = wanted or Measurement()
         style_of(part.json, wanted)
         return measure(part.json, detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid), wanted)
 
 
-def _split(path: str, split: str, folder: str) -> CocoSplit:
+def find_split(path: str, split: str, folder: str) -> CocoSplit:
+    """A split of a dataset of any layout; of a dataset of one split that one.
+
+    Args:
+        path: the dataset.
+        split: its name.
+        folder: for annotations that must be converted.
+
+    Raises:
+        ModelAndDataError: there is no such split.
+        UserError: the dataset cannot be read.
+    """
     dataset = prepare_dataset(path, folder, need_validation=False)
     if split in dataset.splits:
         return dataset.splits[split]  # type: ignore[index]  # names of splits
@@ -52,7 +84,7 @@ def _split(path: str, split: str, folder: str) -> CocoSplit:
 
 
 def detect_all(
-    detector: Detector,
+    detector: Detecting,
     part: CocoSplit,
     *,
     batch_size: int = 1,
@@ -96,7 +128,7 @@ def detect_all(
     return results
 
 
-def category_ids(detector: Detector, part: CocoSplit) -> dict[int, int]:
+def category_ids(detector: Described, part: CocoSplit) -> dict[int, int]:
     """The file's category id of each class of the model that it has.
 
     Raises:

@@ -38,6 +38,7 @@ NEEDS = {
     r"--to transformers": "a model that transformers has: tests/conversion/test_transformers_folder.py",
     r"report longtail output/": "runs on LVIS",
     r"^hdetr-d2 export ": "half a minute, which tests/cli/test_export.py spends on the same",
+    r"^hdetr-d2 serve ": "to be stopped: tests/serving starts and stops it",
 }
 LVIS_BOX = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 20], "area": 400, "iscrowd": 0}
 

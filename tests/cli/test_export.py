@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from hdetr_d2.modeling import DETR
 from tests.cli.conftest import Program, told_in_one_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "f091f20"
@@ -26,16 +32,72 @@ def data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(FIXTURES))
 
 
-def test_a_run_is_exported_and_compared_on_images(tmp_path: Path, program: Program) -> None:
+def test_a_run_is_exported_with_what_a_runtime_must_know_and_measured_on_a_dataset(
+    tmp_path: Path, program: Program
+) -> None:
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    images = sorted((FIXTURES / "data" / "images").iterdir())[:2]
     output = tmp_path / "new" / "m.onnx"
-    done = program("export", "--model", CHECKPOINT, "--output", output, "--size", 64, 64, "--check", *images)
+    data = FIXTURES / "data"
+    done = program("export", "--model", CHECKPOINT, "--output", output, "--check", data, "--check-images", 2)
     assert done.code == 0, done.err
-    assert "images of 64 x 64" in done.out
-    assert "onnxruntime differs by" in done.out
-    assert output.is_file()
+    assert "opset 18, images of any size" in done.out
+    assert re.search(r"AP (\d+\.\d\d) in PyTorch and \d+\.\d\d in onnxruntime on 2 images", done.out)
+    (about,) = onnx.load(str(output)).metadata_props
+    assert about.key == "hdetr_d2"
+    content = json.loads(about.value)
+    assert content["class_names"] == ["red", "green", "blue"]
+    assert content["category_ids"] == [5, 7, 9]
+    assert content["resize"] == {"rule": "shortest_edge", "short_side": 48, "max_long_side": 80}
+    assert content["pixel_mean"] == [123.675, 116.28, 103.53]
+    assert content["score_thresholds"] == [0.3, 0.3, 0.3]
+
+
+@pytest.mark.parametrize("on", ["a dataset", "images"])
+def test_a_file_that_is_not_what_the_model_is_ends_with_exit_code_one_under_another_name(
+    on: str, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    whole = {"scores": 1.0, "boxes": 1.0}
+
+    def write_another(model: DETR, path: Path, **options: Any) -> tuple[Path, ...]:
+        write_constant(path, detections=model.transformer.query_source.specs[0].num_queries, **whole)
+        return (path,)
+
+    monkeypatch.setattr("hdetr_d2.export.run.export_onnx", write_another)
+    output = tmp_path / "m.onnx"
+    photos = tmp_path / "photos"
+    shutil.copytree(FIXTURES / "data" / "images", photos)
+    data = FIXTURES / "data" if on == "a dataset" else photos
+    done = program("export", "--model", FIXTURES / "detr" / "model_0000080.pth", "--output", output, "--check", data)
+    assert done.code == 1, done.err
+    assert "it is kept as" in done.out
+    assert not output.exists()
+    assert (tmp_path / "m.failed.onnx").is_file()
+
+
+def write_constant(path: Path, *, detections: int, scores: float, boxes: float) -> None:
+    """A graph that detects the whole image, in whatever image."""
+    onnx = pytest.importorskip("onnx")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    values = {
+        "scores": np.full((1, detections), scores, np.float32),
+        "labels": np.zeros((1, detections), np.int64),
+        "boxes": np.full((1, detections, 4), boxes, np.float32) * np.array([0, 0, 1, 1], np.float32),
+    }
+    nodes = [
+        helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(value))
+        for name, value in values.items()
+    ]
+    images = helper.make_tensor_value_info("images", kinds.FLOAT, ["b", 3, "h", "w"])
+    outputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in values.items()
+    ]
+    graph = helper.make_graph(nodes, "constant", [images], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, str(path))
 
 
 def test_random_weights_need_no_file(tmp_path: Path, program: Program) -> None:
@@ -58,6 +120,10 @@ WRONG = {
     "a folder": (["export", "--model", CHECKPOINT, "--output", "."], "is a folder"),
     "no size": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "--size", "0", "64"], "--size"),
     "images without check": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "photos"], "--check"),
+    "two datasets": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--check", FIXTURES / "data", FIXTURES / "data"],
+        "one dataset",
+    ),
     "no images": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "--check", "photos"], "photos"),
     "no such key": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "model.nothing=1"], "model.nothing"),
     "two configs": (

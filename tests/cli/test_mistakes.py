@@ -275,6 +275,9 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--model", "foreign.pth", "--output", "/proc/nowhere/m.onnx"], "/proc/nowhere"),
         (["--model", "foreign.pth", "--output", "empty"], "empty"),
         (["--model", "whole/model.pth", "--output", "m.onnx", "--size", "0", "0"], "size"),
+        (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check", "zero.json"], "zero.json"),
+        (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check-images", "0"], "--check-images"),
+        (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "photo.png"], "--check"),
     ],
     "parity": [
         ([], "FILE.npz"),
@@ -284,7 +287,23 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["zero.npz"], "zero.npz"),
         (["cut.pth"], "cut.pth"),
     ],
-    "serve": [([], "RUN"), (["nowhere"], "nowhere"), (["whole"], "predict"), (["zoo:" + RECIPE], "Detector")],
+    "serve": [
+        ([], "RUN"),
+        (["nowhere"], "nowhere"),
+        (["nowhere.onnx"], "nowhere.onnx"),
+        (["zero.onnx"], "zero.onnx"),
+        (["note.txt"], "note.txt"),
+        (["empty"], "empty"),
+        (["foreign.pth"], "foreign.pth"),
+        (["cut.pth"], "cut.pth"),
+        ([f"zoo:{RECIPE[:-1]}"], f"did you mean {RECIPE}"),
+        (["zero.onnx", "--device", "cuda"], "--device cuda"),
+        (["foreign.pth", "--port", "100000"], "--port"),
+        (["foreign.pth", "--host", "nowhere.invalid"], "nowhere.invalid"),
+        (["foreign.pth", "--timeout", "nan"], "--timeout"),
+        (["foreign.pth", "--max-megabytes", "nan"], "--max-megabytes"),
+        (["foreign.pth", "--batch-size", "0"], "--batch-size"),
+    ],
 }
 
 
@@ -331,7 +350,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("val.json").write_text(json.dumps(content))
     Path("results.json").write_text(json.dumps([{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": 1.0}]))
     Path("nan.json").write_text('[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "score": NaN}]')
-    for name in ("zero.json", "zero.mp4", "zero.npz", "zero.png", "zero.pth", "zero.safetensors", "zero.yaml"):
+    for name in (
+        "zero.json",
+        "zero.mp4",
+        "zero.npz",
+        "zero.onnx",
+        "zero.png",
+        "zero.pth",
+        "zero.safetensors",
+        "zero.yaml",
+    ):
         Path(name).touch()
     for name in ("dir.json", "dir.mp4", "dir.png", "dir.pth", "dir.yaml", "run", "coco", "whole"):
         Path(name).mkdir()

@@ -77,6 +77,10 @@ class Browser:
         self._devtools("Network.emulateNetworkConditions", offline)
         self._call("POST", f"{self._session}/url", {"url": page.resolve().as_uri()})
 
+    def visit(self, address: str) -> None:
+        """Load a page from a server."""
+        self._call("POST", f"{self._session}/url", {"url": address})
+
     def run(self, script: str) -> Any:
         """What a script's ``return`` gives."""
         return self._call("POST", f"{self._session}/execute/sync", {"script": script, "args": []})

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from hdetr_d2.annotations.reading import read_annotation_file
+from hdetr_d2.images import opened_image
 from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
 
 from ..errors import UnusableImageError
-from ..opening import opened_image
 from . import voc, yolo
 from .coco import with_image_folder
 from .layout import Layout, LayoutError, RawSplit, SplitName

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hdetr_d2.annotations import UnusableImageError
-from hdetr_d2.annotations.opening import opened_image
-from hdetr_d2.data.images import check_header
+from hdetr_d2.images import check_header, opened_image
 from hdetr_d2.progress import progress
 
 SIDE = 8

@@ -20,8 +20,8 @@ from hdetr_d2.annotations.layouts import Layout, LayoutError, RawSplit, voc, yol
 from hdetr_d2.annotations.layouts.layout import images_below
 from hdetr_d2.annotations.layouts.records import RawBox
 from hdetr_d2.annotations.layouts.umbrella import umbrella_categories
-from hdetr_d2.annotations.opening import opened_image
 from hdetr_d2.data.image_files import locate_images
+from hdetr_d2.images import opened_image
 from hdetr_d2.progress import progress
 
 from .findings import KEPT, Finding, found

@@ -39,11 +39,19 @@ def best_valid_tokens(scores: Tensor, valid: Tensor, wanted: int, *, pairs: bool
     scores = scores.float().masked_fill(~valid[..., None], float("-inf"))
     if not pairs:
         order = scores.amax(-1).sort(dim=1, descending=True, stable=True).indices
-        return order[:, :wanted]
+        return first(order, wanted)
     flat = scores.flatten(1)
     chosen = flat.topk(min(wanted, flat.shape[1]), dim=1).indices.sort(dim=1).values
     order = flat.gather(1, chosen).sort(dim=1, descending=True, stable=True).indices
     return chosen.gather(1, order) // scores.shape[-1]
+
+
+def first(ranked: Tensor, count: int) -> Tensor:
+    """The first of a ranking (B, n), or all where there are no more.
+
+    A branch and no ``min``: a graph for images of any size must know how many there are.
+    """
+    return ranked[:, :count] if count < ranked.shape[1] else ranked
 
 
 def stepped_back(ranked: Tensor, boxes: Tensor, valid: Tensor, threshold: float) -> Tensor:

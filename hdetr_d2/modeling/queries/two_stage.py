@@ -17,7 +17,7 @@ from hdetr_d2.supervision import PRIMARY, GroupSpec
 from ..cells import cell_centres
 from ..heads import LayerHeads, PredictionHeads
 from .base import QuerySource
-from .ranking import best_tokens, best_valid_tokens, stepped_back
+from .ranking import best_tokens, best_valid_tokens, first, stepped_back
 
 
 def proposal_boxes(memory: Memory, *, size: float = 0.05, margin: float = 0.01) -> tuple[Tensor, Tensor]:
@@ -274,10 +274,11 @@ class TwoStageQueries(QuerySource):
             best = best_tokens(scores, wanted, pairs=pairs)
             return best, best
         best = best_valid_tokens(scores, asked.valid, max(wanted, self.candidates), pairs=pairs)
-        compared, others = best[:, : self.candidates], best[:, self.candidates :]
+        compared = first(best, self.candidates)
+        others = best[:, compared.shape[1] :]
         with torch.no_grad():
             compared = stepped_back(compared, boxes_at(compared), asked.valid, distinct)
-        return best, torch.cat([compared, others], dim=1)[:, :wanted]
+        return best, first(torch.cat([compared, others], dim=1), wanted)
 
     def position_of(self, reference: Tensor) -> Tensor | None:
         """As the base class says: what ``box_position`` makes from boxes (B, n, 4)."""

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from hdetr_d2.data import DatasetError, UnusableImageError, read_rgb_image
-from hdetr_d2.data.images import check_header
+from hdetr_d2.images import check_header
 
 GRADIENT = np.linspace(0, 1, 24).reshape(4, 6)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 
-from .errors import DatasetError, UnusableImageError
-from .files import irregular
+from hdetr_d2.errors import DatasetError, UnusableImageError
 
 PIXELS_VARIABLE = "HDETR_D2_MAX_IMAGE_PIXELS"
 """The environment variable that sets another limit than ``MAX_PIXELS``."""
@@ -37,6 +37,27 @@ def max_image_pixels() -> int:
     if limit < 1:
         raise DatasetError(f"{PIXELS_VARIABLE}={text!r}: give a number of pixels, such as {MAX_PIXELS}")
     return limit
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def irregular(path: str | os.PathLike[str]) -> str | None:
+    """What a path is if it is no regular file ("a folder", "a pipe"), else None. Opening a pipe waits for ever.
+
+    Raises:
+        OSError, ValueError: there is nothing, or it cannot be asked.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):
+        return None
+    return next((name for test, name in _KINDS if test(mode)), "no file")
 
 
 @contextmanager

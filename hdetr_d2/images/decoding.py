@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hdetr_d2.annotations import UnusableImageError
-from hdetr_d2.annotations.opening import opened_image, require_whole
+from hdetr_d2.errors import UnusableImageError
+
+from .opening import opened_image, require_whole
 
 _EXIF_ORIENTATION = 0x0112
 _SWAPPED_SIDES = (5, 6, 7, 8)

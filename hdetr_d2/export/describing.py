@@ -1,0 +1,46 @@
+"""What an exported file says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hdetr_d2.description import ModelDescription
+from hdetr_d2.runtime.metadata import KEY, Metadata
+
+from .onnx import OPSET
+
+
+def metadata_of(description: ModelDescription, *, size: tuple[int, int] | None = None) -> Metadata:
+    """What a runtime needs to know of a model.
+
+    Args:
+        description: of the model.
+        size: (H, W) of the graph's images; None where it takes any.
+    """
+    resize: dict[str, Any] = dict(description.resize)
+    if size is not None:
+        resize = {"rule": "fixed", "height": size[0], "width": size[1]}
+    count = len(description.class_names)
+    return Metadata(
+        class_names=description.class_names,
+        category_ids=description.category_ids,
+        score_thresholds=description.score_thresholds or (description.score_threshold,) * count,
+        num_detections=description.num_detections,
+        channel_order=description.channel_order,
+        input_range=description.input_range,
+        pixel_mean=description.pixel_mean,
+        pixel_std=description.pixel_std,
+        resize=resize,
+        opset=OPSET,
+        version=description.version,
+    )
+
+
+def write_metadata(path: Path, metadata: Metadata) -> None:
+    """Write it into an ONNX file that is there; weights beside the file stay there."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False)
+    onnx.helper.set_model_props(graph, {KEY: metadata.to_json()})
+    onnx.save(graph, str(path))
