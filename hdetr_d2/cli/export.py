@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from hdetr_d2.errors import UserError
 
 from .options import Config, Download
+
+if TYPE_CHECKING:
+    from hdetr_d2.export.lowering import Precision
 
 
 class ExportUsageError(UserError, ValueError):
@@ -43,6 +46,22 @@ CheckImages = Annotated[
     int, typer.Option("--check-images", min=1, help="Of a dataset, how many images --check measures.")
 ]
 
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        "--precision", metavar="float32|float16|int8", help="Of products with weights; others stay in float32."
+    ),
+]
+Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        "--calibrate",
+        metavar="DATASET",
+        help="The training's images: they give int8 its ranges, and tell which layers must stay in float32.",
+    ),
+]
+CalibrationImages = Annotated[int, typer.Option("--calibration-images", min=1, help="How many of them are used.")]
+
 
 def export(
     model: ModelOrConfig,
@@ -54,6 +73,9 @@ def export(
     keep_norms: KeepNorms = False,
     check: Check = False,
     check_images: CheckImages = 100,
+    precision: PrecisionOption = "float32",
+    calibrate: Calibrate = None,
+    calibration_images: CalibrationImages = 64,
     download: Download = False,
 ) -> None:
     """Write a model as ONNX.
@@ -65,6 +87,8 @@ def export(
     Examples:
 
     hdetr-d2 export --model output/run --output model.onnx --check path/to/dataset
+
+    hdetr-d2 export --model output/run --output small.onnx --precision int8 --calibrate path/to/dataset
 
     hdetr-d2 export --model zoo:rtdetr_r50_72ep --output rtdetr.onnx --download
 
@@ -88,6 +112,9 @@ def export(
             keep_norms=keep_norms,
             check=tuple(data) if check else None,
             check_images=check_images,
+            precision=cast("Precision", precision),  # what is none is told there
+            calibrate=calibrate,
+            calibration_images=calibration_images,
             overrides=tuple(overrides),
         ),
         say=typer.echo,

@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from hdetr_d2.annotations.layouts import CocoSplit, LayoutError, recognise
 from hdetr_d2.data import read_annotation_file
 from hdetr_d2.description import ModelDescription
-from hdetr_d2.detector import DetectedInstances, Detector
+from hdetr_d2.detector import DetectedInstances
 from hdetr_d2.detector.detections import named
 from hdetr_d2.evaluation.measuring import Measurement, measure
 from hdetr_d2.images import Pixels
@@ -23,8 +23,6 @@ from hdetr_d2.runtime import RuntimeDetector
 
 from .source import ExportError
 
-AP_TOLERANCE = 0.05
-"""In points of AP: how far a float32 file may be from its model."""
 _DESCRIPTIONS = (".json", ".yaml", ".yml", ".xml")
 
 
@@ -46,6 +44,11 @@ class Precisions:
     def difference(self) -> float:
         """In points, whichever is better."""
         return abs(self.model - self.file)
+
+    @property
+    def loss(self) -> float:
+        """Points that the file is behind."""
+        return self.model - self.file
 
 
 class RuntimeOfModel:
@@ -87,39 +90,35 @@ def is_dataset(path: str) -> bool:
         return False
 
 
-def some_images(data: str, images: int, folder: str) -> CocoSplit:
-    """Some images of a dataset: those at equal distances in the list of its validation split, where it has one.
+def some_images(
+    data: str, images: int, folder: str, *, split: str = "val", option: str = "--check-images"
+) -> CocoSplit:
+    """Some images of a dataset: those at equal distances in the list of a split, where it has that one.
 
     Args:
         data: the dataset, as `prepare_dataset` takes it.
         images: how many.
         folder: for annotations that must be written.
+        split: of the dataset.
+        option: the user's, which says how many.
 
     Raises:
         UserError: the dataset cannot be read, or these have no object.
     """
-    part = thinned(find_split(data, "val", folder), images, Path(folder) / "some.json")
+    folder = os.path.join(folder, split)
+    os.makedirs(folder, exist_ok=True)
+    part = thinned(find_split(data, split, folder), images, Path(folder) / "some.json")
     table = read_annotation_file(part.json)
     if not len(table.annotation_ids):
         raise ExportError(
-            f"{data}: the {len(table.image_ids)} images that would be compared have no object; give --check-images more"
+            f"{data}: the {len(table.image_ids)} images that would be compared have no object; give {option} more"
         )
     return part
 
 
-def compare(detector: Detector, path: Path, part: CocoSplit) -> Precisions:
-    """AP of a model and of its file.
-
-    Args:
-        detector: the model, with ``score_threshold=0``.
-        path: of the file.
-        part: the images.
-
-    Raises:
-        UserError: it has classes that the model does not know, or images that cannot be read.
-    """
-    of_model, of_file = (_precision(each, part) for each in (detector, RuntimeOfModel(path, detector.description)))
-    return Precisions(model=of_model, file=of_file, images=len(read_annotation_file(part.json).image_ids))
+def number_of_images(part: CocoSplit) -> int:
+    """That a split has."""
+    return len(read_annotation_file(part.json).image_ids)
 
 
 def thinned(part: CocoSplit, images: int, to: Path) -> CocoSplit:
@@ -141,6 +140,7 @@ def thinned(part: CocoSplit, images: int, to: Path) -> CocoSplit:
     return CocoSplit(to, part.images)
 
 
-def _precision(detector: Detecting, part: CocoSplit) -> float:
-    metrics = measure(part.json, detect_all(detector, part), Measurement())
+def precision_of(detector: Detecting, part: CocoSplit, *, quiet: bool = False) -> float:
+    """AP in percent on the images of a split."""
+    metrics = measure(part.json, detect_all(detector, part, quiet=quiet), Measurement())
     return float(next(iter(metrics.values()))["AP"])

@@ -11,12 +11,15 @@ from hdetr_d2.runtime.metadata import KEY, Metadata
 from .onnx import OPSET
 
 
-def metadata_of(description: ModelDescription, *, size: tuple[int, int] | None = None) -> Metadata:
+def metadata_of(
+    description: ModelDescription, *, size: tuple[int, int] | None = None, precision: str = "float32"
+) -> Metadata:
     """What a runtime needs to know of a model.
 
     Args:
         description: of the model.
         size: (H, W) of the graph's images; None where it takes any.
+        precision: of the graph.
     """
     resize: dict[str, Any] = dict(description.resize)
     if size is not None:
@@ -32,6 +35,7 @@ def metadata_of(description: ModelDescription, *, size: tuple[int, int] | None =
         pixel_mean=description.pixel_mean,
         pixel_std=description.pixel_std,
         resize=resize,
+        precision=precision,
         opset=OPSET,
         version=description.version,
     )

@@ -1,6 +1,7 @@
 """Models as functions of tensors, for ONNX and other runtimes."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -125,19 +126,21 @@ def export_onnx(
     shapes: dict[int, Any] = {0: torch.export.Dim("batch")}
     if any_size:  # "auto": what sizes there are at least follows from strides
         shapes |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    torch.onnx.export(
-        detector,
-        (example,),
-        os.fspath(path),
-        dynamo=True,
-        opset_version=opset_version,
-        input_names=["images"],
-        output_names=names,
-        dynamic_shapes=(shapes,),
-        custom_translation_table=onnx_translations(),
-        external_data=apart,
-        verbose=False,
-        optimize=optimize,
-    )
+    with warnings.catch_warnings():  # of torch.export's own use of what it calls deprecated
+        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+        torch.onnx.export(
+            detector,
+            (example,),
+            os.fspath(path),
+            dynamo=True,
+            opset_version=opset_version,
+            input_names=["images"],
+            output_names=names,
+            dynamic_shapes=(shapes,),
+            custom_translation_table=onnx_translations(),
+            external_data=apart,
+            verbose=False,
+            optimize=optimize,
+        )
     file = Path(path)
     return (file, file.with_name(f"{file.name}.data")) if apart else (file,)

@@ -90,6 +90,7 @@ def detect_all(
     batch_size: int = 1,
     category_of: Mapping[int, int] | None = None,
     invalid: str = "error",
+    quiet: bool = False,
 ) -> list[dict[str, Any]]:
     """All detections of a split in COCO's results format, with the category ids of its file.
 
@@ -99,6 +100,7 @@ def detect_all(
         batch_size: images of one size that are detected in at once.
         category_of: the file's category id of each class that is kept; None compares the classes' names.
         invalid: what becomes of faulty annotations, "error" or "drop".
+        quiet: whether nothing is said of how far it is.
 
     Raises:
         ModelAndDataError: the file has classes that the model does not know.
@@ -108,7 +110,7 @@ def detect_all(
         category_of = category_ids(detector, part)
     records = load_dataset_dicts(json_file=part.json, image_root=part.images, invalid=invalid, training=False)
     results: list[dict[str, Any]] = []
-    waiting = progress(records, what="evaluating", unit="image", total=len(records))
+    waiting = iter(records) if quiet else progress(records, what="evaluating", unit="image", total=len(records))
     while batch := list(itertools.islice(waiting, batch_size)):
         pixels = [
             read_rgb_image(record["file_name"], height=record["height"], width=record["width"]) for record in batch

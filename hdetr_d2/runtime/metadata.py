@@ -34,6 +34,7 @@ class Metadata:
         resize: how images are brought to the graph's size: ``{"rule": "shortest_edge", "short_side": 800,
             "max_long_side": 1333}``, ``{"rule": "square", "size": 640}``, ``{"rule": "fixed", "height": 480, "width":
             640}`` for a graph of that size alone, or ``{"rule": "config"}`` where only the training's config says it.
+        precision: "float32", or that in which most products with weights are computed.
         opset: of ONNX.
         version: of hdetr_d2 that exported it.
     """
@@ -47,6 +48,7 @@ class Metadata:
     pixel_mean: tuple[float, ...] = ()
     pixel_std: tuple[float, ...] = ()
     resize: Mapping[str, Any] = field(default_factory=lambda: {"rule": "config"})
+    precision: str = "float32"
     opset: int = 0
     version: str = ""
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hdetr_d2.export.low_precision import TOLERANCES
+from hdetr_d2.export.sensitivity import Choice, choose
 from hdetr_d2.modeling import DETR
 from tests.cli.conftest import Program, told_in_one_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "f091f20"
 CHECKPOINT = FIXTURES / "dino" / "model_0000080.pth"
+SMALL = FIXTURES / "detr" / "model_0000080.pth"
 TINY = [
     "model.neck.necks.0.depth_mult=0.34",
     "model.neck.necks.0.out_channels=32",
@@ -52,6 +55,37 @@ def test_a_run_is_exported_with_what_a_runtime_must_know_and_measured_on_a_datas
     assert content["resize"] == {"rule": "shortest_edge", "short_side": 48, "max_long_side": 80}
     assert content["pixel_mean"] == [123.675, 116.28, 103.53]
     assert content["score_thresholds"] == [0.3, 0.3, 0.3]
+
+
+def test_a_file_in_int8_says_so_and_is_measured_beside_float32(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    agreements: list[float] = []
+
+    def try_one_block_besides(blocks: Any, *, agreement: Any, **options: Any) -> Choice:
+        agreements.extend(agreement(nodes) for nodes in list(blocks.values())[:1])
+        return choose(blocks, agreement=agreement, **options)
+
+    monkeypatch.setattr("hdetr_d2.export.low_precision.choose", try_one_block_besides)
+    # What two images say of AP is chance: tests/export/test_sensitivity.py has what is done where it falls.
+    monkeypatch.setitem(TOLERANCES, "int8", 100.0)
+    output, data = tmp_path / "m.onnx", FIXTURES / "data"
+    lowered = ["--precision", "int8", "--calibrate", data, "--calibration-images", 2]
+    done = program("export", "--model", SMALL, "--output", output, *lowered, "--check", data, "--check-images", 2)
+    assert done.code == 0, done.err
+    blocks = re.search(r"(\d+) of \1 blocks are in int8", done.out)
+    assert blocks
+    assert int(blocks[1]) > 10
+    assert re.search(r"\| float32 +\| \d+\.\d\d +\| \d+\.\d +\| \d+\.\d +\|\n\| int8 +\| ", done.out)
+    assert "(at most 100.0 less)" in done.out
+    graph = onnx.load(str(output))
+    assert json.loads(graph.metadata_props[0].value)["precision"] == "int8"
+    assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 10
+    # One block alone leaves the detections nearly as they are.
+    assert 50 < agreements[0] <= 100
 
 
 @pytest.mark.parametrize("on", ["a dataset", "images"])
@@ -129,6 +163,23 @@ WRONG = {
     "two configs": (
         ["export", "--model", "a", "--config", "b", "--random-weights", "--output", "m.onnx"],
         "leave --config out",
+    ),
+    "int8 of no images": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--precision", "int8"],
+        "--calibrate",
+    ),
+    "no such precision": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "--precision", "int4"], "int8"),
+    "calibrated for nothing": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--calibrate", FIXTURES / "data"],
+        "--precision",
+    ),
+    "calibrated without annotations": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--precision", "int8", "--calibrate", "photos"],
+        "photos: --calibrate takes a dataset",
+    ),
+    "low precision checked on noise": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--precision", "float16", "--check"],
+        "--check takes a dataset",
     ),
     "no entry": (["export", "--model", "zoo:nothing", "--output", "m.onnx"], "nothing"),
 }

@@ -278,6 +278,9 @@ MISTAKES: dict[str, list[tuple[list[str], str]]] = {
         (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check", "zero.json"], "zero.json"),
         (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "--check-images", "0"], "--check-images"),
         (["--model", RECIPE, "--random-weights", "--output", "m.onnx", "photo.png"], "--check"),
+        (["--model", "foreign.pth", "--output", "m.onnx", "--precision", "half"], "--precision"),
+        (["--model", "foreign.pth", "--output", "m.onnx", "--precision", "int8"], "--calibrate"),
+        (["--model", "foreign.pth", "--output", "m.onnx", "--precision", "int8", "--calibrate", "empty"], "empty"),
     ],
     "parity": [
         ([], "FILE.npz"),
