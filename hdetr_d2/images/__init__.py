@@ -1,6 +1,6 @@
 """Images as arrays: files of every kind, PIL images and arrays. Needs numpy and Pillow alone."""
 
-from .arrays import ChannelOrder, ImageInputError, pixels_of
+from .arrays import ChannelOrder, ImageInputError, pixels_of, require_pixels
 from .decoding import Pixels, check_header, read_rgb_image
 from .opening import irregular, opened_image
 
@@ -13,4 +13,5 @@ __all__ = [
     "opened_image",
     "pixels_of",
     "read_rgb_image",
+    "require_pixels",
 ]

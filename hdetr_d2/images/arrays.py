@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from hdetr_d2.errors import UserError
+from hdetr_d2.errors import UnusableImageError, UserError
 
-from .decoding import Pixels, read_rgb_image
+from .decoding import Pixels, read_rgb_image, rgb_of
 
 ChannelOrder = Literal["rgb", "bgr"]
 
@@ -24,25 +24,51 @@ def pixels_of(image: Any, *, channel_order: ChannelOrder = "rgb") -> Pixels:
     """An image as (H, W, 3) uint8 RGB.
 
     Args:
-        image: a path; a PIL image of any mode (its EXIF orientation is followed); or a numpy array, (H, W, 3),
-            (H, W, 1) or (H, W), of uint8, or of floating point in [0, 1].
+        image: a path; a PIL image of any mode (its EXIF orientation is followed), which becomes what its file would;
+            or a numpy array, (H, W, 3), (H, W, 1) or (H, W), of uint8, or of floating point in [0, 1].
         channel_order: of arrays with three channels; OpenCV reads ``"bgr"``.
 
     Raises:
         ImageInputError: anything else.
         DatasetError: a file that cannot be read as an image.
     """
+    if channel_order not in get_args(ChannelOrder):
+        raise ImageInputError(f'channel_order must be "rgb" or "bgr", not {channel_order!r}')
     if isinstance(image, (str, os.PathLike)):
         return read_rgb_image(os.fspath(image))
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image) or image
-        return np.array(upright.convert("RGB"))
+        return _from_pil(image)
     if isinstance(image, np.ndarray):
         return _from_array(image, channel_order)
     raise ImageInputError(
         f"an image must be a path, a PIL image, a numpy array (H, W, 3) or a tensor (3, H, W), not a "
         f"{type(image).__name__}"
     )
+
+
+def require_pixels(pixels: Any) -> None:
+    """Refuse what is no image as `pixels_of` gives it.
+
+    Raises:
+        ImageInputError: it is not (H, W, 3) uint8 with at least one pixel.
+    """
+    if not isinstance(pixels, np.ndarray):
+        raise ImageInputError(f"an image must be an array (H, W, 3), not a {type(pixels).__name__}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ImageInputError(f"an image must be (H, W, 3) of uint8, not {pixels.shape} of {pixels.dtype}")
+
+
+def _from_pil(image: Image.Image) -> Pixels:
+    file = getattr(image, "filename", "")
+    name = f'"{file}"' if file else "a PIL image"
+    if 0 in image.size:
+        raise ImageInputError(f"an image has no pixels: {name} is {image.size[0]} x {image.size[1]}")
+    try:
+        return rgb_of(ImageOps.exif_transpose(image) or image, name)
+    except UnusableImageError:
+        raise
+    except Exception as error:  # its file is decoded only now, and Pillow's decoders raise many kinds
+        raise ImageInputError(f"{name} cannot be read as an image ({type(error).__name__}: {error})") from error
 
 
 def _from_array(array: npt.NDArray[Any], channel_order: ChannelOrder) -> Pixels:

@@ -51,7 +51,7 @@ def read_rgb_image(path: str, *, height: int | None = None, width: int | None = 
             follow = wanted is None or size == wanted
             if not follow and image.size != wanted:
                 raise _other_size(path, size, wanted)
-            pixels = _deep_colours(path) if deep else _rgb(path, image)
+            pixels = _deep_colours(path) if deep else rgb_of(image, f'"{path}"')
     except UnusableImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
@@ -112,9 +112,14 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     return pixels[:, ::-1] if mirrored else pixels
 
 
-def _rgb(path: str, image: Image.Image) -> Pixels:
+def rgb_of(image: Image.Image, name: str) -> Pixels:
+    """The pixels of an image of any mode, as `read_rgb_image` gives them; not turned.
+
+    Raises:
+        UnusableImageError: it has values below 0, or not finite; ``name`` begins the message.
+    """
     if image.mode.startswith("I") or image.mode == "F":
-        grey = _eight_bits(path, np.asarray(image))
+        grey = _eight_bits(name, np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return _on_white(np.asarray(image.convert("RGBA")))
@@ -142,27 +147,27 @@ def _deep_colours(path: str) -> Pixels:
         raise UnusableImageError(f'"{path}" cannot be read as an image of 16 bits a colour; convert it to 8')
     if values.ndim == 2:
         values = values[:, :, None].repeat(3, axis=2)
-    colours = _eight_bits(path, values[:, :, 2::-1])
+    colours = _eight_bits(f'"{path}"', values[:, :, 2::-1])
     if values.shape[2] < 4:
         return colours
     alpha = (values[:, :, 3:] >> 8).astype(np.uint8) if values.dtype == np.uint16 else values[:, :, 3:]
     return _on_white(np.concatenate([colours, alpha], axis=2))
 
 
-def _eight_bits(path: str, values: NDArray[Any]) -> Pixels:
+def _eight_bits(name: str, values: NDArray[Any]) -> Pixels:
     """Numbers of any kind to uint8, see `read_rgb_image`."""
     if values.dtype == np.uint8:
         return values
     lowest, highest = float(values.min()), float(values.max())
     if not np.isfinite([lowest, highest]).all() or lowest < 0:
         raise UnusableImageError(
-            f'"{path}" has pixels from {lowest:g} to {highest:g}; convert it to values from 0 on, such as 8 bits'
+            f"{name} has pixels from {lowest:g} to {highest:g}; convert it to values from 0 on, such as 8 bits"
         )
     if values.dtype.kind == "f" and highest <= 1:
         return np.rint(values * 255).astype(np.uint8)
     bits = next((bits for bits in _BITS if highest < 2**bits), None)
     if bits is None:
-        raise UnusableImageError(f'"{path}" has pixels up to {highest:g}; convert it to 8 bits')
+        raise UnusableImageError(f"{name} has pixels up to {highest:g}; convert it to 8 bits")
     return (
         (values / 2.0 ** (bits - 8)).astype(np.uint8)
         if values.dtype.kind == "f"
