@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hdetr_d2.errors import UserError
 from hdetr_d2.images import ChannelOrder
+from hdetr_d2.plain_values import items, mapping, number, numbers, read_entries, text, truth, whole
 
 KEY = "description"
 """Under which a checkpoint holds it."""
@@ -88,17 +89,17 @@ class ModelDescription:
         from hdetr_d2.compat import config_text
 
         try:
-            text = config_text(cfg)
+            config = config_text(cfg)
         except ValueError as error:
             raise DescriptionError(f"the config cannot be saved: {error}") from error
         image_format = OmegaConf.select(cfg, "dataloader.test.mapper.image_format", default="RGB")
         return cls(
-            config=text,
+            config=config,
             class_names=tuple(str(name) for name in class_names),
             category_ids=tuple(int(identity) for identity in category_ids),
             channel_order="bgr" if str(image_format).upper() == "BGR" else "rgb",
-            pixel_mean=_numbers(_argument(cfg, "pixel_mean", ())),
-            pixel_std=_numbers(_argument(cfg, "pixel_std", ())),
+            pixel_mean=numbers(_argument(cfg, "pixel_mean", ())),
+            pixel_std=numbers(_argument(cfg, "pixel_std", ())),
             resize=resize_rule(cfg),
             num_detections=int(_argument(cfg, "num_detections", 100)),
             names_known=names_known,
@@ -133,7 +134,7 @@ class ModelDescription:
         if not isinstance(content, Mapping):
             raise DescriptionError(f"{where}: its description is a {type(content).__name__}, not a mapping")
         try:
-            return cls(**{name: read(content[name]) for name, read in _READERS.items() if name in content})
+            return cls(**read_entries(content, _READERS))
         except (TypeError, ValueError) as error:
             raise DescriptionError(f"{where}: its description cannot be read: {error}") from error
 
@@ -163,30 +164,6 @@ def write_description(path: str | os.PathLike[str], description: ModelDescriptio
     write_atomically(os.fspath(path), write)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is not an integer")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{value!r} is neither true nor false")
-    return value
-
-
 def _order(value: Any) -> ChannelOrder:
     if value not in ("rgb", "bgr"):
         raise ValueError(f'{value!r} is neither "rgb" nor "bgr"')
@@ -194,40 +171,24 @@ def _order(value: Any) -> ChannelOrder:
 
 
 def _range(value: Any) -> tuple[float, float]:
-    low, high = _numbers(value)
+    low, high = numbers(value)
     return low, high
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{value!r} is not a mapping")
-    return dict(value)
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    return tuple(_number(each) for each in _items(value))
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ValueError(f"{value!r} is not a list")
-    return list(value)
-
-
 _READERS: Mapping[str, Callable[[Any], Any]] = {
-    "config": _text,
-    "class_names": lambda value: tuple(_text(each) for each in _items(value)),
-    "category_ids": lambda value: tuple(_whole(each) for each in _items(value)),
+    "config": text,
+    "class_names": lambda value: tuple(text(each) for each in items(value)),
+    "category_ids": lambda value: tuple(whole(each) for each in items(value)),
     "channel_order": _order,
     "input_range": _range,
-    "pixel_mean": _numbers,
-    "pixel_std": _numbers,
-    "resize": _mapping,
-    "num_detections": _whole,
-    "score_threshold": _number,
-    "score_thresholds": _numbers,
-    "names_known": _truth,
-    "version": _text,
+    "pixel_mean": numbers,
+    "pixel_std": numbers,
+    "resize": mapping,
+    "num_detections": whole,
+    "score_threshold": number,
+    "score_thresholds": numbers,
+    "names_known": truth,
+    "version": text,
 }
 """What each entry of a description must be; an entry that is missing is the default, one that is not known left out."""
 

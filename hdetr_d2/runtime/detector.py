@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hdetr_d2.images import ChannelOrder, Pixels, pixels_of
+from hdetr_d2.arguments import check_positive, check_whole, check_within
+from hdetr_d2.images import ChannelOrder, Pixels, pixels_of, require_pixels
 
 from .detections import Detections, Floats, names_of, select
 from .metadata import KEY, Metadata, RuntimeModelError, resized
@@ -32,7 +33,8 @@ class RuntimeDetector:
         threads: that compute; None is what the runtime takes.
 
     Raises:
-        RuntimeModelError: the file cannot be used, or an option cannot be.
+        RuntimeModelError: the file cannot be used.
+        ArgumentError: an option cannot be.
     """
 
     def __init__(
@@ -45,15 +47,16 @@ class RuntimeDetector:
         runtime: str = "onnxruntime",
         threads: int | None = None,
     ) -> None:
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path)
         _check_options(score_threshold, suppress)
-        if max_detections is not None and max_detections < 1:
-            raise RuntimeModelError(f"max_detections must be at least 1, not {max_detections}")
+        if max_detections is not None:
+            check_whole("RuntimeDetector", 1, max_detections=max_detections)
         program = open_program(path, runtime=runtime, threads=threads)
         if KEY not in program.properties:
             raise RuntimeModelError(f"{self.path}: does not say what model it is; write it with hdetr-d2 export")
         self._run = program.run
         self.metadata = Metadata.from_json(program.properties[KEY], self.path)
+        resized(1, 1, self.metadata.resize, self.path)  # before an image comes
         self._score_threshold = score_threshold
         self._suppress = suppress
         self._max_detections = max_detections
@@ -90,7 +93,9 @@ class RuntimeDetector:
             score_threshold, suppress: in place of the detector's.
 
         Raises:
-            RuntimeModelError: an option cannot be.
+            ArgumentError: an option cannot be.
+            ImageInputError: an array is no such image.
+            RuntimeModelError: the graph cannot be run on one.
         """
         _check_options(score_threshold, suppress)
         raw = self.raw([self.prepare(each) for each in pixels])
@@ -100,7 +105,12 @@ class RuntimeDetector:
         ]
 
     def prepare(self, pixels: Pixels) -> Floats:
-        """What the graph is given of an image (H, W, 3) uint8 RGB: (3, h, w), resized, in its order of channels."""
+        """What the graph is given of an image (H, W, 3) uint8 RGB: (3, h, w), resized, in its order of channels.
+
+        Raises:
+            ImageInputError: it is no such array.
+        """
+        require_pixels(pixels)
         height, width = resized(pixels.shape[0], pixels.shape[1], self.metadata.resize, self.path)
         image = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
         array: npt.NDArray[np.uint8] = np.asarray(image)
@@ -135,6 +145,11 @@ class RuntimeDetector:
             score_threshold, suppress: in place of the detector's.
         """
         scores, labels, parts = raw
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+            raise RuntimeModelError(
+                f"{self.path}: detects classes {labels.min()} to {labels.max()} and names {len(self.class_names)}; "
+                "export it again"
+            )
         height, width = size
         boxes: Floats = parts * np.array([width, height, width, height], dtype=np.float32)
         threshold = self._score_threshold if score_threshold is None else score_threshold
@@ -152,7 +167,8 @@ class RuntimeDetector:
 
 
 def _check_options(score_threshold: float | None, suppress: float | None) -> None:
-    if score_threshold is not None and not 0 <= score_threshold <= 1:
-        raise RuntimeModelError(f"score_threshold must be in [0, 1], not {score_threshold}")
-    if suppress is not None and not 0 < suppress <= 1:
-        raise RuntimeModelError(f"suppress must be an IoU in (0, 1], not {suppress}")
+    if score_threshold is not None:
+        check_within("RuntimeDetector", 0, 1, score_threshold=score_threshold)
+    if suppress is not None:
+        check_positive("RuntimeDetector", suppress=suppress)
+        check_within("RuntimeDetector", 0, 1, suppress=suppress)

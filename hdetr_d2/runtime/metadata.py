@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hdetr_d2.errors import UserError
 from hdetr_d2.images import ChannelOrder
+from hdetr_d2.images.opening import MAX_PIXELS
+from hdetr_d2.plain_values import items, mapping, number, numbers, read_entries, text, whole
 
 KEY = "hdetr_d2"
 """Under which an ONNX file's metadata holds it, as json."""
@@ -56,29 +59,92 @@ class Metadata:
         counts = {len(self.class_names), len(self.category_ids), len(self.score_thresholds)}
         if len(counts) != 1 or not self.class_names:
             raise ValueError("as many names as category ids and thresholds, and at least one, are needed")
-        if self.channel_order not in ("rgb", "bgr"):
-            raise ValueError(f'channel_order is "{self.channel_order}"')
 
     def to_json(self) -> str:
         """As the file holds it."""
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Metadata:
+    def from_json(cls, content: str, where: str) -> Metadata:
         """Read what `to_json` wrote; entries that a later version may have added are left out.
 
         Raises:
             RuntimeModelError: it is no such text; ``where`` names the file.
         """
         try:
-            content = json.loads(text)
-            known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
-            lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-            return cls(**{**known, **lists})
-        except (TypeError, ValueError, AttributeError) as error:
+            known = read_entries(mapping(json.loads(content)), _READERS)
+            if lacking := [name for name in _NEEDED if name not in known]:
+                raise ValueError(f"{lacking[0]} is missing")
+            return cls(**known)
+        except (ValueError, RecursionError) as error:
             raise RuntimeModelError(
                 f"{where}: what it says of itself cannot be read ({error}); export it again"
             ) from error
+
+
+def _order(value: Any) -> ChannelOrder:
+    if value not in ("rgb", "bgr"):
+        raise ValueError(f'{value!r} is neither "rgb" nor "bgr"')
+    return "bgr" if value == "bgr" else "rgb"
+
+
+def _thresholds(value: Any) -> tuple[float, ...]:
+    found = numbers(value)
+    if not all(0 <= each <= 1 for each in found):
+        raise ValueError("they must be in [0, 1]")
+    return found
+
+
+def _range(value: Any) -> tuple[float, ...]:
+    found = numbers(value)
+    if len(found) != 2 or found[0] >= found[1]:
+        raise ValueError(f"{value!r} is not a smallest and a largest value")
+    return found
+
+
+def _of_channels(value: Any) -> tuple[float, ...]:
+    found = numbers(value)
+    if len(found) not in (0, 3):
+        raise ValueError(f"{value!r} is not a number for each channel")
+    return found
+
+
+def _stds(value: Any) -> tuple[float, ...]:
+    found = _of_channels(value)
+    if not all(each > 0 for each in found):
+        raise ValueError(f"{value!r} cannot be divided by")
+    return found
+
+
+def _count(value: Any) -> int:
+    found = whole(value)
+    if found < 1:
+        raise ValueError(f"{found} is not at least 1")
+    return found
+
+
+def _rule(value: Any) -> dict[str, Any]:
+    """A rule of which the sizes can be computed, or one that says none."""
+    rule = mapping(value)
+    if rule.get("rule", "config") != "config":
+        _size(1, 1, rule)
+    return rule
+
+
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "class_names": lambda value: tuple(text(each) for each in items(value)),
+    "category_ids": lambda value: tuple(whole(each) for each in items(value)),
+    "score_thresholds": _thresholds,
+    "num_detections": _count,
+    "channel_order": _order,
+    "input_range": _range,
+    "pixel_mean": _of_channels,
+    "pixel_std": _stds,
+    "resize": _rule,
+    "opset": whole,
+    "version": text,
+}
+_NEEDED = ("class_names", "category_ids", "score_thresholds", "num_detections")
 
 
 def resized(height: int, width: int, rule: Mapping[str, Any], where: str) -> tuple[int, int]:
@@ -92,19 +158,38 @@ def resized(height: int, width: int, rule: Mapping[str, Any], where: str) -> tup
     Raises:
         RuntimeModelError: the rule says no size.
     """
-    kind = rule.get("rule")
+    if rule.get("rule", "config") == "config":
+        raise RuntimeModelError(
+            f"{where}: its config resizes images in a way that no file can say; export it with --size H W, for one size"
+        )
     try:
-        if kind == "fixed":
-            return int(rule["height"]), int(rule["width"])
-        if kind == "square":
-            return int(rule["size"]), int(rule["size"])
-        if kind == "shortest_edge":
-            return _shortest_edge(height, width, float(rule["short_side"]), float(rule["max_long_side"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise RuntimeModelError(f"{where}: its rule of sizes cannot be read ({dict(rule)}); export it again") from error
-    raise RuntimeModelError(
-        f"{where}: its config resizes images in a way that no file can say; export it with --size H W, for one size"
-    )
+        return _size(height, width, rule)
+    except ValueError as error:
+        raise RuntimeModelError(f"{where}: its rule of sizes cannot be read ({error}); export it again") from error
+
+
+def _size(height: int, width: int, rule: Mapping[str, Any]) -> tuple[int, int]:
+    names = _SIDES.get(str(rule["rule"]))
+    if names is None:
+        raise ValueError(f"{dict(rule)} is none of {', '.join(_SIDES)}")
+    sides = [_side(rule, name) for name in names]
+    if rule["rule"] == "shortest_edge":
+        found = _shortest_edge(height, width, *sides)
+    else:
+        found = int(sides[0]), int(sides[-1])
+    if math.prod(found) > MAX_PIXELS:
+        raise ValueError(f"{dict(rule)} makes {found[0]} x {found[1]} pixels of an image")
+    return found
+
+
+_SIDES = {"shortest_edge": ("short_side", "max_long_side"), "square": ("size",), "fixed": ("height", "width")}
+
+
+def _side(rule: Mapping[str, Any], name: str) -> float:
+    value = number(rule.get(name))
+    if value < 1:
+        raise ValueError(f"{name} is {value:g}")
+    return value
 
 
 def _shortest_edge(height: int, width: int, short_side: float, max_long_side: float) -> tuple[int, int]:

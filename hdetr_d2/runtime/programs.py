@@ -10,9 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hdetr_d2.arguments import check_whole, check_within
+from hdetr_d2.images import irregular
+
 from .metadata import KEY, RuntimeModelError
 
+INPUTS = ("images",)
 OUTPUTS = ("scores", "labels", "boxes")
+MOST_THREADS = 1024
+"""More are a mistake: each takes memory, whether it has work or not."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +40,44 @@ def open_program(path: str | os.PathLike[str], *, runtime: str = "onnxruntime", 
     Args:
         path: of an ONNX file.
         runtime: ``"onnxruntime"`` or ``"openvino"``.
-        threads: that compute; None is what the runtime takes.
+        threads: that compute, at most `MOST_THREADS`; None is what the runtime takes.
 
     Raises:
-        RuntimeModelError: there is no such file or runtime, or the file is none of its graphs.
+        RuntimeModelError: there is no such file or runtime, or the file is none of its graphs. ``run`` raises it for
+            images that the graph does not take.
+        ArgumentError: of ``threads``.
     """
-    name = os.fspath(path)
-    if runtime not in _PROGRAMS:
+    name = os.fsdecode(path)
+    if runtime not in list(_PROGRAMS):
         raise RuntimeModelError(f'runtime "{runtime}": there is {" and ".join(_PROGRAMS)}')
-    if not os.path.isfile(name):
-        raise RuntimeModelError(f"{name}: there is no such file; hdetr-d2 export writes one")
+    if threads is not None:
+        check_whole("RuntimeDetector", 1, threads=threads)
+        check_within("RuntimeDetector", 1, MOST_THREADS, threads=threads)
+    _require_file(name)
     try:
-        return _PROGRAMS[runtime](name, threads)
+        program = _PROGRAMS[runtime](name, threads)
     except ImportError as error:
         raise RuntimeModelError(f"{name} is run by {runtime}, which is not installed: pip install {runtime}") from error
+
+    def run(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], ...]:
+        try:
+            return program.run(images)
+        except Exception as error:  # the runtimes' errors have no common class
+            what = f"images {tuple(images.shape)} of {images.dtype}"
+            raise RuntimeModelError(f"{name}: cannot be run on {what}: {_first_line(error)}") from error
+
+    return Program(run, program.properties)
+
+
+def _require_file(name: str) -> None:
+    try:
+        kind = irregular(name)
+    except (OSError, ValueError) as error:
+        raise RuntimeModelError(f"{name}: there is no such file; hdetr-d2 export writes one") from error
+    if kind is not None:
+        raise RuntimeModelError(f"{name}: is {kind}; name the .onnx file that hdetr-d2 export wrote")
+    if not os.access(name, os.R_OK):
+        raise RuntimeModelError(f"{name}: may not be read; change its permissions")
 
 
 def _onnxruntime(path: str, threads: int | None) -> Program:
@@ -60,12 +90,14 @@ def _onnxruntime(path: str, threads: int | None) -> Program:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
-        raise RuntimeModelError(f"{path}: cannot be read as ONNX: {_first_line(error)}") from error
+        raise _unreadable(path, error) from error
 
     def run(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], ...]:
         return tuple(session.run(list(OUTPUTS), {"images": images}))
 
-    _require_outputs(path, [output.name for output in session.get_outputs()])
+    _require_names(
+        path, [each.name for each in session.get_inputs()], [output.name for output in session.get_outputs()]
+    )
     return Program(run, session.get_modelmeta().custom_metadata_map)
 
 
@@ -80,8 +112,9 @@ def _openvino(path: str, threads: int | None) -> Program:
         model = core.read_model(path)
         compiled = core.compile_model(model, "CPU", options)
     except Exception as error:  # its errors are RuntimeErrors of C++
-        raise RuntimeModelError(f"{path}: openvino cannot read it: {_first_line(error)}") from error
-    _require_outputs(path, [name for output in model.outputs for name in output.get_names()])
+        raise _unreadable(path, error) from error
+    inputs, outputs = ([name for each in side for name in each.get_names()] for side in (model.inputs, model.outputs))
+    _require_names(path, inputs, outputs)
 
     def run(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], ...]:
         found = compiled({"images": images})
@@ -94,10 +127,18 @@ def _openvino(path: str, threads: int | None) -> Program:
 _PROGRAMS: Mapping[str, Callable[[str, int | None], Program]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
 
 
-def _require_outputs(path: str, names: list[str]) -> None:
-    if not set(OUTPUTS) <= set(names):
-        raise RuntimeModelError(f"{path}: gives {', '.join(names)} and not {', '.join(OUTPUTS)}; use hdetr-d2 export")
+def _require_names(path: str, inputs: list[str], outputs: list[str]) -> None:
+    if not set(OUTPUTS) <= set(outputs):
+        raise RuntimeModelError(f"{path}: gives {', '.join(outputs)} and not {', '.join(OUTPUTS)}; use hdetr-d2 export")
+    if set(inputs) != set(INPUTS):
+        raise RuntimeModelError(f"{path}: takes {', '.join(inputs)} and not {', '.join(INPUTS)}; use hdetr-d2 export")
+
+
+def _unreadable(path: str, error: Exception) -> RuntimeModelError:
+    return RuntimeModelError(
+        f"{path}: cannot be read as ONNX: {_first_line(error)}; write it again with hdetr-d2 export"
+    )
 
 
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".; ")

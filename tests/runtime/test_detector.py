@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from hdetr_d2 import Detector
+from hdetr_d2.errors import UserError
 from hdetr_d2.images import ImageInputError
 from hdetr_d2.runtime import RuntimeDetector, RuntimeModelError
 from tests.conftest import EXPORTED_FROM
@@ -94,13 +95,42 @@ def test_arrays_pil_images_and_paths_are_alike(exported_file: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"score_threshold": 1.5}, r"score_threshold must be in \[0, 1\], not 1.5"),
-        ({"score_threshold": float("nan")}, "score_threshold"),
-        ({"suppress": 0.0}, r"suppress must be an IoU in \(0, 1\]"),
-        ({"max_detections": 0}, "max_detections must be at least 1"),
-        ({"runtime": "abacus"}, "there is onnxruntime and openvino"),
+        *[
+            ({name: value}, rf"RuntimeDetector: {name} must be a")
+            for name, values in {
+                "score_threshold": (-0.1, 1.5, float("nan"), "0.5", [0.1], True),
+                "max_detections": (1.5, "3", float("nan"), True),
+                "threads": (1.5, "2", True, 10**6),
+            }.items()
+            for value in values
+        ],
+        *[({"suppress": value}, r"RuntimeDetector: suppress must be") for value in (0, -1, 2, float("nan"), "x")],
+        *[({name: value}, "must be at least 1") for name in ("max_detections", "threads") for value in (0, -1)],
+        *[({"runtime": value}, "there is onnxruntime and openvino") for value in ("abacus", None, ["onnxruntime"])],
     ],
 )
 def test_options_that_cannot_be_are_refused(exported_file: Path, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(RuntimeModelError, match=message):
+    with pytest.raises(UserError, match=message):
         RuntimeDetector(exported_file, **options)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.zeros((9, 9, 3)),
+        np.zeros((9, 9), np.uint8),
+        np.zeros((3, 9, 9), np.uint8),
+        np.zeros((0, 9, 3), np.uint8),
+        "photo.jpg",
+    ],
+)
+def test_what_is_no_array_of_pixels_is_refused(exported_file: Path, pixels: Any) -> None:
+    with pytest.raises(ImageInputError, match="an image must be"):
+        RuntimeDetector(exported_file).detect([pixels])
+
+
+def test_inputs_that_the_graph_does_not_take_are_told(exported_file: Path) -> None:
+    detector = RuntimeDetector(exported_file)
+    for inputs in (np.zeros((3, 4), np.float32), np.zeros((1, 32, 32), np.float32), np.zeros((3, 32, 32))):
+        with pytest.raises(RuntimeModelError, match=r"model\.onnx: cannot be run on images \(1, "):
+            detector.raw([inputs])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -30,10 +31,46 @@ def test_it_is_read_as_it_was_written_and_what_a_later_version_adds_is_left_out(
     assert Metadata.from_json(WHOLE.to_json()[:-1] + ', "more": 1}', "m.onnx") == WHOLE
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"class_names": ["a"]}', WHOLE.to_json().replace("[3, 1]", "[3]")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "3",
+        "NaN",
+        "[" * 100_000,
+        '{"class_names": ["a"]}',
+        WHOLE.to_json().replace("[3, 1]", "[3]"),
+    ],
+)
 def test_what_is_broken_is_told_with_the_file(text: str) -> None:
     with pytest.raises(RuntimeModelError, match=r"m\.onnx: what it says of itself cannot be read"):
         Metadata.from_json(text, "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    {
+        "class_names": (None, "ab", 3, {}, [1, 2], ["a", None]),
+        "category_ids": (None, "ab", [1.5, 2], ["1", "2"], [True, 2]),
+        "score_thresholds": (None, "ab", ["0.3", "0.3"], [float("nan"), 0.3], [7, 0.3], [-1, 0.3]),
+        "num_detections": (None, "a", 0, -1, 1.5, True, [1]),
+        "channel_order": (None, 3, "rbg", ["rgb"]),
+        "input_range": (None, 3, [1], [0, 1, 2], [255, 0], [0, float("inf")], ["a", "b"]),
+        "pixel_mean": (None, "abc", [1, 2], [float("nan")] * 3, ["a"] * 3),
+        "pixel_std": (None, "abc", [1, 2], [0, 0, 0], [1, 1, -1], [float("inf")] * 3),
+        "resize": (None, "square", 3, [], ["square"]),
+        "opset": (None, "18", 1.5),
+        "version": (None, 3),
+    }.items(),
+)
+def test_an_entry_of_another_kind_is_told_with_file_and_key(key: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        content = json.dumps({**json.loads(WHOLE.to_json()), key: value})
+        with pytest.raises(RuntimeModelError, match=rf"m\.onnx: .*\({key}: .*; export it again"):
+            Metadata.from_json(content, "m.onnx")
 
 
 def test_sizes_are_those_of_detectron2() -> None:
@@ -63,6 +100,13 @@ def test_other_rules_look_at_no_image(rule: dict[str, Any], expected: tuple[int,
         ({"rule": "config"}, "export it with --size H W"),
         ({}, "export it with --size H W"),
         ({"rule": "square"}, "export it again"),
+        ({"rule": "round", "size": 3}, "is none of shortest_edge, square, fixed.*export it again"),
+        *[
+            ({"rule": "square", "size": side}, "export it again")
+            for side in (0, -3, float("nan"), float("inf"), 1e9, True, None, [3])
+        ],
+        ({"rule": "shortest_edge", "short_side": 0, "max_long_side": 9}, "short_side is 0.*export it again"),
+        ({"rule": "shortest_edge", "short_side": 9, "max_long_side": float("nan")}, "export it again"),
         ({"rule": "fixed", "height": "tall", "width": 3}, "export it again"),
     ],
 )
