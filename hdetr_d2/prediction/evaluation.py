@@ -59,8 +59,9 @@ def evaluate_model(
     with tempfile.TemporaryDirectory() as folder:
         part = find_split(path, split, folder)
         wanted = wanted or Measurement()
-        style_of(part.json, wanted)
-        return measure(part.json, detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid), wanted)
+        with part.told():
+            style_of(part.json, wanted)
+            return measure(part.json, detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid), wanted)
 
 
 def find_split(path: str, split: str, folder: str) -> CocoSplit:

@@ -1,7 +1,7 @@
 """Datasets in the layouts that people have: COCO or LVIS json, YOLO, Pascal VOC, and exports of labelling tools."""
 
 from .convert import CocoSplit, PreparedDataset, prepare_dataset, write_with_image_folder
-from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit
+from .layout import LAYOUTS, Layout, LayoutError, LayoutName, RawSplit, UnknownLayoutError
 from .recognition import recognise
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "LayoutName",
     "PreparedDataset",
     "RawSplit",
+    "UnknownLayoutError",
     "prepare_dataset",
     "recognise",
     "write_with_image_folder",

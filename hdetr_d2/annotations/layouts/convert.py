@@ -6,12 +6,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from hdetr_d2.annotations.reading import read_annotation_file
+from hdetr_d2.errors import UserError
 from hdetr_d2.images import opened_image
 from hdetr_d2.output import write_atomically
 from hdetr_d2.progress import progress
@@ -39,10 +41,29 @@ class CocoSplit:
     Args:
         json: the annotation file.
         images: the folder of its images.
+        source: what the file was made of: the user's own json, or a folder of another layout; None where it is the
+            user's own itself.
     """
 
     json: Path
     images: Path
+    source: Path | None = None
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What is wrong with the file is told of what it was made of, which the user can mend; a copy may be gone.
+
+        Raises:
+            UserError: what is raised inside, in these words.
+        """
+        try:
+            yield
+        except UserError as error:
+            if self.source is not None:
+                said = [part for part in error.args if isinstance(part, str)]
+                if len(said) == len(error.args):
+                    error.args = tuple(part.replace(str(self.json), str(self.source)) for part in said)
+            raise
 
 
 @dataclass(frozen=True)
@@ -103,7 +124,7 @@ def _without_umbrella(splits: dict[SplitName, CocoSplit], target: Path) -> dict[
         content = json.loads(part.json.read_bytes())
         content["categories"] = [each for each in content["categories"] if each["id"] not in ids]
         _write(target / f"{split}.json", content)
-        result[split] = CocoSplit(target / f"{split}.json", part.images)
+        result[split] = CocoSplit(target / f"{split}.json", part.images, part.json)
     return result
 
 
@@ -125,7 +146,7 @@ def _convert(layout: Layout, target: Path) -> dict[SplitName, CocoSplit]:
     for split, raw in layout.splits.items():
         file = target / f"{split}.json"
         _write(file, _coco(boxes[split], raw.folder, names))
-        splits[split] = CocoSplit(file, raw.folder)
+        splits[split] = CocoSplit(file, raw.folder, layout.root)
     return splits
 
 
@@ -192,7 +213,10 @@ def _clipped(box: RawBox, width: int, height: int) -> tuple[float, float, float,
             f"{box.where}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is outside the image of "
             f"{width} x {height} pixels"
         )
-    return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+    if min(round(right - left, DECIMALS), round(bottom - top, DECIMALS)) <= 0:
+        raise LayoutError(f"{box.where}: the box has no area, to {DECIMALS} decimals of a pixel; remove it")
+    return left, top, right, bottom
 
 
 def write_with_image_folder(split: CocoSplit, file: Path) -> None:
@@ -225,7 +249,7 @@ def _draw_validation(splits: Mapping[SplitName, CocoSplit], target: Path) -> dic
         }
         file = target / f"{split}.json"
         _write(file, part)
-        result["train" if split == "train" else "val"] = CocoSplit(file, train.images)
+        result["train" if split == "train" else "val"] = CocoSplit(file, train.images, train.source or train.json)
     logger.info("there is no validation split: %d of %d images are kept for it", len(chosen), len(images))
     return result
 

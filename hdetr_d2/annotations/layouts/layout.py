@@ -31,6 +31,10 @@ class LayoutError(UserError, ValueError):
     """A dataset that cannot be used as it is; the message names the file, the line or the key, and what to do."""
 
 
+class UnknownLayoutError(LayoutError):
+    """A folder that looks like no dataset, such as one of images alone."""
+
+
 @dataclass(frozen=True)
 class RawSplit:
     """A part of a dataset, as its layout has it.

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from . import coco, voc, yolo
-from .layout import Layout, LayoutError
+from .layout import Layout, LayoutError, UnknownLayoutError
 
 
 def recognise(path: str | os.PathLike[str]) -> Layout:
@@ -16,7 +16,8 @@ def recognise(path: str | os.PathLike[str]) -> Layout:
         path: a folder; a json in COCO's or LVIS's format, whose images are found beside it; or a YOLO ``data.yaml``.
 
     Raises:
-        LayoutError: there is no such path, or it has no known layout.
+        LayoutError: there is no such path, or what is there cannot be read.
+        UnknownLayoutError: it has no known layout.
     """
     root = Path(os.path.expanduser(path))
     if not os.path.exists(root):  # Path.exists raises on a name that is too long
@@ -34,8 +35,8 @@ def recognise(path: str | os.PathLike[str]) -> Layout:
         if layout is not None:
             return layout
     if lacking := yolo.explain(root):
-        raise LayoutError(f"{root}: {lacking}")
-    raise LayoutError(
+        raise UnknownLayoutError(f"{root}: {lacking}")
+    raise UnknownLayoutError(
         f"{root}: no known layout of a dataset. Known are COCO (train.json, or train/_annotations.coco.json), YOLO "
         "(data.yaml, images/ and labels/) and Pascal VOC (an .xml for each image)"
     )

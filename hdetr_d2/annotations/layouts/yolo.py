@@ -150,7 +150,7 @@ def _names_of(content: Any, file: Path, *, needed: bool) -> tuple[str, ...]:
     if needed and isinstance(content.get("nc"), int) and content["nc"] != len(names):
         raise LayoutError(f"{file}: nc is {content['nc']}, but there are {len(names)} names")
     for index, name in enumerate(names):
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)):
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
             raise LayoutError(
                 f'{file}: names: number {index} is {name!r}, not a name; write it as text, with "" around it'
             )
