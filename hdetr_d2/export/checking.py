@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from hdetr_d2.detector import Detector
+from hdetr_d2.images import Pixels
 from hdetr_d2.modeling import DETR
 from hdetr_d2.prediction import Inputs
 from hdetr_d2.runtime.programs import OUTPUTS, open_program
@@ -50,17 +51,26 @@ def random_batches(size: tuple[int, int], *, any_size: bool) -> Iterator[Tensor]
         yield torch.rand(2, 3, height + 64, width + 32) * 255
 
 
-def images_of(inputs: Inputs, detector: Detector) -> Iterator[Tensor]:
-    """Real images, each as a batch of one, at the size that evaluation gives it; the first `MAX_IMAGES`.
-
-    Args:
-        inputs: the images.
-        detector: resizes and orders channels.
+def read_images(inputs: Inputs) -> list[Pixels]:
+    """The first `MAX_IMAGES`, decoded.
 
     Raises:
         ExportError: one of them cannot be read.
     """
+    found = []
     for frame in itertools.islice(inputs, MAX_IMAGES):
         if frame.pixels is None:
-            raise ExportError(frame.error)
-        yield detector.prepare(frame.pixels)["image"][None].float()
+            raise ExportError(f"{frame.error}; leave it out of --check, or put a sound image in its place")
+        found.append(frame.pixels)
+    return found
+
+
+def images_of(images: Iterable[Pixels], detector: Detector) -> Iterator[Tensor]:
+    """Real images, each as a batch of one, at the size that evaluation gives it.
+
+    Args:
+        images: each (H, W, 3) uint8 RGB.
+        detector: resizes and orders channels.
+    """
+    for pixels in images:
+        yield detector.prepare(pixels)["image"][None].float()

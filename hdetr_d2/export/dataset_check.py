@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from detectron2.structures import Boxes, Instances
 
-from hdetr_d2.annotations.layouts import CocoSplit, LayoutError, recognise
-from hdetr_d2.data import read_annotation_file
+from hdetr_d2.annotations.layouts import CocoSplit, UnknownLayoutError, recognise
+from hdetr_d2.data import load_dataset_dicts, read_annotation_file
 from hdetr_d2.description import ModelDescription
 from hdetr_d2.detector import DetectedInstances
 from hdetr_d2.detector.detections import named
@@ -81,12 +81,16 @@ class RuntimeOfModel:
 
 
 def is_dataset(path: str) -> bool:
-    """Whether a path is annotated images, of any layout, and not images alone."""
+    """Whether a path is annotated images, of any layout, and not images alone.
+
+    Raises:
+        LayoutError: it is a dataset, and cannot be read.
+    """
     if Path(path).suffix.lower() in _DESCRIPTIONS:
         return True
     try:
         return bool(os.path.isdir(path) and recognise(path).splits)
-    except LayoutError:
+    except UnknownLayoutError:
         return False
 
 
@@ -107,12 +111,17 @@ def some_images(
     """
     folder = os.path.join(folder, split)
     os.makedirs(folder, exist_ok=True)
-    part = thinned(find_split(data, split, folder), images, Path(folder) / "some.json")
-    table = read_annotation_file(part.json)
-    if not len(table.annotation_ids):
-        raise ExportError(
-            f"{data}: the {len(table.image_ids)} images that would be compared have no object; give {option} more"
-        )
+    whole = find_split(data, split, folder)
+    with whole.told():
+        read_annotation_file(whole.json)  # which tells what is wrong with the lists that are thinned
+        part = thinned(whole, images, Path(folder) / "some.json")
+    with part.told():
+        table = read_annotation_file(part.json)
+        if not len(table.annotation_ids):
+            raise ExportError(
+                f"{data}: the {len(table.image_ids)} images that would be compared have no object; give {option} more"
+            )
+        load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
     return part
 
 
@@ -129,7 +138,7 @@ def thinned(part: CocoSplit, images: int, to: Path) -> CocoSplit:
         images: how many to keep.
         to: where the annotations of these are written.
     """
-    content = json.loads(Path(part.json).read_bytes())
+    content = json.loads(Path(part.json).read_bytes().removeprefix(b"\xef\xbb\xbf"))
     found = content["images"]
     if len(found) <= images:
         return part
@@ -137,7 +146,7 @@ def thinned(part: CocoSplit, images: int, to: Path) -> CocoSplit:
     ids = {image["id"] for image in kept}
     of_kept = [each for each in content.get("annotations", []) if each["image_id"] in ids]
     to.write_text(json.dumps({**content, "images": kept, "annotations": of_kept}), encoding="utf-8")
-    return CocoSplit(to, part.images)
+    return CocoSplit(to, part.images, part.source or part.json)
 
 
 def precision_of(detector: Detecting, part: CocoSplit, *, quiet: bool = False) -> float:

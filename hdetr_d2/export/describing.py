@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,31 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
     graph = onnx.load(str(path), load_external_data=False)
     onnx.helper.set_model_props(graph, {KEY: metadata.to_json()})
     onnx.save(graph, str(path))
+
+
+def move(path: Path, target: Path) -> tuple[Path, ...]:
+    """Rename an ONNX file, and the weights beside it where there are, which are called after it.
+
+    Args:
+        path: of the file.
+        target: on the same disk.
+
+    Returns:
+        The files.
+    """
+    import onnx
+
+    data, moved = (each.with_name(f"{each.name}.data") for each in (path, target))
+    if not data.is_file():
+        os.replace(path, target)
+        return (target,)
+    if path.name != target.name:
+        graph = onnx.load(str(path), load_external_data=False)
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = moved.name
+        onnx.save(graph, str(path))
+    os.replace(data, moved)
+    os.replace(path, target)
+    return (target, moved)

@@ -139,9 +139,9 @@ def as_annotations(detector: RuntimeOfModel, part: CocoSplit, to: Path) -> CocoS
         if of_image[image] <= DETECTIONS_OF_AN_IMAGE and min(found["bbox"][2:]) > 0:
             area = found["bbox"][2] * found["bbox"][3]
             annotations.append({**found, "id": len(annotations) + 1, "area": area, "iscrowd": 0})
-    content = json.loads(Path(part.json).read_bytes())
+    content = json.loads(Path(part.json).read_bytes().removeprefix(b"\xef\xbb\xbf"))
     to.write_text(json.dumps({**content, "annotations": annotations}), encoding="utf-8")
-    return CocoSplit(to, part.images)
+    return CocoSplit(to, part.images, part.source or part.json)
 
 
 @dataclass(frozen=True, kw_only=True)

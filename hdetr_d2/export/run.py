@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from detectron2.config import instantiate
@@ -13,20 +16,25 @@ from detectron2.data import transforms as T
 
 from hdetr_d2.annotations.layouts import CocoSplit
 from hdetr_d2.detector import Detector
+from hdetr_d2.errors import UserError
+from hdetr_d2.images import Pixels
+from hdetr_d2.images.opening import MAX_PIXELS
 from hdetr_d2.modeling import deploy
-from hdetr_d2.output import refuse_unwritable
+from hdetr_d2.output import OutputError, refuse_unwritable
 from hdetr_d2.prediction import open_inputs
 from hdetr_d2.prediction.evaluation import category_ids
+from hdetr_d2.runtime.metadata import resized
 
-from .checking import TOLERANCE, difference, images_of, random_batches
+from .checking import TOLERANCE, difference, images_of, random_batches, read_images
 from .dataset_check import Precisions, is_dataset, number_of_images, precision_of, some_images
-from .describing import metadata_of, write_metadata
+from .describing import metadata_of, move, write_metadata
 from .low_precision import TOLERANCES, compare_files, table, write_lowered
 from .lowering import PRECISIONS, Precision
 from .onnx import export_onnx
 from .source import Exportable, ExportError, evaluation_size, load_config, of_config, trained, untrained
 
 Say = Callable[[str], None]
+SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +74,13 @@ class Export:
     download: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.size is not None and min(self.size) < 1:
-            raise ExportError(f"--size must be at least 1 x 1, not {self.size[0]} x {self.size[1]}")
+        if self.size is not None and (min(self.size) < 1 or math.prod(self.size) > MAX_PIXELS):
+            raise ExportError(
+                f"--size must be at least 1 x 1 and have at most {MAX_PIXELS:,} pixels, not {self.size[0]} x "
+                f"{self.size[1]}"
+            )
+        if self.output.suffix.lower() != SUFFIX and not os.path.isdir(self.output):  # or a checkpoint could be lost
+            raise ExportError(f"--output {self.output}: an exported file's name ends in {SUFFIX}")
         if self.check_images < 1:
             raise ExportError(f"--check-images must be at least 1, not {self.check_images}")
         if self.calibration_images < 1:
@@ -134,7 +147,7 @@ def run(request: Export, *, say: Say = print) -> Exported:
     if request.check is not None:
         _require("onnxruntime", "--check")
     data = _dataset(request.check or ())
-    inputs = open_inputs(request.check) if request.check and data is None else None
+    images = read_images(open_inputs(request.check)) if request.check and data is None else None
     with tempfile.TemporaryDirectory() as folder:  # what can be wrong is told before the work
         part = None if data is None else some_images(data, request.check_images, folder)
         calibration = _calibration(request, folder)
@@ -142,25 +155,22 @@ def run(request: Export, *, say: Say = print) -> Exported:
         example = example or evaluation_size(found.cfg)
         for each in (part, calibration):
             if each is not None:
-                category_ids(found, each)
-        float32 = request.output if request.precision == "float32" else Path(folder) / "float32.onnx"
-        _write(found, request, float32, example, say)
-        if request.precision != "float32":
-            _lower(found, request, float32, calibration, say)
-        if request.check is None:
-            return Exported(path=request.output, precision=request.precision)
-        if part is not None:
-            files: dict[str, Path] = {"float32": float32, request.precision: request.output}
-            measured = compare_files(files, found.description, part)
-            if len(measured) > 1:
-                say(table(measured))
-            in_pytorch = precision_of(_detector(found, request), part)
-            precisions = Precisions(model=in_pytorch, file=measured[-1].ap, images=number_of_images(part))
-            return _judged(Exported(path=request.output, precision=request.precision, precisions=precisions), say)
-    batches = random_batches(example, any_size=request.size is None)
-    if inputs is not None:
-        batches = images_of(inputs, _detector(found, request))
-    return _judged(Exported(path=request.output, difference=difference(found.model, request.output, batches)), say)
+                with each.told():
+                    category_ids(found, each)
+                if request.size is None:
+                    resized(1, 1, found.description.resize, request.model or str(request.config))
+        with _beside(request.output) as written:
+            float32 = written if request.precision == "float32" else Path(folder) / "float32.onnx"
+            about = _write(found, request, float32, example)
+            if request.precision != "float32":
+                say(about)
+                about = _lower(found, request, float32, written, calibration, say)
+            exported = _compared(found, request, {"float32": float32, request.precision: written}, part, images, say)
+            exported = replace(exported, path=request.output if exported.passed else failed_name(request.output))
+            files = move(written, exported.path)
+    say(f"{about} -> {' and '.join(map(str, files))}")
+    _tell(exported, say)
+    return exported
 
 
 def _calibration(request: Export, folder: str) -> CocoSplit | None:
@@ -174,34 +184,86 @@ def _calibration(request: Export, folder: str) -> CocoSplit | None:
     )
 
 
-def _lower(found: Exportable, request: Export, source: Path, calibration: CocoSplit | None, say: Say) -> None:
-    write_lowered(
+def _lower(
+    found: Exportable, request: Export, source: Path, path: Path, calibration: CocoSplit | None, say: Say
+) -> str:
+    """Write the file in low precision, and say what it is."""
+    lower = partial(
+        write_lowered,
         source,
-        request.output,
+        path,
         request.precision,
         description=found.description,
         calibration=calibration,
         say=say,
     )
-    write_metadata(request.output, metadata_of(found.description, size=request.size, precision=request.precision))
-    say(f"{request.precision} -> {request.output}")
+    if calibration is None:
+        lower()
+    else:
+        with calibration.told():
+            lower()
+    write_metadata(path, metadata_of(found.description, size=request.size, precision=request.precision))
+    return request.precision
 
 
-def _write(found: Exportable, request: Export, path: Path, example: tuple[int, int], say: Say) -> None:
-    """Write the file in float32; the model is deployed in place."""
+def _write(found: Exportable, request: Export, path: Path, example: tuple[int, int]) -> str:
+    """Write the file in float32, and say what it is; the model is deployed in place."""
     deploy(found.model, conv_norms=not request.keep_norms)
     _require("onnxscript", "export")
-    files = export_onnx(found.model, path, image_size=example, any_size=request.size is None)
+    export_onnx(found.model, path, image_size=example, any_size=request.size is None)
     metadata = metadata_of(found.description, size=request.size)
     write_metadata(path, metadata)
     count = sum(parameter.numel() for parameter in found.model.parameters())
     sizes = "any size" if request.size is None else f"{example[0]} x {example[1]}"
-    where = f" -> {' and '.join(map(str, files))}" if path == request.output else ""
-    say(f"{count:,} parameters, opset {metadata.opset}, images of {sizes}{where}")
+    return f"{count:,} parameters, opset {metadata.opset}, images of {sizes}"
 
 
-def _judged(exported: Exported, say: Say) -> Exported:
-    """Tell how far file and model are apart, and rename a file that is too far."""
+def _compared(
+    found: Exportable,
+    request: Export,
+    files: Mapping[str, Path],
+    part: CocoSplit | None,
+    images: Sequence[Pixels] | None,
+    say: Say,
+) -> Exported:
+    """How far the file is from its model, where that is asked for: by AP on a dataset, else by outputs."""
+    written = files[request.precision]
+    exported = Exported(path=written, precision=request.precision)
+    if request.check is None:
+        return exported
+    if part is None:
+        size = request.size or evaluation_size(found.cfg)
+        batches = random_batches(size, any_size=request.size is None)
+        if images is not None:
+            batches = images_of(images, _detector(found, request))
+        return replace(exported, difference=difference(found.model, written, batches))
+    with part.told():
+        measured = compare_files(files, found.description, part)
+        if len(measured) > 1:
+            say(table(measured))
+        in_pytorch = precision_of(_detector(found, request), part)
+        precisions = Precisions(model=in_pytorch, file=measured[-1].ap, images=number_of_images(part))
+    return replace(exported, precisions=precisions)
+
+
+@contextmanager
+def _beside(output: Path) -> Iterator[Path]:
+    """A file of the same name in a folder of its own: what is there already stays until the new one is whole.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{output.stem[:50]}-", dir=output.parent) as folder:
+            yield Path(folder) / output.name
+    except UserError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written ({error.strerror or error}); choose another place") from error
+
+
+def _tell(exported: Exported, say: Say) -> None:
+    """How far file and model are apart."""
     if exported.precisions is not None:
         ap = exported.precisions
         say(
@@ -210,12 +272,8 @@ def _judged(exported: Exported, say: Say) -> Exported:
         )
     if exported.difference is not None:
         say(f"onnxruntime differs by {exported.difference:.1e} (at most {TOLERANCE:.0e})")
-    if exported.passed:
-        return exported
-    failed = failed_name(exported.path)
-    os.replace(exported.path, failed)
-    say(f"the file is not what the model is; it is kept as {failed}")
-    return replace(exported, path=failed)
+    if not exported.passed:
+        say(f"the file is not what the model is; it is kept as {exported.path}")
 
 
 def _dataset(named: tuple[str, ...]) -> str | None:

@@ -141,6 +141,7 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "pixel_mean": _of_channels,
     "pixel_std": _stds,
     "resize": _rule,
+    "precision": text,
     "opset": whole,
     "version": text,
 }

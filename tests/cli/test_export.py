@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,12 @@ WRONG = {
     "no such config": (["export", "--model", "nothing", "--random-weights", "--output", "m.onnx"], "nothing"),
     "a folder": (["export", "--model", CHECKPOINT, "--output", "."], "is a folder"),
     "no size": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "--size", "0", "64"], "--size"),
+    "a size without end": (
+        ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--size", "1000000", "1000000"],
+        "at most 178,956,970 pixels",
+    ),
+    "no ending": (["export", "--model", CHECKPOINT, "--output", "m"], "--output m: an exported file's name ends in"),
+    "a name too long": (["export", "--model", CHECKPOINT, "--output", f"{'x' * 300}.onnx"], "cannot be written"),
     "images without check": (["export", "--model", CHECKPOINT, "--output", "m.onnx", "photos"], "--check"),
     "two datasets": (
         ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--check", FIXTURES / "data", FIXTURES / "data"],
@@ -192,4 +200,117 @@ def test_wrong_input_is_told_in_one_line(
     monkeypatch.chdir(tmp_path)
     arguments, expected = WRONG[case]
     assert expected in told_in_one_line(program(*arguments))
-    assert not Path("m.onnx").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_model_is_not_overwritten_by_its_export(tmp_path: Path, program: Program) -> None:
+    model = shutil.copytree(CHECKPOINT.parent, tmp_path / "run") / CHECKPOINT.name
+    before = model.read_bytes()
+    assert "ends in .onnx" in told_in_one_line(program("export", "--model", model, "--output", model))
+    assert model.read_bytes() == before
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The dataset with other annotations."""
+    shutil.copytree(FIXTURES / "data", folder)
+    file = folder / "annotations.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def break_image(folder: Path) -> Path:
+    """A folder's first image ends early."""
+    first = sorted((folder / "images").iterdir())[0]
+    first.write_bytes(first.read_bytes()[:-40])
+    return folder
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "another class": (
+        lambda to: changed(to, lambda content: content["categories"][0].update(name="cat")),
+        "annotations.json: has classes that the model does not know, cat",
+    ),
+    "a faulty box": (
+        lambda to: changed(to, lambda content: content["annotations"][0]["bbox"].__setitem__(2, -5)),
+        "annotations.json: annotation 7",
+    ),
+    "an annotation of no image": (
+        lambda to: changed(to, lambda content: content["annotations"][0].pop("image_id")),
+        'annotations.json: annotation number 0 (id 7) has "image_id"',
+    ),
+    "no object": (
+        lambda to: changed(to, lambda content: content.update(annotations=[])),
+        "have no object; give --check-images more",
+    ),
+    "a broken image": (lambda to: break_image(changed(to, lambda content: None)), "cannot be read as an image"),
+    "a broken image alone": (
+        lambda to: break_image(changed(to, lambda content: None)) / "images",
+        "leave it out of --check",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_data_that_cannot_be_compared_on_is_told_before_the_work(
+    case: str, tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("hdetr_d2.export.run.export_onnx", lambda *_, **__: pytest.fail("it was exported"))
+    make, expected = BAD_DATA[case]
+    data = make(tmp_path / "data")
+    output = tmp_path / "m.onnx"
+    output.write_text("of before")
+    model = FIXTURES / "detr" / "model_0000080.pth"
+    line = told_in_one_line(
+        program("export", "--model", model, "--output", output, "--check", data, "--check-images", 4)
+    )
+    assert expected in line
+    assert str(data) in line
+    assert output.read_text() == "of before"
+    assert {path.name for path in tmp_path.iterdir()} == {"data", "m.onnx"}
+
+
+def test_a_dataset_that_cannot_be_read_is_not_taken_for_a_folder_of_images(tmp_path: Path, program: Program) -> None:
+    pytest.importorskip("onnxruntime")
+    data = shutil.copytree(FIXTURES / "data", tmp_path / "data")
+    (data / "annotations.json").rename(data / "val.json").write_text("{")
+    line = told_in_one_line(program("export", "--model", CHECKPOINT, "--output", tmp_path / "m.onnx", "--check", data))
+    assert "val.json: cannot be read as json" in line
+
+
+def test_what_was_there_stays_where_an_export_fails(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxscript")
+
+    def fill_the_disk(model: DETR, path: Path, **options: Any) -> tuple[Path, ...]:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hdetr_d2.export.run.export_onnx", fill_the_disk)
+    output = tmp_path / "m.onnx"
+    output.write_text("of before")
+    line = told_in_one_line(program("export", "--model", FIXTURES / "detr" / "model_0000080.pth", "--output", output))
+    assert f"{output}: cannot be written (No space left on device)" in line
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["of before"]
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.failed.onnx"])
+def test_weights_beside_a_file_move_with_it(name: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    from hdetr_d2.export.describing import move
+
+    written = tmp_path / "new" / "m.onnx"
+    written.parent.mkdir()
+    write_constant(written, detections=3, scores=1.0, boxes=1.0)
+    graph = onnx.load(str(written))
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(9.0, dtype=np.float32), "weights"))
+    onnx.save(graph, str(written), save_as_external_data=True, location="m.onnx.data", size_threshold=0)
+    (tmp_path / "m.onnx.data").write_text("of another model")
+    assert move(written, tmp_path / name) == (tmp_path / name, tmp_path / f"{name}.data")
+    moved = onnx.load(str(tmp_path / name))
+    assert onnx.numpy_helper.to_array(moved.graph.initializer[0]).tolist() == list(range(9))
+    kept = (tmp_path / "m.onnx.data").read_bytes() == b"of another model"
+    assert kept is (name != "m.onnx")
