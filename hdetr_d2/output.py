@@ -48,7 +48,8 @@ def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False
         make_folder: whether to make its folder where there is none.
 
     Raises:
-        OutputError: there is no such folder and none can be made, nothing may be written there, or it is a folder.
+        OutputError: there is no such folder and none can be made, nothing may be written there, it is a folder, or no
+            file may be called so.
     """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
@@ -61,6 +62,13 @@ def refuse_unwritable(path: str | os.PathLike[str], *, make_folder: bool = False
         raise OutputError(f"{path}: its folder cannot be made ({error.strerror}: {error.filename})") from error
     if not os.path.isdir(folder):
         raise OutputError(f"{path}: there is no folder {folder}; make it first")
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a name that is too long, or no name
+        why = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path!r}: cannot be written ({why}); choose another name") from error
     if not os.access(folder, os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
         raise OutputError(f"{path}: may not be written; choose another place")
 

@@ -16,6 +16,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path: P
         (tmp_path, "is a folder"),
         (tmp_path / "absent" / "m.pth", "there is no folder"),
         (tmp_path / "file" / "m.pth", "there is no folder"),
+        (tmp_path / f"{'x' * 300}.pth", "File name too long"),
+        (tmp_path / "m\0.pth", "null"),
     ):
         with pytest.raises(OutputError, match=message):
             refuse_unwritable(path)

@@ -15,6 +15,7 @@ from hdetr_d2.modeling import DETR
 from hdetr_d2.prediction import Inputs
 from hdetr_d2.runtime.programs import OUTPUTS, open_program
 
+from .formats import runtime_of
 from .onnx import TensorDetector, largest_difference
 from .source import ExportError
 
@@ -33,7 +34,7 @@ def difference(model: DETR, path: Path, batches: Iterator[Tensor]) -> float:
         path: of the file.
         batches: images (B, 3, H, W) as `TensorDetector` takes them.
     """
-    program = open_program(path)
+    program = open_program(path, runtime=runtime_of(path))
     detector = TensorDetector(model=model)
     worst = 0.0
     for images in batches:

@@ -21,6 +21,7 @@ from hdetr_d2.images import Pixels
 from hdetr_d2.prediction.evaluation import Detecting, detect_all, find_split
 from hdetr_d2.runtime import RuntimeDetector
 
+from .formats import runtime_of
 from .source import ExportError
 
 _DESCRIPTIONS = (".json", ".yaml", ".yml", ".xml")
@@ -61,7 +62,7 @@ class RuntimeOfModel:
 
     def __init__(self, path: Path, description: ModelDescription) -> None:
         self.description = description
-        self._runtime = RuntimeDetector(path, score_threshold=0.0)
+        self._runtime = RuntimeDetector(path, score_threshold=0.0, runtime=runtime_of(path))
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -52,7 +52,7 @@ def write_metadata(path: Path, metadata: Metadata) -> None:
 
 
 def move(path: Path, target: Path) -> tuple[Path, ...]:
-    """Rename an ONNX file, and the weights beside it where there are, which are called after it.
+    """Rename an exported file, and the weights beside it where there are, which are called after it.
 
     Args:
         path: of the file.
@@ -61,6 +61,11 @@ def move(path: Path, target: Path) -> tuple[Path, ...]:
     Returns:
         The files.
     """
+    weights, moved_weights = (each.with_suffix(".bin") for each in (path, target))
+    if path.suffix.lower() == ".xml" and weights.is_file():  # OpenVINO finds them by the name alone
+        os.replace(weights, moved_weights)
+        os.replace(path, target)
+        return (target, moved_weights)
     import onnx
 
     data, moved = (each.with_name(f"{each.name}.data") for each in (path, target))

@@ -22,6 +22,7 @@ from hdetr_d2.runtime.programs import open_program
 
 from .blocks import weighted_blocks
 from .dataset_check import RuntimeOfModel, precision_of, thinned
+from .formats import runtime_of
 from .lowering import Float16, Images, Int8, Lowering, Precision
 from .sensitivity import Choice, choose
 
@@ -87,7 +88,7 @@ def _lowering(source: Path, precision: Precision, calibration: CocoSplit) -> Low
 
 def inputs_of(path: Path, part: CocoSplit) -> Images:
     """The images of a split as an exported file takes them: each (1, 3, H, W)."""
-    detector = RuntimeDetector(path)
+    detector = RuntimeDetector(path, runtime=runtime_of(path))
     records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
     images = (read_rgb_image(record["file_name"], height=record["height"], width=record["width"]) for record in records)
     return [detector.prepare(image)[None] for image in images]
@@ -151,7 +152,7 @@ class Compared:
     Args:
         name: of what was measured.
         ap: in percent.
-        size: of its file in bytes.
+        size: of its file in bytes, with its weights where these are beside it.
         milliseconds: that it takes for an image alone; the median.
     """
 
@@ -164,12 +165,12 @@ class Compared:
 def compare_files(files: Mapping[str, Path], description: ModelDescription, part: CocoSplit) -> list[Compared]:
     """Measure files of one model beside one another; they take turns with each image, so that they share what slows."""
     inputs = inputs_of(next(iter(files.values())), thinned(part, TIMED_IMAGES, Path(part.json).with_name("timed.json")))
-    times = _times([open_program(path).run for path in files.values()], inputs)
+    times = _times([open_program(path, runtime=runtime_of(path)).run for path in files.values()], inputs)
     return [
         Compared(
             name=name,
             ap=precision_of(RuntimeOfModel(path, description), part),
-            size=path.stat().st_size,
+            size=sum(part.stat().st_size for part in (path, path.with_suffix(".bin")) if part.is_file()),
             milliseconds=1000 * statistics.median(seconds),
         )
         for (name, path), seconds in zip(files.items(), times, strict=True)

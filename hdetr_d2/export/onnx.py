@@ -60,6 +60,16 @@ class TensorDetector(nn.Module):
         return (*detections, *maps) if self.with_maps else detections
 
 
+def example_images(size: tuple[int, int]) -> Tensor:
+    """Noise (2, 3, H, W) to trace a graph with: one image would be taken for a batch that is always one."""
+    return torch.rand(2, 3, *size) * 255
+
+
+def free_sizes() -> dict[int, Any]:
+    """Both sides of images of any size. "auto": what sizes there are at least follows from strides."""
+    return {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+
+
 def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
     """How far the better half of one runtime's detections is from those of another.
 
@@ -118,14 +128,13 @@ def export_onnx(
     from hdetr_d2.ops.onnx import onnx_translations
 
     detector = TensorDetector(model=model, with_maps=with_maps).eval()
-    # Two images: an example of one would be taken for a batch that is always one.
-    example = torch.rand(2, 3, *image_size) * 255
+    example = example_images(image_size)
     names = [*OUTPUTS, *(f"map{level}" for level in range(len(detector(example)) - len(OUTPUTS)))]
     weights = (*model.parameters(), *model.buffers())
     apart = sum(tensor.numel() * tensor.element_size() for tensor in weights) > LARGEST_FILE
     shapes: dict[int, Any] = {0: torch.export.Dim("batch")}
-    if any_size:  # "auto": what sizes there are at least follows from strides
-        shapes |= {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    if any_size:
+        shapes |= free_sizes()
     with warnings.catch_warnings():  # of torch.export's own use of what it calls deprecated
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         torch.onnx.export(

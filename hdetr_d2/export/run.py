@@ -28,13 +28,13 @@ from hdetr_d2.runtime.metadata import resized
 from .checking import TOLERANCE, difference, images_of, random_batches, read_images
 from .dataset_check import Precisions, is_dataset, number_of_images, precision_of, some_images
 from .describing import metadata_of, move, write_metadata
+from .formats import FORMATS, Format, export_program, to_openvino
 from .low_precision import TOLERANCES, compare_files, table, write_lowered
 from .lowering import PRECISIONS, Precision
 from .onnx import export_onnx
 from .source import Exportable, ExportError, evaluation_size, load_config, of_config, trained, untrained
 
 Say = Callable[[str], None]
-SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,8 @@ class Export:
     Args:
         model: as `detector.open_source` takes it; with ``config`` a file of weights that says nothing of itself, or
             None; with ``random_weights`` a config.
-        output: the file to write.
+        output: the file to write: an .onnx, the .xml of OpenVINO's representation, or the .pt2 of a program of
+            torch.export.
         config: of the weights.
         random_weights: whether the model is newly initialised.
         size: (H, W) of images, fixed in the graph; None lets it take images of any size.
@@ -79,8 +80,10 @@ class Export:
                 f"--size must be at least 1 x 1 and have at most {MAX_PIXELS:,} pixels, not {self.size[0]} x "
                 f"{self.size[1]}"
             )
-        if self.output.suffix.lower() != SUFFIX and not os.path.isdir(self.output):  # or a checkpoint could be lost
-            raise ExportError(f"--output {self.output}: an exported file's name ends in {SUFFIX}")
+        if self.output.suffix.lower() not in FORMATS and not os.path.isdir(
+            self.output
+        ):  # or a checkpoint could be lost
+            raise ExportError(f"--output {self.output}: an exported file's name ends in {', '.join(FORMATS)}")
         if self.check_images < 1:
             raise ExportError(f"--check-images must be at least 1, not {self.check_images}")
         if self.calibration_images < 1:
@@ -89,6 +92,11 @@ class Export:
             raise ExportError("name the model")
         self._check_precision()
 
+    @property
+    def format(self) -> Format:
+        """Of the output; a folder is refused later."""
+        return FORMATS.get(self.output.suffix.lower(), "onnx")
+
     def _check_precision(self) -> None:
         if self.precision not in PRECISIONS:
             raise ExportError(f'--precision is one of {", ".join(PRECISIONS)}, not "{self.precision}"')
@@ -96,6 +104,8 @@ class Export:
             raise ExportError("--calibrate is for --precision int8 and float16")
         if self.precision == "int8" and self.calibrate is None:
             raise ExportError("--precision int8 takes the ranges of numbers from images: give --calibrate DATASET")
+        if self.precision != "float32" and self.format == "torch":
+            raise ExportError(f"{self.output}: programs of torch.export are in float32; leave --precision out")
         if self.precision != "float32" and self.check is not None and _dataset(self.check) is None:
             raise ExportError(
                 f"--precision {self.precision} changes every number a little: --check takes a dataset, to measure AP"
@@ -160,11 +170,14 @@ def run(request: Export, *, say: Say = print) -> Exported:
                 if request.size is None:
                     resized(1, 1, found.description.resize, request.model or str(request.config))
         with _beside(request.output) as written:
-            float32 = written if request.precision == "float32" else Path(folder) / "float32.onnx"
+            graph = Path(folder) / "graph.onnx" if request.format == "openvino" else written
+            float32 = graph if request.precision == "float32" else Path(folder) / "float32.onnx"
             about = _write(found, request, float32, example)
             if request.precision != "float32":
                 say(about)
-                about = _lower(found, request, float32, written, calibration, say)
+                about = _lower(found, request, float32, graph, calibration, say)
+            if request.format == "openvino":
+                to_openvino(graph, written)
             exported = _compared(found, request, {"float32": float32, request.precision: written}, part, images, say)
             exported = replace(exported, path=request.output if exported.passed else failed_name(request.output))
             files = move(written, exported.path)
@@ -209,12 +222,17 @@ def _lower(
 def _write(found: Exportable, request: Export, path: Path, example: tuple[int, int]) -> str:
     """Write the file in float32, and say what it is; the model is deployed in place."""
     deploy(found.model, conv_norms=not request.keep_norms)
-    _require("onnxscript", "export")
-    export_onnx(found.model, path, image_size=example, any_size=request.size is None)
     metadata = metadata_of(found.description, size=request.size)
-    write_metadata(path, metadata)
     count = sum(parameter.numel() for parameter in found.model.parameters())
     sizes = "any size" if request.size is None else f"{example[0]} x {example[1]}"
+    if request.format == "torch":
+        export_program(found.model, path, metadata, image_size=example, any_size=request.size is None)
+        return f"{count:,} parameters, images of {sizes}"
+    _require("onnxscript", "export")
+    if request.format == "openvino":
+        _require("openvino", f"{request.output.suffix} as output")
+    export_onnx(found.model, path, image_size=example, any_size=request.size is None)
+    write_metadata(path, metadata)
     return f"{count:,} parameters, opset {metadata.opset}, images of {sizes}"
 
 
@@ -267,11 +285,11 @@ def _tell(exported: Exported, say: Say) -> None:
     if exported.precisions is not None:
         ap = exported.precisions
         say(
-            f"AP {ap.model:.2f} in PyTorch and {ap.file:.2f} in onnxruntime on {ap.images} images "
+            f"AP {ap.model:.2f} in PyTorch and {ap.file:.2f} in the file on {ap.images} images "
             f"(at most {TOLERANCES[exported.precision]} {'apart' if exported.precision == 'float32' else 'less'})"
         )
     if exported.difference is not None:
-        say(f"onnxruntime differs by {exported.difference:.1e} (at most {TOLERANCE:.0e})")
+        say(f"the file differs by {exported.difference:.1e} (at most {TOLERANCE:.0e})")
     if not exported.passed:
         say(f"the file is not what the model is; it is kept as {exported.path}")
 
@@ -316,4 +334,4 @@ def _require(package: str, what: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(package) is None:
-        raise ExportError(f"{what} needs the package {package}: pip install onnx onnxscript onnxruntime")
+        raise ExportError(f"{what} needs the package {package}: pip install onnx onnxscript onnxruntime openvino")

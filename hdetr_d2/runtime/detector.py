@@ -29,7 +29,7 @@ class RuntimeDetector:
             keeps all.
         suppress: class-wise non-maximum suppression at this IoU; None for none, as the models are meant.
         max_detections: of an image; None is as many as the model gives.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        runtime: ``"onnxruntime"``, ``"openvino"`` or ``"torch"``; None is that of the file's kind.
         threads: that compute; None is what the runtime takes.
 
     Raises:
@@ -44,7 +44,7 @@ class RuntimeDetector:
         score_threshold: float | None = None,
         suppress: float | None = None,
         max_detections: int | None = None,
-        runtime: str = "onnxruntime",
+        runtime: str | None = None,
         threads: int | None = None,
     ) -> None:
         self.path = os.fsdecode(path)

@@ -1,8 +1,9 @@
-"""What runs a graph: onnxruntime, or openvino."""
+"""What runs a graph: onnxruntime, openvino or, if it is there, PyTorch."""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,13 @@ class Program:
     properties: Mapping[str, str]
 
 
-def open_program(path: str | os.PathLike[str], *, runtime: str = "onnxruntime", threads: int | None = None) -> Program:
+def open_program(path: str | os.PathLike[str], *, runtime: str | None = None, threads: int | None = None) -> Program:
     """Load a graph.
 
     Args:
-        path: of an ONNX file.
-        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        path: of an .onnx, of OpenVINO's .xml, or of a .pt2 of torch.export.
+        runtime: ``"onnxruntime"``; ``"openvino"``, which runs its own files and ONNX; ``"torch"`` for a .pt2 that you
+            trust, since loading one may run what is in it. None is onnxruntime, and openvino for its own files.
         threads: that compute, at most `MOST_THREADS`; None is what the runtime takes.
 
     Raises:
@@ -48,8 +50,12 @@ def open_program(path: str | os.PathLike[str], *, runtime: str = "onnxruntime", 
         ArgumentError: of ``threads``.
     """
     name = os.fsdecode(path)
+    ending = os.path.splitext(name)[1].lower()
+    if runtime is None and ending == ".pt2":
+        raise RuntimeModelError(f'{name}: loading it may run what is in it; if you trust it, say runtime="torch"')
+    runtime = RUNTIMES.get(ending, "onnxruntime") if runtime is None else runtime
     if runtime not in list(_PROGRAMS):
-        raise RuntimeModelError(f'runtime "{runtime}": there is {" and ".join(_PROGRAMS)}')
+        raise RuntimeModelError(f'runtime "{runtime}": there is {", ".join(_PROGRAMS)}')
     if threads is not None:
         check_whole("RuntimeDetector", 1, threads=threads)
         check_within("RuntimeDetector", 1, MOST_THREADS, threads=threads)
@@ -75,7 +81,7 @@ def _require_file(name: str) -> None:
     except (OSError, ValueError) as error:
         raise RuntimeModelError(f"{name}: there is no such file; hdetr-d2 export writes one") from error
     if kind is not None:
-        raise RuntimeModelError(f"{name}: is {kind}; name the .onnx file that hdetr-d2 export wrote")
+        raise RuntimeModelError(f"{name}: is {kind}; name the file that hdetr-d2 export wrote")
     if not os.access(name, os.R_OK):
         raise RuntimeModelError(f"{name}: may not be read; change its permissions")
 
@@ -124,7 +130,35 @@ def _openvino(path: str, threads: int | None) -> Program:
     return Program(run, {KEY: model.get_rt_info(place).value} if model.has_rt_info(place) else {})
 
 
-_PROGRAMS: Mapping[str, Callable[[str, int | None], Program]] = {"onnxruntime": _onnxruntime, "openvino": _openvino}
+def _torch(path: str, threads: int | None) -> Program:
+    import torch
+
+    import hdetr_d2.ops  # noqa: F401  # registers the operators that programs have
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    about = {KEY: ""}
+    try:
+        with warnings.catch_warnings():  # of its own reading of buffers
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            module = torch.export.load(path, extra_files=about).module()
+    except Exception as error:  # zip files', pickles' and its own errors have no common class
+        raise _unreadable(path, error) from error
+
+    def run(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[Any], ...]:
+        with torch.no_grad():
+            return tuple(output.numpy() for output in module(torch.from_numpy(images)))
+
+    return Program(run, {key: text for key, text in about.items() if text})
+
+
+_PROGRAMS: Mapping[str, Callable[[str, int | None], Program]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+}
+RUNTIMES: Mapping[str, str] = {".onnx": "onnxruntime", ".xml": "openvino"}
+"""What runs a file that is not trusted, by the ending of its name."""
 
 
 def _require_names(path: str, inputs: list[str], outputs: list[str]) -> None:
@@ -135,9 +169,7 @@ def _require_names(path: str, inputs: list[str], outputs: list[str]) -> None:
 
 
 def _unreadable(path: str, error: Exception) -> RuntimeModelError:
-    return RuntimeModelError(
-        f"{path}: cannot be read as ONNX: {_first_line(error)}; write it again with hdetr-d2 export"
-    )
+    return RuntimeModelError(f"{path}: cannot be read: {_first_line(error)}; write it again with hdetr-d2 export")
 
 
 def _first_line(error: Exception) -> str:

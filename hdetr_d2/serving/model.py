@@ -11,8 +11,7 @@ from hdetr_d2.errors import UserError
 from hdetr_d2.images import Pixels
 from hdetr_d2.runtime import Detections, RuntimeDetector
 from hdetr_d2.runtime.detections import Floats
-
-EXPORTED = ".onnx"
+from hdetr_d2.runtime.programs import RUNTIMES
 
 
 class ServeError(UserError, RuntimeError):
@@ -42,14 +41,14 @@ def open_model(source: str, *, device: str | None = None, download: bool | None 
     """Load what is to be served.
 
     Args:
-        source: an ``.onnx`` that ``hdetr-d2 export`` wrote, which needs no PyTorch; or what `Detector.load` takes.
+        source: an .onnx or .xml that ``hdetr-d2 export`` wrote, which needs no PyTorch; or what `Detector.load` takes.
         device: of a model in PyTorch.
         download: as of `Detector.load`.
 
     Raises:
         UserError: it cannot be loaded.
     """
-    if source.lower().endswith(EXPORTED):
+    if source.lower().endswith(tuple(RUNTIMES)):
         if device not in (None, "cpu"):
             raise ServeError(f"--device {device}: an exported file is served on the CPU; leave the option out")
         runtime = RuntimeDetector(source, score_threshold=0.0)

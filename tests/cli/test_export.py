@@ -16,6 +16,7 @@ import pytest
 from hdetr_d2.export.low_precision import TOLERANCES
 from hdetr_d2.export.sensitivity import Choice, choose
 from hdetr_d2.modeling import DETR
+from hdetr_d2.runtime import RuntimeDetector
 from tests.cli.conftest import Program, told_in_one_line
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "f091f20"
@@ -48,7 +49,7 @@ def test_a_run_is_exported_with_what_a_runtime_must_know_and_measured_on_a_datas
     done = program("export", "--model", CHECKPOINT, "--output", output, "--check", data, "--check-images", 2)
     assert done.code == 0, done.err
     assert "opset 18, images of any size" in done.out
-    assert re.search(r"AP (\d+\.\d\d) in PyTorch and \d+\.\d\d in onnxruntime on 2 images", done.out)
+    assert re.search(r"AP (\d+\.\d\d) in PyTorch and \d+\.\d\d in the file on 2 images", done.out)
     (about,) = onnx.load(str(output)).metadata_props
     assert about.key == "hdetr_d2"
     content = json.loads(about.value)
@@ -88,6 +89,25 @@ def test_a_file_in_int8_says_so_and_is_measured_beside_float32(
     assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 10
     # One block alone leaves the detections nearly as they are.
     assert 50 < agreements[0] <= 100
+
+
+@pytest.mark.parametrize(("ending", "package", "files"), [("xml", "openvino", 2), ("pt2", "onnx", 1)])
+def test_other_kinds_of_files_are_compared_and_say_the_same_of_themselves(
+    ending: str, package: str, files: int, tmp_path: Path, program: Program, exported_file: Path
+) -> None:
+    pytest.importorskip(package)
+    output = tmp_path / "new" / f"m.{ending}"
+    done = program("export", "--model", SMALL, "--output", output, "--check")
+    assert done.code == 0, done.err
+    assert "the file differs by" in done.out
+    assert len(list(output.parent.iterdir())) == files
+    photo = sorted((FIXTURES / "data" / "images").iterdir())[0]
+    runtime = {"xml": None, "pt2": "torch"}[ending]
+    ours = RuntimeDetector(output, runtime=runtime, score_threshold=0.05)
+    onnx = RuntimeDetector(exported_file, score_threshold=0.05)
+    assert ours.metadata == onnx.metadata
+    assert ours(photo).names == onnx(photo).names
+    np.testing.assert_allclose(ours(photo).scores, onnx(photo).scores, atol=1e-4)
 
 
 @pytest.mark.parametrize("on", ["a dataset", "images"])
@@ -171,6 +191,10 @@ WRONG = {
     "two configs": (
         ["export", "--model", "a", "--config", "b", "--random-weights", "--output", "m.onnx"],
         "leave --config out",
+    ),
+    "a program in int8": (
+        ["export", "--model", CHECKPOINT, "--output", "m.pt2", "--precision", "int8", "--calibrate", FIXTURES / "data"],
+        "m.pt2: programs of torch.export are in float32",
     ),
     "int8 of no images": (
         ["export", "--model", CHECKPOINT, "--output", "m.onnx", "--precision", "int8"],

@@ -106,7 +106,7 @@ def test_arrays_pil_images_and_paths_are_alike(exported_file: Path) -> None:
         ],
         *[({"suppress": value}, r"RuntimeDetector: suppress must be") for value in (0, -1, 2, float("nan"), "x")],
         *[({name: value}, "must be at least 1") for name in ("max_detections", "threads") for value in (0, -1)],
-        *[({"runtime": value}, "there is onnxruntime and openvino") for value in ("abacus", None, ["onnxruntime"])],
+        *[({"runtime": value}, "there is onnxruntime, openvino, torch") for value in ("abacus", "", ["onnxruntime"])],
     ],
 )
 def test_options_that_cannot_be_are_refused(exported_file: Path, options: dict[str, Any], message: str) -> None:

@@ -35,13 +35,22 @@ def test_a_file_that_is_no_exported_model_is_named(tmp_path: Path, exported_file
         (pipe, "is a pipe"),
         (tmp_path / ("x" * 300), "there is no such file"),
         (tmp_path / "nul\0", "there is no such file"),
-        (broken, "cannot be read as ONNX"),
+        (broken, "cannot be read"),
         (mute, "does not say what model it is"),
         (other, "gives boxes and not scores, labels, boxes"),
     ):
         with pytest.raises(RuntimeModelError, match=message) as told:
             RuntimeDetector(path)
         assert str(path) in str(told.value)
+
+
+def test_a_program_that_may_run_code_is_loaded_for_those_only_who_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    path.write_bytes(b"no program")
+    with pytest.raises(RuntimeModelError, match=r'model\.pt2: loading it may run .* runtime="torch"'):
+        RuntimeDetector(path)
+    with pytest.raises(RuntimeModelError, match=r"model\.pt2: cannot be read"):
+        RuntimeDetector(path, runtime="torch")
 
 
 def rename_input(graph: Any) -> None:
@@ -101,7 +110,7 @@ def test_weights_beside_the_file_that_are_not_there_are_told(tmp_path: Path, exp
     weights.write_bytes(weights.read_bytes()[:left])
     if not left:
         weights.unlink()
-    with pytest.raises(RuntimeModelError, match=r"apart\.onnx: cannot be read as ONNX"):
+    with pytest.raises(RuntimeModelError, match=r"apart\.onnx: cannot be read"):
         RuntimeDetector(path)
 
 
