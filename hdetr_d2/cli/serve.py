@@ -23,11 +23,17 @@ ServedModel = Annotated[
 ]
 Host = Annotated[str, typer.Option("--host", help="The address to listen at; 0.0.0.0 is all of this machine's.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The same; 0 takes one that is free.")]
-Together = Annotated[int, typer.Option("--batch-size", min=1, help="Images that are detected in together, under load.")]
-Waiting = Annotated[int, typer.Option("--most-waiting", min=1, help="Requests that may wait; more are refused (503).")]
-Megabytes = Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Of an image file (413).")]
-Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, help="Of an image (413).")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to send a file in, and to detect in it.")]
+Together = Annotated[
+    int, typer.Option("--batch-size", min=1, max=4096, help="Images that are detected in together, under load.")
+]
+Waiting = Annotated[
+    int, typer.Option("--most-waiting", min=1, max=100000, help="Requests that may wait; more are refused (503).")
+]
+Megabytes = Annotated[float, typer.Option("--max-megabytes", min=0.001, max=1e5, help="Of an image file (413).")]
+Megapixels = Annotated[float, typer.Option("--max-megapixels", min=0.001, max=1e5, help="Of an image (413).")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, max=86400, help="Seconds to send a file in, and to detect in it.")
+]
 
 
 def serve(

@@ -39,6 +39,14 @@ def max_image_pixels() -> int:
     return limit
 
 
+_PROGRAMS = ("EPS",)
+"""Formats that are programs; Pillow has Ghostscript run them."""
+
+
+class TooManyPixelsError(UnusableImageError):
+    """An image that is not decoded because of its size."""
+
+
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -65,8 +73,8 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """An image file of which the header has been read and nothing decoded.
 
     Raises:
-        UnusableImageError: it is missing, no file (a folder, a pipe), no image, or declares more pixels than
-            `max_image_pixels`.
+        UnusableImageError: it is missing, no file (a folder, a pipe), no image, or a program that draws one.
+        TooManyPixelsError: it declares more pixels than `max_image_pixels`.
     """
     name = os.fspath(path)
     limit = max_image_pixels()
@@ -80,6 +88,8 @@ def opened_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except Exception as error:  # Pillow's plugins raise many kinds on broken files
         raise UnusableImageError(f'"{name}" cannot be read as an image ({type(error).__name__}: {error})') from error
     with image:
+        if image.format in _PROGRAMS:
+            raise UnusableImageError(f'"{name}" is a program in PostScript, which is not run; convert it to PNG')
         if image.width * image.height > limit:
             raise _too_large(name, f"{image.width} x {image.height} pixels", limit)
         yield image
@@ -114,8 +124,8 @@ def _require_file(path: str) -> None:
         raise UnusableImageError(f'"{path}" is {kind}, not an image file')
 
 
-def _too_large(path: str, size: str, limit: int) -> UnusableImageError:
-    return UnusableImageError(
+def _too_large(path: str, size: str, limit: int) -> TooManyPixelsError:
+    return TooManyPixelsError(
         f'"{path}" says that it has {size}, more than the {limit} that are decoded; if that is right, cut the image '
         f"into tiles or set the environment variable {PIXELS_VARIABLE}"
     )

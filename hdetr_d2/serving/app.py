@@ -92,6 +92,7 @@ class _Endpoints:
         return JSONResponse(describe(self._limits))
 
     async def detect(self, request: Request) -> Response:
+        _require_known(request, "threshold", "suppress")
         threshold, suppress = _number(request, "threshold", zero=True), _number(request, "suppress", zero=False)
         if self._batcher.full:  # before the file is read
             raise _busy()
@@ -126,6 +127,16 @@ async def _told(request: Request, error: HTTPException) -> Response:
 async def _failed(request: Request, error: Exception) -> Response:
     del request, error
     return JSONResponse({"error": "the model failed; the server's log says how"}, 500)
+
+
+def _require_known(request: Request, *names: str) -> None:
+    """Refuse parameters that would be left out of account: misspelt ones, and all but one of a name."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    for name in given:
+        if name not in names:
+            raise HTTPException(422, f"there is no parameter {name[:40]!r}; there is {' and '.join(names)}")
+        if given.count(name) > 1:
+            raise HTTPException(422, f"{name} is given {given.count(name)} times")
 
 
 def _number(request: Request, name: str, *, zero: bool) -> float | None:

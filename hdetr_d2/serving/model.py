@@ -88,3 +88,18 @@ def _open_checkpoint(source: str, device: str | None, download: bool | None) -> 
         thresholds=np.array(thresholds, dtype=np.float32),
         detect=detect,
     )
+
+
+def require_working(model: ServedModel) -> None:
+    """Detect in a blank image: what does not work is told before there are clients, and the first is served as fast.
+
+    Raises:
+        ServeError, UserError: the model cannot detect.
+    """
+    try:
+        model.detect([np.zeros((48, 64, 3), np.uint8)])
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model does
+        why = next(iter(str(error).splitlines()), "")
+        raise ServeError(f"{model.name}: fails on a blank image ({type(error).__name__}: {why})") from error

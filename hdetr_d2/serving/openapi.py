@@ -16,7 +16,7 @@ def describe(limits: Limits) -> dict[str, Any]:
         "408": f"The body was not there after {limits.upload_seconds:g} seconds.",
         "413": f"More than {limits.bytes:,} bytes or {limits.pixels:,} pixels.",
         "415": "The body is no image.",
-        "422": "A parameter is no number in its range.",
+        "422": "A parameter is not known, given twice, or no number in its range.",
         "503": "Too many requests wait.",
         "504": f"There was no answer within {limits.seconds:g} seconds.",
     }

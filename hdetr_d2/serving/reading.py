@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from hdetr_d2.errors import UnusableImageError
 from hdetr_d2.images import Pixels, opened_image, read_rgb_image
+from hdetr_d2.images.opening import TooManyPixelsError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """The body of a request.
 
     Raises:
-        HTTPException: 413 of one that is too large, 408 of one that takes too long, 400 of one that ends early.
+        HTTPException: 413 of one that is too large, 408 of one that takes too long, 400 of one that ends early, 415 of
+            a form.
     """
     declared = request.headers.get("content-length", "0")
     hopeless = declared.isdigit() and int(declared) > _DISCARDED * limits.bytes
@@ -52,6 +54,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise HTTPException(400, "the file ends early") from None
     if hopeless or len(body) > limits.bytes:
         raise HTTPException(413, f"the file has more than {limits.bytes:,} bytes")
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise HTTPException(415, "the body is a form; send the bytes of the image alone (curl --data-binary @FILE)")
     return body
 
 
@@ -84,6 +88,8 @@ def decode(content: bytes, limits: Limits) -> Pixels:
             if width * height > limits.pixels:
                 raise HTTPException(413, f"the image has {width} x {height} pixels, more than {limits.pixels:,}")
             return read_rgb_image(str(path))
+        except TooManyPixelsError:
+            raise HTTPException(413, f"the image has more than {limits.pixels:,} pixels") from None
         except UnusableImageError as error:
             said = str(error).replace(f'"{path}"', "the body").replace(str(path), "the body")
             raise HTTPException(415, said) from None

@@ -14,9 +14,11 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hdetr_d2.images.opening import max_image_pixels
+
 from .app import make_app
 from .batching import Batcher
-from .model import ServeError, open_model
+from .model import ServeError, open_model, require_working
 from .reading import Limits
 
 __all__ = ["ServeError", "Serving", "serve"]
@@ -53,12 +55,14 @@ def serve(request: Serving, *, say: Callable[[str], None] = print) -> None:
     """Serve until SIGTERM or SIGINT; requests that have come by then are answered.
 
     Raises:
-        ServeError: the address cannot be had.
+        ServeError: the address cannot be had, or the model does not work.
         UserError: the model cannot be loaded.
     """
+    max_image_pixels()  # which tells that the environment's limit is none
     listening = _listen(request.host, request.port)  # before a model is loaded
     with listening:
         model = open_model(request.model, device=request.device, download=request.download)
+        require_working(model)
         batcher = Batcher(model.detect, batch_size=request.batch_size, most_waiting=request.most_waiting)
         config = uvicorn.Config(
             make_app(model, batcher, request.limits),

@@ -6,6 +6,8 @@ import http.client
 import io
 import select
 import socket
+import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +26,18 @@ def encoded(width: int, height: int, kind: str = "PNG") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(file, kind)
     return file.getvalue()
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
+
+
+def declared(width: int, height: int) -> bytes:
+    """A PNG of some bytes that says how large it is."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"0")), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def test_it_answers_what_the_runtime_detects(served: Served, exported_file: Path) -> None:
@@ -61,6 +75,10 @@ WRONG = {
     "a threshold too high": ("/detect?threshold=1.5", encoded(9, 9), 422, "threshold must be a number in [0, 1]"),
     "no number": ("/detect?threshold=nan", encoded(9, 9), 422, "threshold"),
     "no overlap": ("/detect?suppress=0", encoded(9, 9), 422, "suppress must be a number in (0, 1]"),
+    "the same twice": ("/detect?threshold=0.1&threshold=0.9", encoded(9, 9), 422, "threshold is given 2 times"),
+    "no such parameter": ("/detect?thresh=0.1", encoded(9, 9), 422, "no parameter 'thresh'; there is threshold and"),
+    "a program": ("/detect", POSTSCRIPT, 415, "the body is a program in PostScript, which is not run"),
+    "pixels without end": ("/detect", declared(60_000, 60_000), 413, "more than 500,000 pixels"),
     "no such place": ("/nowhere", b"x", 404, "Not Found"),
 }
 
@@ -73,6 +91,45 @@ def test_what_is_wrong_is_told_in_a_sentence_and_the_server_goes_on(served: Serv
     assert sentence in answer["error"]
     assert "/tmp" not in answer["error"]
     assert served.ask("/health") == (200, {"status": "ok"})
+
+
+def test_a_form_is_told_how_to_send_an_image(served: Served) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    connection.request("POST", "/detect", b"--x\r\n\r\n" + encoded(9, 9) + b"\r\n--x--\r\n", kind)
+    answer = connection.getresponse()
+    assert answer.status == 415
+    assert b"the body is a form; send the bytes of the image alone" in answer.read()
+    connection.close()
+
+
+MALFORMED = {
+    "a length below 0": b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: -5\r\n\r\n",
+    "a length in words": b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: many\r\n\r\n",
+    "two lengths": b"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcde",
+    "a broken chunk": b"POST /detect HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "no host": b"POST /detect HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    "no HTTP": b"\x16\x03\x01\x02\x00\r\n\r\n",
+    "a header without end": b"GET / HTTP/1.1\r\nHost: a\r\nX: " + bytes(200_000).replace(b"\0", b"x") + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_what_is_no_request_is_refused_and_the_server_goes_on(served: Served, case: str) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as client:
+        client.sendall(MALFORMED[case])
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+    assert served.ask("/health") == (200, {"status": "ok"})
+
+
+def test_clients_that_leave_are_not_missed(served: Served) -> None:
+    content = encoded(40, 40)
+    head = f"POST /detect HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    for sent in (head, head + content[:20], head + content):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", served.port), timeout=60) as client:
+                client.sendall(sent)
+    assert served.ask("/detect", content)[0] == 200
 
 
 def test_a_body_that_is_far_too_large_is_not_read_to_its_end(served: Served) -> None:
