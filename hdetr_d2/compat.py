@@ -42,7 +42,8 @@ class Detectron2Info:
 
     def __str__(self) -> str:
         release = f"{self.version} ({'upstream main' if self.after_v06 else 'release'})"
-        return f"Detectron2 {release}, {'compiled' if self.compiled else 'not compiled'}"
+        operators = "compiled" if self.compiled else "without its own operators, none of which is needed here"
+        return f"Detectron2 {release}, {operators}"
 
 
 def detectron2_info() -> Detectron2Info:

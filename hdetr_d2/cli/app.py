@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -35,6 +36,23 @@ app.command("serve")(serve.serve)
 app.add_typer(configs.app, name="configs")
 app.add_typer(data.app, name="data")
 app.add_typer(report.app, name="report")
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from hdetr_d2 import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
 
 
 class UsageError(UserError):

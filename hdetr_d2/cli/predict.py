@@ -110,7 +110,8 @@ def _tell(images: int, detections: int, broken: tuple[str, ...], folder: Path) -
     """Say what came of it; exit code 1 where a file could not be read."""
     for message in broken:
         typer.echo(f"skipped: {message}", err=True)
-    typer.echo(f"{detections} detections in {images} images -> {folder}")
+    hint = "" if detections else "; --score-threshold 0.05 shows those that the model is less sure of"
+    typer.echo(f"{detections} detections in {images} images -> {folder}{hint}")
     if broken:
         typer.echo(f"{len(broken)} files could not be read", err=True)
         raise typer.Exit(1)

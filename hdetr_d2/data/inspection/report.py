@@ -44,7 +44,8 @@ def _split(split: InspectedSplit) -> Iterator[str]:
     yield f"{split.name}: {len(split.images)} images, {len(split.boxes)} boxes"
     known = split.sizes[split.sizes.all(axis=1)]
     if len(known):
-        yield f"  width x height: {_quantiles(known[:, 0])} x {_quantiles(known[:, 1])} (smallest, median, largest)"
+        widths, heights = (_quantiles(known[:, side]) for side in (0, 1))
+        yield f"  widths {widths}; heights {heights} (smallest, median, largest)"
     if len(split.boxes):
         sides = np.sqrt((split.boxes[:, 2:] - split.boxes[:, :2]).prod(axis=1))
         small, medium = (sides < 32).mean(), ((sides >= 32) & (sides < 96)).mean()
