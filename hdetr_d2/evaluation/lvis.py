@@ -92,7 +92,7 @@ def prepare_truth(truth: GroundTruth, *, frequencies: Mapping[int, str] | None =
     Raises:
         GroundTruthError: the file lacks LVIS's lists of classes.
     """
-    _require_lists(truth)
+    require_lists(truth)
     if truth.frequencies is None and frequencies is not None:
         unknown = sorted(set(frequencies.values()) - set(FREQUENCIES))
         if unknown:
@@ -105,7 +105,12 @@ def prepare_truth(truth: GroundTruth, *, frequencies: Mapping[int, str] | None =
     return replace(truth, annotations=truth.annotations.select(truth.annotations.areas > 0))
 
 
-def _require_lists(truth: GroundTruth) -> None:
+def require_lists(truth: GroundTruth) -> None:
+    """Refuse what is not in LVIS's format.
+
+    Raises:
+        GroundTruthError: an image lacks one of LVIS's lists of classes.
+    """
     for key, pairs in (
         ("neg_category_ids", truth.negative),
         ("not_exhaustive_category_ids", truth.not_exhaustive),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from .coco import evaluate_coco
 from .detections import Result
 from .errors import EvaluationError
 from .ground_truth import load_ground_truth
-from .lvis import evaluate_lvis
+from .lvis import evaluate_lvis, require_lists
 from .metrics import Metrics
 
 Style = Literal["auto", "coco", "lvis"]
@@ -45,9 +46,12 @@ class Measurement:
     invalid: Literal["error", "drop"] = "error"
 
 
-def measure(
-    annotations: str | os.PathLike[str], results: str | os.PathLike[str] | Sequence[Result], wanted: Measurement
-) -> Mapping[str, Metrics]:
+Results = str | os.PathLike[str] | Sequence[Result]
+Measure = Callable[[Results], Mapping[str, Metrics]]
+"""Compares a file of detections in COCO's results format, or what one contains, with annotations."""
+
+
+def measure(annotations: str | os.PathLike[str], results: Results, wanted: Measurement) -> Mapping[str, Metrics]:
     """Compare detections with annotations.
 
     Args:
@@ -61,17 +65,38 @@ def measure(
     Raises:
         UserError: a file is wrong, or options do not go together.
     """
+    return prepare(annotations, wanted)(results)
+
+
+def prepare(annotations: str | os.PathLike[str], wanted: Measurement) -> Measure:
+    """Read everything that detections will be compared with: what is wrong with it is told before there are any.
+
+    Args:
+        annotations: a file in COCO's or LVIS's format.
+        wanted: which metrics.
+
+    Raises:
+        UserError: the file is wrong, or options do not go together.
+    """
     style = style_of(annotations, wanted)
     truth = load_ground_truth(annotations, invalid=wanted.invalid)
     if style == "coco":
         max_dets = 100 if wanted.max_dets is None else wanted.max_dets
-        return evaluate_coco(truth, results, max_dets=max_dets, backend=wanted.backend)
+        return partial(evaluate_coco, truth, max_dets=max_dets, backend=wanted.backend)
+    require_lists(truth)
     frequencies = None
     if wanted.train is not None:
         info = read_dataset_info(wanted.train)
         frequencies = dict(zip(info.category_ids, info.frequencies, strict=True))
     max_dets = 300 if wanted.max_dets is None else wanted.max_dets
-    return evaluate_lvis(truth, results, max_dets, fixed=wanted.fixed, frequencies=frequencies, backend=wanted.backend)
+    return partial(
+        evaluate_lvis,
+        truth,
+        max_dets=max_dets,
+        fixed=wanted.fixed,
+        frequencies=frequencies,
+        backend=wanted.backend,
+    )
 
 
 def style_of(annotations: str | os.PathLike[str], wanted: Measurement) -> Literal["coco", "lvis"]:

@@ -13,7 +13,7 @@ from hdetr_d2.description import ModelDescription
 from hdetr_d2.detector import DetectedInstances
 from hdetr_d2.detector.images import Pixels
 from hdetr_d2.errors import UserError
-from hdetr_d2.evaluation.measuring import Measurement, measure, style_of
+from hdetr_d2.evaluation.measuring import Measurement, prepare
 from hdetr_d2.evaluation.metrics import Metrics
 from hdetr_d2.progress import progress
 
@@ -60,8 +60,8 @@ def evaluate_model(
         part = find_split(path, split, folder)
         wanted = wanted or Measurement()
         with part.told():
-            style_of(part.json, wanted)
-            return measure(part.json, detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid), wanted)
+            measured = prepare(part.json, wanted)
+            return measured(detect_all(detector, part, batch_size=batch_size, invalid=wanted.invalid))
 
 
 def find_split(path: str, split: str, folder: str) -> CocoSplit:
