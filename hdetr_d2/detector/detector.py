@@ -16,6 +16,7 @@ from detectron2.data import transforms as T
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from hdetr_d2.arguments import check_positive, check_whole, check_within
 from hdetr_d2.description import ModelDescription
 from hdetr_d2.errors import UserError
 from hdetr_d2.images import ChannelOrder
@@ -49,7 +50,7 @@ class Detector:
         device: None is CUDA where there is any, else the CPU.
 
     Raises:
-        DetectorOptionError: an option that cannot be.
+        DetectorOptionError, ArgumentError: an option that cannot be.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class Detector:
         self.augmentations = T.AugmentationList(list(augmentations))
         self._thresholds = _thresholds(description, score_threshold)
         self._classes = _class_indices(description.class_names, classes)
-        if suppress is not None and not 0 < suppress <= 1:
-            raise DetectorOptionError(f"suppress must be an IoU in (0, 1], not {suppress}")
-        if max_detections is not None and max_detections < 1:
-            raise DetectorOptionError(f"max_detections must be at least 1, not {max_detections}")
+        if suppress is not None:
+            check_positive("Detector", suppress=suppress)
+            check_within("Detector", 0, 1, suppress=suppress)
+        if max_detections is not None:
+            check_whole("Detector", 1, max_detections=max_detections)
         if precision not in ("fp32", *_DTYPES):
             raise DetectorOptionError(f'precision must be "fp32", "bf16" or "fp16", not "{precision}"')
         self._suppress = suppress
@@ -108,10 +110,14 @@ class Detector:
         Raises:
             UserError: the source cannot be loaded, or an option cannot be.
         """
+        if num_queries is not None:
+            check_whole("Detector", 1, num_queries=num_queries)
         opened = open_source(source, download=download)
         cfg, state = opened.cfg, dict(opened.state)
         if num_queries is not None:
             state = reduce_queries(cfg, state, num_queries)
+        if max_detections is not None:
+            check_whole("Detector", 1, max_detections=max_detections)
         if max_detections is not None and max_detections > opened.description.num_detections:
             cfg.model.num_detections = max_detections
         model = instantiate(cfg.model)
@@ -179,8 +185,7 @@ class Detector:
             batch_size: how many are detected in at once.
             channel_order: of arrays and tensors.
         """
-        if batch_size < 1:
-            raise DetectorOptionError(f"batch_size must be at least 1, not {batch_size}")
+        check_whole("Detector", 1, batch_size=batch_size)
         waiting = iter(images)
         while batch := list(itertools.islice(waiting, batch_size)):
             yield from self.detect([to_pixels(image, channel_order=channel_order) for image in batch])
@@ -252,8 +257,7 @@ def _thresholds(description: ModelDescription, asked: float | None) -> Tensor:
     count = len(description.class_names)
     if asked is None:
         return torch.tensor(description.score_thresholds or [description.score_threshold] * count)
-    if not 0 <= asked <= 1:
-        raise DetectorOptionError(f"score_threshold must be in [0, 1], not {asked}")
+    check_within("Detector", 0, 1, score_threshold=asked)
     return torch.full((count,), float(asked))
 
 

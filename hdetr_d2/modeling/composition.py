@@ -5,6 +5,7 @@ as those of the package are.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import nn
@@ -22,18 +23,22 @@ CHANNELS = 3
 _KINDS = {0: "none", 2: "points", 4: "boxes"}
 
 
-def check_channels(owner: object, **numbers: Sequence[float]) -> None:
-    """Refuse means or deviations that are not one number for each channel of an image.
+def check_channels(owner: object, *, pixel_mean: Sequence[float], pixel_std: Sequence[float]) -> None:
+    """Refuse means or deviations that are not one number for each channel of an image, and deviations of nothing.
 
     Raises:
         ValueError: naming the argument.
     """
-    for name, given in numbers.items():
+    for name, given in (("pixel_mean", pixel_mean), ("pixel_std", pixel_std)):
         if len(given) != CHANNELS:
             raise ValueError(
                 f"{type(owner).__name__}: {name} must have one number for each of the {CHANNELS} channels of an image, "
                 f"got {list(given)}"
             )
+        if not all(math.isfinite(number) for number in given):
+            raise ValueError(f"{type(owner).__name__}: {name} must be finite numbers, got {list(given)}")
+    if min(pixel_std) <= 0:
+        raise ValueError(f"{type(owner).__name__}: pixel_std must be positive, got {list(pixel_std)}")
 
 
 def check_heads(heads: nn.Module, num_classes: int) -> None:

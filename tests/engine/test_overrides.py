@@ -242,6 +242,7 @@ def test_files_of_ones_own_are_used_in_place_of_a_generated_data_set() -> None:
         (["model.pixel_mean=[1,2]"], r"pixel_mean must have one number for each of the 3 channels"),
         (["model.transformer.heads.num_classes=5"], r"transformer\.heads has num_classes=5"),
         (["model.pixel_std=[1]"], r"pixel_std must have one number for each of the 3 channels"),
+        (["model.pixel_std=[1,0,1]"], r"pixel_std\.1 must be positive, not 0"),
         (["model.transformer.encoder.layer.num_levels=2"], r"transformer\.encoder\.layers\.0.* has num_levels=2"),
         (["model.transformer.decoder.layer.num_levels=5"], r"transformer\.decoder\.layers\.0.* has num_levels=5"),
         (["model.neck.num_levels=4"], r"neck has num_levels=4 and transformer has num_levels=3"),

@@ -27,6 +27,14 @@ from hdetr_d2.supervision import AuxiliaryOneToMany, HybridBranch
 from tests.modeling.family import config_of
 
 
+def divide_by_nothing(model: Any) -> None:
+    model.pixel_std = [58.4, 0.0, 57.4]
+
+
+def subtract_nothing_known(model: Any) -> None:
+    model.pixel_mean = [float("nan"), 0.0, 0.0]
+
+
 def drop_references(model: Any) -> None:
     model.transformer.query_source.references = False
 
@@ -113,6 +121,8 @@ def another_width_of_the_decoder(model: Any) -> None:
 
 
 CASES = [
+    ("detr", divide_by_nothing, "pixel_std must be positive"),
+    ("detr", subtract_nothing_known, "pixel_mean must be finite"),
     ("deformable_detr_two_stage", more_heads_than_layers, r"heads has num_layers=7 and transformer\.decoder has num_"),
     ("deformable_detr_two_stage", fewer_heads_than_layers, r"heads has num_layers=1 and transformer\.decoder has num_"),
     ("dab_detr", scales_of_other_layers, r"decoder\.query_position has num_layers=9 and transformer\.decoder has"),
