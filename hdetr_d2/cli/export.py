@@ -22,7 +22,12 @@ class ExportUsageError(UserError, ValueError):
 ModelOrConfig = Annotated[
     str, typer.Option("--model", metavar="RUN|FILE|zoo:NAME|CONFIG", help="The model; a config for random weights.")
 ]
-OutputFile = Annotated[Path, typer.Option("--output", metavar="FILE.onnx", help="The file to write.")]
+OutputFile = Annotated[
+    Path,
+    typer.Option(
+        "--output", metavar="FILE.onnx|.xml|.pt2", help="The file to write: ONNX, OpenVINO's, torch.export's."
+    ),
+]
 Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE|DATA]...", help="Changes of the config, and what --check looks at."),
@@ -78,7 +83,7 @@ def export(
     calibration_images: CalibrationImages = 64,
     download: Download = False,
 ) -> None:
-    """Write a model as ONNX.
+    """Write a model as ONNX, or as OpenVINO and torch.export have it.
 
     Batches and images may be of any size unless --size says one. Inputs are pixels in the range that the model takes;
     outputs are scores, labels and boxes (XYXY in parts of the image). The file says itself how images are prepared and

@@ -92,7 +92,8 @@ def predict(
         kinds, folder, category_ids=description.category_ids, class_names=description.class_names, image_ids=ids
     )
     summary = predict_all(detect, found, writers, batch_size=batch_size)
-    _tell(summary.images, summary.detections, summary.broken, folder)
+    hint = score_threshold is None and summary.images > 0 and not summary.detections
+    _tell(summary.images, summary.detections, summary.broken, folder, hint=hint)
 
 
 def _kinds(save: str) -> list[str]:
@@ -106,12 +107,12 @@ def _kinds(save: str) -> list[str]:
     return kinds
 
 
-def _tell(images: int, detections: int, broken: tuple[str, ...], folder: Path) -> None:
+def _tell(images: int, detections: int, broken: tuple[str, ...], folder: Path, *, hint: bool) -> None:
     """Say what came of it; exit code 1 where a file could not be read."""
     for message in broken:
         typer.echo(f"skipped: {message}", err=True)
-    hint = "" if detections else "; --score-threshold 0.05 shows those that the model is less sure of"
-    typer.echo(f"{detections} detections in {images} images -> {folder}{hint}")
+    more = "; --score-threshold 0.05 shows what the model is less sure of" if hint else ""
+    typer.echo(f"{detections} detections in {images} images -> {folder}{more}")
     if broken:
         typer.echo(f"{len(broken)} files could not be read", err=True)
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ class ServeUsageError(UserError, ValueError):
 ServedModel = Annotated[
     str,
     typer.Argument(
-        metavar="RUN|FILE|zoo:NAME", help="A run's folder, .pth, .safetensors, exported .onnx, or zoo:NAME."
+        metavar="RUN|FILE|zoo:NAME", help="A run's folder, .pth, .safetensors, exported .onnx or .xml, or zoo:NAME."
     ),
 ]
 Host = Annotated[str, typer.Option("--host", help="The address to listen at; 0.0.0.0 is all of this machine's.")]

@@ -86,10 +86,10 @@ def _lowering(source: Path, precision: Precision, calibration: CocoSplit) -> Low
     return Float16(source) if precision == "float16" else Int8(source, inputs_of(source, calibration))
 
 
-def inputs_of(path: Path, part: CocoSplit) -> Images:
-    """The images of a split as an exported file takes them: each (1, 3, H, W)."""
+def inputs_of(path: Path, part: CocoSplit, *, most: int | None = None) -> Images:
+    """The images of a split, or the first so many, as an exported file takes them: each (1, 3, H, W)."""
     detector = RuntimeDetector(path, runtime=runtime_of(path))
-    records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)
+    records = load_dataset_dicts(json_file=part.json, image_root=part.images, training=False)[:most]
     images = (read_rgb_image(record["file_name"], height=record["height"], width=record["width"]) for record in records)
     return [detector.prepare(image)[None] for image in images]
 
@@ -164,7 +164,7 @@ class Compared:
 
 def compare_files(files: Mapping[str, Path], description: ModelDescription, part: CocoSplit) -> list[Compared]:
     """Measure files of one model beside one another; they take turns with each image, so that they share what slows."""
-    inputs = inputs_of(next(iter(files.values())), thinned(part, TIMED_IMAGES, Path(part.json).with_name("timed.json")))
+    inputs = inputs_of(next(iter(files.values())), part, most=TIMED_IMAGES)
     times = _times([open_program(path, runtime=runtime_of(path)).run for path in files.values()], inputs)
     return [
         Compared(

@@ -63,6 +63,7 @@ class _FloatCasts:
         self._halves: dict[str, str] = {}
 
     def apply(self, names: set[str]) -> None:
+        """Change the graph in place: the nodes of these names multiply in float16."""
         from onnx import TensorProto, helper
 
         nodes: list[NodeProto] = []

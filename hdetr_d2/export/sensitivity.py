@@ -45,7 +45,7 @@ def choose(
     """Keep in float32 what must be.
 
     Everything is tried in low precision first. Where that costs too much, each block is tried alone, and the most
-    sensitive ones are kept: one, two, four and so on, until the rest costs no more than it may.
+    sensitive ones are kept: one, two, four and so on, at last all but one, until the rest costs no more than it may.
 
     Args:
         blocks: names of nodes by block.
@@ -65,13 +65,12 @@ def choose(
     tried = progress(blocks.items(), what="trying blocks", unit="block", total=len(blocks))
     losses = {name: 100 - agreement(nodes) for name, nodes in tried}
     order = sorted(blocks, key=lambda name: -losses[name])
-    count = 1
-    while count < len(order):
+    powers = (2**power for power in range(len(order)))
+    for count in sorted({min(power, len(order) - 1) for power in powers} - {0}):
         kept = tuple(order[:count])
         lowered = {name: nodes for name, nodes in blocks.items() if name not in kept}
         if precision(_nodes(lowered)) >= at_least:
             return Choice(lowered=lowered, kept=kept, losses=losses)
-        count *= 2
     raise ExportError("no choice of blocks in low precision is precise enough; export in float32 or float16")
 
 

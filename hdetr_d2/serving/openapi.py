@@ -29,7 +29,7 @@ def describe(limits: Limits) -> dict[str, Any]:
         "requestBody": {
             "required": True,
             "description": "The bytes of an image file.",
-            "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/*",)},
+            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
         },
         "responses": {
             "200": _json("Detections, best first.", "#/components/schemas/Found"),

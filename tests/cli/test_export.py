@@ -75,15 +75,20 @@ def test_a_file_in_int8_says_so_and_is_measured_beside_float32(
     monkeypatch.setattr("hdetr_d2.export.low_precision.choose", try_one_block_besides)
     # What two images say of AP is chance: tests/export/test_sensitivity.py has what is done where it falls.
     monkeypatch.setitem(TOLERANCES, "int8", 100.0)
-    output, data = tmp_path / "m.onnx", FIXTURES / "data"
+    output, data = tmp_path / "m.onnx", tmp_path / "own"
+    shutil.copytree(FIXTURES / "data", data)
+    before = sorted(data.rglob("*"))
     lowered = ["--precision", "int8", "--calibrate", data, "--calibration-images", 2]
-    done = program("export", "--model", SMALL, "--output", output, *lowered, "--check", data, "--check-images", 2)
+    # All images are measured, so that the user's own json is read, and fewer are timed.
+    monkeypatch.setattr("hdetr_d2.export.low_precision.TIMED_IMAGES", 1)
+    done = program("export", "--model", SMALL, "--output", output, *lowered, "--check", data)
     assert done.code == 0, done.err
     blocks = re.search(r"(\d+) of \1 blocks are in int8", done.out)
     assert blocks
     assert int(blocks[1]) > 10
     assert re.search(r"\| float32 +\| \d+\.\d\d +\| \d+\.\d +\| \d+\.\d +\|\n\| int8 +\| ", done.out)
     assert "(at most 100.0 less)" in done.out
+    assert sorted(data.rglob("*")) == before  # nothing is written among the user's own files
     graph = onnx.load(str(output))
     assert json.loads(graph.metadata_props[0].value)["precision"] == "int8"
     assert sum(node.op_type == "QuantizeLinear" for node in graph.graph.node) > 10

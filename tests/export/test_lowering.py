@@ -17,15 +17,15 @@ pytest.importorskip("onnxscript")
 
 
 class Block(nn.Module):
-    """Two layers, and a product of their outputs, which has no weights."""
+    """Two layers, and two products of activations, which have no weights."""
 
     def __init__(self) -> None:
         super().__init__()
         self.linear1, self.linear2 = nn.Linear(8, 8), nn.Linear(8, 8)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.linear1(x), self.linear2(x)
-        return torch.relu(first @ second.transpose(1, 2) @ x)
+        x = x + self.linear2(torch.relu(self.linear1(x)))
+        return x + torch.softmax(x @ x.transpose(1, 2), dim=-1) @ x
 
 
 class Model(nn.Module):
@@ -39,7 +39,7 @@ class Model(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images).flatten(2).transpose(1, 2)
         for block in self.blocks:
-            x = nn.functional.layer_norm(block(x), [8])
+            x = block(x)
         return x
 
 
@@ -75,10 +75,10 @@ def lowering(name: str, graph: Path) -> Lowering:
     return Float16(graph) if name == "float16" else Int8(graph, images(4))
 
 
-@pytest.mark.parametrize(("name", "most"), [("float16", 0.01), ("int8", 0.3)])
+@pytest.mark.parametrize(("name", "least", "most"), [("float16", 1e-5, 5e-3), ("int8", 1e-3, 0.3)])
 @pytest.mark.parametrize("kept", [(), ("blocks.0",), ("stem", "blocks.1")])
 def test_what_is_lowered_computes_nearly_the_same_and_what_is_kept_is_as_it_was(
-    graph: Path, tmp_path: Path, name: str, most: float, kept: tuple[str, ...]
+    graph: Path, tmp_path: Path, name: str, least: float, most: float, kept: tuple[str, ...]
 ) -> None:
     blocks = weighted_blocks(onnx.load(str(graph)))
     nodes = [node for block, members in blocks.items() if block not in kept for node in members]
@@ -87,7 +87,7 @@ def test_what_is_lowered_computes_nearly_the_same_and_what_is_kept_is_as_it_was(
     onnx.checker.check_model(str(path))
     image = images(5)[-1]
     difference = np.abs(run(path, image) - run(graph, image)).max()
-    assert 0 < difference < most
+    assert least < difference < most  # of numbers up to about 3; far from the rounding of float32
     before, after = onnx.load(str(graph)).graph, onnx.load(str(path)).graph
     untouched = {tensor.name for tensor in before.initializer} & {tensor.name for tensor in after.initializer}
     for node in before.node:
